@@ -1,0 +1,1 @@
+//! An emulated Raspberry Pi 3 with a software TPM, driven through its consoles.

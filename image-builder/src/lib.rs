@@ -1,0 +1,1 @@
+//! Builds, runs and checks measured-boot SD card images.

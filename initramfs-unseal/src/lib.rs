@@ -1,0 +1,1 @@
+//! Unlocks a TPM-sealed LUKS2 root from the initramfs.

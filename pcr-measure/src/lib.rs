@@ -1,0 +1,1 @@
+//! PCRs: event logs, prediction, explanation, policy digests.

@@ -1,0 +1,1 @@
+//! Integration tests: emulated boards, attacks, interop.
