@@ -1,0 +1,69 @@
+//! What the components deliver and the image is assembled from.
+
+use std::path::{Path, PathBuf};
+
+/// A directory with the key that signs boot images: `fit.key` (PEM, RSA-3072)
+/// and `fit.crt` (self-signed certificate around the public key).
+///
+/// The directory goes to `mkimage -k`; the private key enters no image, no
+/// cache key and no log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyDir(PathBuf);
+
+impl KeyDir {
+    /// The file name stem of key and certificate, and the key name hint that
+    /// U-Boot looks up in its control DTB.
+    pub const HINT: &'static str = "fit";
+
+    /// Names a directory; nothing is checked.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self(dir.into())
+    }
+
+    /// The directory itself, as `mkimage -k` wants it.
+    pub fn dir(&self) -> &Path {
+        &self.0
+    }
+
+    /// The private key.
+    pub fn key(&self) -> PathBuf {
+        self.0.join("fit.key")
+    }
+
+    /// The certificate.
+    pub fn certificate(&self) -> PathBuf {
+        self.0.join("fit.crt")
+    }
+}
+
+/// Everything built from source or taken from a firmware package that an image
+/// consists of, and the tools of the same build that the image is made with.
+#[derive(Debug, Clone)]
+pub struct Artifacts {
+    /// Linux, as a raw arm64 `Image` (not compressed).
+    pub kernel: PathBuf,
+    /// What `uname -r` will say.
+    pub kernel_version: String,
+    /// The DTB for the FIT: board and overlay, what Linux is given.
+    pub dtb: PathBuf,
+    /// The DTB that the VideoCore firmware (in emulation: QEMU) loads at
+    /// 0x01000000 for TF-A, OP-TEE and U-Boot.
+    pub board_dtb: PathBuf,
+    /// `armstub8.bin`: BL1 and the FIP (BL2, BL31, OP-TEE, U-Boot).
+    pub armstub: PathBuf,
+    /// The bytes that U-Boot measures as its version, final NUL included.
+    pub uboot_version: Vec<u8>,
+    /// `initramfs-unseal`: static arm64 ELF.
+    pub unseal: PathBuf,
+    /// Directory with `bootcode.bin`, `start.elf`, `fixup.dat` and
+    /// `LICENCE.broadcom`.
+    pub firmware: PathBuf,
+    /// `mkimage` from the same U-Boot build.
+    pub mkimage: PathBuf,
+    /// `fit_check_sign` from the same U-Boot build.
+    pub fit_check_sign: PathBuf,
+    /// U-Boot's own control DTB, with the public key it demands.
+    pub uboot_dtb: PathBuf,
+    /// The key that signs the FIT.
+    pub signing_key: KeyDir,
+}

@@ -1,0 +1,1 @@
+//! The cache: one directory per built thing, named by the hash of its inputs.

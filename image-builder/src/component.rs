@@ -1,0 +1,1 @@
+//! Components: what is built from source, from which inputs, and how.

@@ -1,0 +1,1 @@
+//! The demonstration: the whole journey on an emulated board.

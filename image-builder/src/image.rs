@@ -1,0 +1,1 @@
+//! The SD card image: initramfs, FIT, root file system, disk, boot manifest.
