@@ -1,1 +1,25 @@
 //! PCRs: event logs, prediction, explanation, policy digests.
+//!
+//! What it does: computes which values a set of artifacts leads to
+//! ([`manifest`]), reads TCG event logs ([`eventlog`]), compares the two and
+//! names the component that differs ([`explain`]), and computes policy digests
+//! as a TPM does ([`policy`]).
+//!
+//! What it never does: I/O (the binary reads files), talk to a TPM, allocate by
+//! sizes that foreign bytes claim, panic on foreign bytes, print them unescaped.
+//!
+//! What it trusts: digests, and of these only such as the PCRs confirm. Event
+//! types and event data in a log can be forged without changing a PCR; they are
+//! for display. A manifest or a [`manifest::Reference`] read from a disk is no
+//! more trustworthy than that disk: it explains a refusal, it never decides one.
+
+pub mod digest;
+pub mod eventlog;
+pub mod explain;
+pub mod manifest;
+pub mod pcr;
+pub mod policy;
+pub mod text;
+
+pub use digest::{Algorithm, Digest, Sha256Digest};
+pub use pcr::{PcrBank, PcrIndex, PcrSelection};

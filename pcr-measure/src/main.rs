@@ -1,0 +1,3 @@
+//! The command `pcr-measure`.
+
+fn main() {}
