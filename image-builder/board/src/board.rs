@@ -1,0 +1,360 @@
+//! The board: power on, power off, power cut.
+
+mod arguments;
+
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::{
+    console::{Console, ConsoleError},
+    process::{self, Owned, ProcessError, Streams},
+    qmp::Events,
+    tpm::{RunningTpm, SoftTpm, TpmError},
+    wire::{Capture, Proxy, WireError},
+};
+
+/// How long QEMU may take to open its channels.
+const OPENED: u16 = 30_000;
+
+/// Why a board could not be powered on.
+#[derive(Debug, thiserror::Error)]
+pub enum BoardError {
+    /// A program is missing or does not start.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The TPM does not start.
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
+    /// The relay to the TPM cannot be set up.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The console failed, or what was waited for did not come.
+    #[error(transparent)]
+    Console(#[from] ConsoleError),
+    /// A file the board needs is not there.
+    #[error("{what} {path} cannot be read: {source}")]
+    File {
+        /// Which part of the board.
+        what: &'static str,
+        /// The file.
+        path: String,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// A card QEMU would refuse.
+    #[error(
+        "the SD card image {path} has {size} bytes; QEMU's card takes a power of two, 1 MiB or more"
+    )]
+    CardSize {
+        /// The image.
+        path: String,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// QEMU ended before it had opened its channels, or did not open them.
+    #[error("QEMU did not start the board: {0}")]
+    Refused(String),
+    /// A directory, socket or pipe of ours could not be made.
+    #[error("cannot {action}: {source}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// The board did not go off in time.
+    #[error("the board is still on after {} s; log {log}", limit.as_secs())]
+    StillOn {
+        /// How long was waited.
+        limit: Duration,
+        /// The console's log file.
+        log: String,
+    },
+}
+
+fn system(action: &'static str) -> impl FnOnce(io::Error) -> BoardError {
+    move |source| BoardError::System { action, source }
+}
+
+/// The SD slot.
+#[derive(Debug, Clone)]
+pub enum Disk {
+    /// A card: the image is written to.
+    Card(PathBuf),
+    /// An empty slot.
+    None,
+}
+
+/// The TPM header.
+#[derive(Debug, Clone)]
+pub enum TpmLink {
+    /// A TPM on I2C bus 1.
+    I2c(SoftTpm),
+    /// Nothing on the header.
+    None,
+}
+
+/// What is put on the table before power-on.
+#[derive(Debug)]
+pub struct BoardConfig {
+    /// `armstub8.bin`: TF-A with OP-TEE and U-Boot, loaded at address 0.
+    pub armstub: PathBuf,
+    /// The device tree VideoCore would load.
+    pub board_dtb: PathBuf,
+    /// The SD slot.
+    pub disk: Disk,
+    /// The TPM header.
+    pub tpm: TpmLink,
+    /// Where this boot's logs go. Made when missing; older logs are replaced.
+    pub logs: PathBuf,
+    /// Gets the raw bytes of the main console, for a user who watches.
+    pub tap: Option<Tap>,
+}
+
+/// A sink for raw console bytes.
+pub struct Tap(pub Box<dyn Write + Send>);
+
+impl fmt::Debug for Tap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tap")
+    }
+}
+
+/// How a board went off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// The guest asked for power-off.
+    PoweredOff,
+    /// The guest asked for a reset. The emulated board stays off after one: its TPM
+    /// must be reset with it, and the next power-on does that.
+    Reset,
+    /// Anything else: QEMU's own words, or its exit status.
+    Other(String),
+}
+
+/// A board that is on. Dropping it cuts the power.
+#[derive(Debug)]
+pub struct Board {
+    /// serial0, the PL011: TF-A, U-Boot, Linux.
+    pub console: Console,
+    /// serial1, the mini-UART: OP-TEE.
+    pub secure_console: Console,
+    /// What passes between the board and its TPM. Empty without a TPM.
+    pub wire: Capture,
+    qemu: Owned,
+    events: Events,
+    proxy: Option<Proxy>,
+    tpm: Option<RunningTpm>,
+    start: Instant,
+    logs: PathBuf,
+    /// Holds the sockets.
+    _sockets: tempfile::TempDir,
+}
+
+impl Board {
+    /// Powers the board on.
+    ///
+    /// # Errors
+    /// [`BoardError`]: a missing program or file, a card of a wrong size, a TPM in
+    /// use, or QEMU's own refusal.
+    pub fn power_on(config: BoardConfig) -> Result<Self, BoardError> {
+        let qemu = process::find("qemu-system-aarch64", "qemu-system-arm")?;
+        readable("the firmware", &config.armstub)?;
+        readable("the board's device tree", &config.board_dtb)?;
+        if let Disk::Card(image) = &config.disk {
+            check_card(image)?;
+        }
+        let logs = config.logs.clone();
+        std::fs::create_dir_all(&logs).map_err(system("make the log directory"))?;
+        // A socket address holds 108 bytes: a short path of our own.
+        let sockets = tempfile::Builder::new()
+            .prefix("board-")
+            .tempdir()
+            .map_err(system("make a directory for sockets"))?;
+        let listen = |name: &str| {
+            let path = sockets.path().join(name);
+            UnixListener::bind(path).map_err(system("make a socket"))
+        };
+        let (serial1, qmp) = (listen("serial1")?, listen("qmp")?);
+        let start = Instant::now();
+        let wire = Capture::new(start);
+        let (tpm, proxy) = match &config.tpm {
+            TpmLink::None => (None, None),
+            TpmLink::I2c(state) => {
+                let (running, control) = state.start(&logs.join("swtpm.log"))?;
+                let path = sockets.path().join("tpm");
+                (
+                    Some(running),
+                    Some(Proxy::start(&path, control, wire.clone())?),
+                )
+            }
+        };
+        let (near, far) = UnixStream::pair().map_err(system("make the console"))?;
+        let said = logs.join("qemu.log");
+        let stderr = File::create(&said).map_err(system("write QEMU's log"))?;
+        let streams =
+            Streams::duplex(OwnedFd::from(far), stderr).map_err(system("make the console"))?;
+        let args = arguments::arguments(&config, sockets.path());
+        let qemu = Owned::start("qemu-system-aarch64", qemu, args, streams)?;
+        let accept = |listener| {
+            accept_unless_hung_up(listener, &near)
+                .map_err(|e| BoardError::Refused(refusal(&said, &e)))
+        };
+        let events = Events::follow(accept(&qmp)?).map_err(system("follow QEMU's events"))?;
+        let secure = accept(&serial1)?;
+        let tap = config.tap.map(|t| t.0);
+        Ok(Self {
+            console: Console::start(near, start, &logs.join("console.log"), tap)?,
+            secure_console: Console::start(secure, start, &logs.join("secure.log"), None)?,
+            wire,
+            qemu,
+            events,
+            proxy,
+            tpm,
+            start,
+            logs,
+            _sockets: sockets,
+        })
+    }
+
+    /// How long the board has been on.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// Where this boot's logs are.
+    #[must_use]
+    pub fn logs(&self) -> &Path {
+        &self.logs
+    }
+
+    /// QEMU's process id.
+    #[must_use]
+    pub fn id(&self) -> i32 {
+        self.qemu.id()
+    }
+
+    /// Waits until the board goes off by itself.
+    ///
+    /// # Errors
+    /// [`BoardError::StillOn`] after `limit`; the board stays on then.
+    pub fn wait_off(&mut self, limit: Duration) -> Result<Ended, BoardError> {
+        if !self.console.wait_off(limit) {
+            let log = self.console.log().display().to_string();
+            return Err(BoardError::StillOn { limit, log });
+        }
+        let reason = self.events.reason();
+        let status = self.qemu.wait(limit);
+        self.settle();
+        Ok(match reason.as_deref() {
+            Some("guest-shutdown") => Ended::PoweredOff,
+            Some("guest-reset") => Ended::Reset,
+            Some(other) => Ended::Other(other.to_owned()),
+            None => Ended::Other(status.map_or_else(|| "unknown".to_owned(), |s| s.to_string())),
+        })
+    }
+
+    /// Cuts the power. What the guest's card had taken by then is in the image, and
+    /// nothing later: QEMU writes through the host's page cache, which stays.
+    pub fn cut_power(&mut self) {
+        self.qemu.kill();
+        let _ = self.console.wait_off(Duration::from_secs(10));
+        self.settle();
+    }
+
+    /// Lets the TPM end, so that its state can be copied, and writes the record of
+    /// its commands.
+    fn settle(&mut self) {
+        if let Some(tpm) = self.tpm.take() {
+            drop(self.proxy.take());
+            tpm.finish();
+            let mut text = String::new();
+            for exchange in self.wire.exchanges() {
+                text.push_str(&exchange.to_string());
+                text.push('\n');
+            }
+            // A log that cannot be written is no reason to stop; the record is here.
+            let _ = std::fs::write(self.logs.join("tpm.log"), text);
+        }
+    }
+}
+
+impl Drop for Board {
+    fn drop(&mut self) {
+        self.cut_power();
+    }
+}
+
+fn readable(what: &'static str, path: &Path) -> Result<(), BoardError> {
+    File::open(path)
+        .map(drop)
+        .map_err(|source| BoardError::File {
+            what,
+            path: path.display().to_string(),
+            source,
+        })
+}
+
+fn check_card(image: &Path) -> Result<(), BoardError> {
+    let path = image.display().to_string();
+    let size = File::options()
+        .read(true)
+        .write(true)
+        .open(image)
+        .and_then(|file| file.metadata())
+        .map_err(|source| BoardError::File {
+            what: "the SD card image",
+            path: path.clone(),
+            source,
+        })?
+        .len();
+    if size.is_power_of_two() && size >= 1 << 20 {
+        Ok(())
+    } else {
+        Err(BoardError::CardSize { path, size })
+    }
+}
+
+/// Accepts QEMU's connection, unless QEMU hangs up the console first.
+fn accept_unless_hung_up(listener: &UnixListener, console: &UnixStream) -> io::Result<UnixStream> {
+    let mut set = [
+        PollFd::new(listener.as_fd(), PollFlags::POLLIN),
+        // No event asked for: only a hang-up is told.
+        PollFd::new(console.as_fd(), PollFlags::empty()),
+    ];
+    loop {
+        match poll(&mut set, PollTimeout::from(OPENED)) {
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
+            Ok(0) => return Err(io::Error::other("it did not open its channels")),
+            Ok(_) => break,
+        }
+    }
+    let [listener_ready, _] = set.map(|fd| fd.any().unwrap_or(false));
+    if listener_ready {
+        Ok(listener.accept()?.0)
+    } else {
+        Err(io::Error::other("it ended at once"))
+    }
+}
+
+fn refusal(said: &Path, error: &io::Error) -> String {
+    let text = std::fs::read_to_string(said).unwrap_or_default();
+    if text.trim().is_empty() {
+        error.to_string()
+    } else {
+        text.trim().to_owned()
+    }
+}

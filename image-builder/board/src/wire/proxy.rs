@@ -1,0 +1,391 @@
+//! The relay between QEMU and swtpm.
+//!
+//! QEMU's `emulator` back end speaks to swtpm over a control socket, and hands it
+//! one end of a socket pair with `CMD_SET_DATAFD` (swtpm's `tpm_ioctl.h`; the
+//! descriptor travels as `SCM_RIGHTS`). TPM commands and answers pass on that pair.
+//! The relay passes control bytes on unread; a descriptor that comes along is
+//! replaced by one of its own, so that it sits in the data path as well.
+
+use std::{
+    io::{IoSlice, IoSliceMut, Read, Write},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        unix::net::{UnixListener, UnixStream},
+    },
+    path::Path,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use nix::{
+    cmsg_space,
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
+};
+
+use super::{Capture, Exchange, command};
+
+/// Why the relay could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// The socket QEMU is to connect to cannot be made.
+    #[error("cannot listen for the board's TPM channel at {path}: {source}")]
+    Listen {
+        /// The socket's path. A long one does not fit in a socket address (108 bytes).
+        path: String,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// No thread or no socket pair.
+    #[error("cannot start the TPM relay: {0}")]
+    Start(std::io::Error),
+}
+
+/// A running relay. It ends when either side hangs up, or when this is dropped.
+#[derive(Debug)]
+pub struct Proxy {
+    /// Held open: the relay ends when it closes.
+    stop: Option<UnixStream>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Proxy {
+    /// Listens at `path` for one control connection, and relays it to `swtpm`, an
+    /// open control connection. What passes goes into `capture`.
+    ///
+    /// # Errors
+    /// [`WireError`] when the socket or the thread cannot be made.
+    pub fn start(path: &Path, swtpm: UnixStream, capture: Capture) -> Result<Self, WireError> {
+        let listener = UnixListener::bind(path).map_err(|source| WireError::Listen {
+            path: path.display().to_string(),
+            source,
+        })?;
+        let (stop, stopped) = UnixStream::pair().map_err(WireError::Start)?;
+        let thread = thread::Builder::new()
+            .name("tpm relay".to_owned())
+            .spawn(move || {
+                if let Some(qemu) = accept(&listener, &stopped) {
+                    Relay {
+                        qemu,
+                        swtpm,
+                        data: None,
+                        pending: Pending::default(),
+                        capture,
+                    }
+                    .run(&stopped);
+                }
+            })
+            .map_err(WireError::Start)?;
+        Ok(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn accept(listener: &UnixListener, stopped: &UnixStream) -> Option<UnixStream> {
+    let ready = readable(&[stopped.as_fd(), listener.as_fd()])?;
+    if ready.first() == Some(&true) {
+        return None;
+    }
+    listener.accept().ok().map(|(stream, _)| stream)
+}
+
+/// Waits until one of `fds` can be read or has hung up; says which ones. `None`
+/// when polling itself fails.
+fn readable(fds: &[BorrowedFd<'_>]) -> Option<Vec<bool>> {
+    let mut set: Vec<_> = fds
+        .iter()
+        .map(|fd| PollFd::new(*fd, PollFlags::POLLIN))
+        .collect();
+    loop {
+        match poll(&mut set, PollTimeout::NONE) {
+            Ok(_) => break,
+            Err(Errno::EINTR) => {}
+            Err(_) => return None,
+        }
+    }
+    Some(set.iter().map(|fd| fd.any().unwrap_or(true)).collect())
+}
+
+/// The data path, once QEMU has set one up.
+struct Data {
+    qemu: UnixStream,
+    swtpm: UnixStream,
+}
+
+struct Relay {
+    qemu: UnixStream,
+    swtpm: UnixStream,
+    data: Option<Data>,
+    pending: Pending,
+    capture: Capture,
+}
+
+impl Relay {
+    /// Relays until one side hangs up.
+    fn run(mut self, stopped: &UnixStream) {
+        loop {
+            let mut fds = vec![stopped.as_fd(), self.qemu.as_fd(), self.swtpm.as_fd()];
+            if let Some(data) = &self.data {
+                fds.extend([data.qemu.as_fd(), data.swtpm.as_fd()]);
+            }
+            let Some(ready) = readable(&fds) else { return };
+            let ready = |i: usize| ready.get(i).copied().unwrap_or(false);
+            // Answers before commands: a command that follows its predecessor's
+            // answer must not be taken for a part of it.
+            if (ready(4) && self.answer().is_none())
+                || (ready(3) && self.command().is_none())
+                || (ready(2) && self.control_answer().is_none())
+                || (ready(1) && self.control().is_none())
+                || ready(0)
+            {
+                return;
+            }
+        }
+    }
+
+    fn command(&mut self) -> Option<()> {
+        let data = self.data.as_mut()?;
+        let bytes = receive(&mut data.qemu)?;
+        if let Some(whole) = self.pending.command(&bytes, self.capture.start.elapsed()) {
+            self.capture.push(whole);
+        }
+        data.swtpm.write_all(&bytes).ok()
+    }
+
+    fn answer(&mut self) -> Option<()> {
+        let data = self.data.as_mut()?;
+        let bytes = receive(&mut data.swtpm)?;
+        if let Some(whole) = self.pending.answer(&bytes, self.capture.start.elapsed()) {
+            self.capture.push(whole);
+        }
+        data.qemu.write_all(&bytes).ok()
+    }
+
+    fn control_answer(&mut self) -> Option<()> {
+        let bytes = receive(&mut self.swtpm)?;
+        self.qemu.write_all(&bytes).ok()
+    }
+
+    /// Passes control bytes on. With a descriptor from QEMU, our own goes to swtpm.
+    fn control(&mut self) -> Option<()> {
+        let (bytes, fd) = receive_with_fd(&self.qemu)?;
+        let Some(fd) = fd else {
+            return self.swtpm.write_all(&bytes).ok();
+        };
+        let (ours, theirs) = UnixStream::pair().ok()?;
+        self.data = Some(Data {
+            qemu: UnixStream::from(fd),
+            swtpm: ours,
+        });
+        let fds = [theirs.as_raw_fd()];
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let part = [IoSlice::new(&bytes)];
+        let sent = sendmsg::<()>(
+            self.swtpm.as_raw_fd(),
+            &part,
+            &rights,
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        );
+        // Control messages are tens of bytes: a socket buffer takes them whole.
+        (sent.ok()? == bytes.len()).then_some(())
+    }
+}
+
+/// One read. `None` at the end of the stream.
+fn receive(stream: &mut UnixStream) -> Option<Vec<u8>> {
+    let mut buffer = [0; command::FRAME_LIMIT];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return None,
+            Ok(length) => return buffer.get(..length).map(<[u8]>::to_vec),
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// One read that takes a descriptor along when one comes.
+fn receive_with_fd(stream: &UnixStream) -> Option<(Vec<u8>, Option<OwnedFd>)> {
+    let mut buffer = [0; command::FRAME_LIMIT];
+    let mut space = cmsg_space!([RawFd; 1]);
+    let (length, raw) = {
+        let mut parts = [IoSliceMut::new(&mut buffer)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let message =
+            recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut space), flags).ok()?;
+        let raw = message.cmsgs().ok()?.find_map(|c| match c {
+            ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+            _ => None,
+        });
+        (message.bytes, raw)
+    };
+    if length == 0 {
+        return None;
+    }
+    #[allow(
+        unsafe_code,
+        reason = "SCM_RIGHTS gives a bare number that nobody else owns yet"
+    )]
+    // SAFETY: the kernel installed this descriptor for us in the call above.
+    let fd = raw.map(|raw| unsafe { OwnedFd::from_raw_fd(raw) });
+    Some((buffer.get(..length)?.to_vec(), fd))
+}
+
+/// The exchange under way: commands and answers take turns on the data path.
+#[derive(Debug, Default)]
+struct Pending {
+    at: Duration,
+    request: Vec<u8>,
+    response: Vec<u8>,
+}
+
+impl Pending {
+    /// Takes a piece of a command. Gives back the exchange before it when that one
+    /// never got its whole answer.
+    fn command(&mut self, bytes: &[u8], now: Duration) -> Option<Exchange> {
+        let cut = if self.response.is_empty() {
+            None
+        } else {
+            Some(self.finish(now))
+        };
+        if self.request.is_empty() {
+            self.at = now;
+        }
+        append(&mut self.request, bytes);
+        cut
+    }
+
+    /// Takes a piece of an answer. Gives the exchange when the answer is whole.
+    fn answer(&mut self, bytes: &[u8], now: Duration) -> Option<Exchange> {
+        append(&mut self.response, bytes);
+        let whole = command::claimed(&self.response)
+            .is_some_and(|size| self.response.len() >= size.max(command::HEADER));
+        whole.then(|| self.finish(now))
+    }
+
+    fn finish(&mut self, now: Duration) -> Exchange {
+        let done = std::mem::take(self);
+        Exchange {
+            at: done.at,
+            took: now.saturating_sub(done.at),
+            request: done.request,
+            response: done.response,
+        }
+    }
+}
+
+/// Appends within [`command::FRAME_LIMIT`]: a guest that sends without end must
+/// not fill our memory. What is over passes on all the same, it is only not kept.
+fn append(frame: &mut Vec<u8>, bytes: &[u8]) {
+    let room = command::FRAME_LIMIT.saturating_sub(frame.len());
+    frame.extend_from_slice(bytes.get(..bytes.len().min(room)).unwrap_or_default());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    const SELF_TEST: &[u8] = &[0x80, 1, 0, 0, 0, 11, 0, 0, 1, 0x43, 1];
+    const SUCCESS: &[u8] = &[0x80, 1, 0, 0, 0, 10, 0, 0, 0, 0];
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    #[test]
+    fn pieces_of_a_frame_make_one_exchange() {
+        let mut pending = Pending::default();
+        assert_eq!(pending.command(&SELF_TEST[..3], ms(5)), None);
+        assert_eq!(pending.command(&SELF_TEST[3..], ms(6)), None);
+        assert_eq!(pending.answer(&SUCCESS[..9], ms(7)), None);
+        let whole = pending.answer(&SUCCESS[9..], ms(8)).unwrap();
+        assert_eq!(whole.request, SELF_TEST);
+        assert_eq!(whole.response, SUCCESS);
+        assert_eq!((whole.at, whole.took), (ms(5), ms(3)));
+    }
+
+    #[test]
+    fn an_answer_that_lies_about_its_size_ends_with_the_next_command() {
+        let mut pending = Pending::default();
+        let _ = pending.command(SELF_TEST, ms(1));
+        let lie = [0x80, 1, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+        assert_eq!(pending.answer(&lie, ms(2)), None);
+        let cut = pending.command(SELF_TEST, ms(3)).unwrap();
+        assert_eq!(cut.response, lie);
+        assert!(
+            pending.answer(SUCCESS, ms(4)).is_some(),
+            "the next one is whole again"
+        );
+    }
+
+    #[test]
+    fn a_frame_without_end_is_kept_within_the_limit() {
+        let mut pending = Pending::default();
+        for _ in 0..10 {
+            let _ = pending.command(&[0; 1000], ms(1));
+        }
+        assert_eq!(pending.request.len(), command::FRAME_LIMIT);
+    }
+
+    #[test]
+    fn the_relay_replaces_the_descriptor_and_records_what_passes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ctrl");
+        let (swtpm, swtpm_far) = UnixStream::pair().unwrap();
+        let capture = Capture::new(Instant::now());
+        let _proxy = Proxy::start(&path, swtpm, capture.clone()).unwrap();
+        // As QEMU: connect, hand over one end of a pair with CMD_SET_DATAFD (16).
+        let qemu = UnixStream::connect(&path).unwrap();
+        let (mut data, data_far) = UnixStream::pair().unwrap();
+        let fds = [data_far.as_raw_fd()];
+        let set_datafd = [0, 0, 0, 16];
+        let part = [IoSlice::new(&set_datafd)];
+        let rights = [ControlMessage::ScmRights(&fds)];
+        sendmsg::<()>(qemu.as_raw_fd(), &part, &rights, MsgFlags::empty(), None).unwrap();
+        // As swtpm: take it, answer one command.
+        let (bytes, fd) = receive_with_fd(&swtpm_far).unwrap();
+        assert_eq!(bytes, set_datafd);
+        let mut tpm = UnixStream::from(fd.unwrap());
+        data.write_all(SELF_TEST).unwrap();
+        assert_eq!(receive(&mut tpm).unwrap(), SELF_TEST);
+        tpm.write_all(SUCCESS).unwrap();
+        assert_eq!(receive(&mut data).unwrap(), SUCCESS);
+        // The exchange is recorded before its answer is passed on.
+        let seen = capture.exchanges();
+        assert_eq!(seen.len(), 1);
+        assert_eq!(seen[0].name(), "SelfTest");
+        assert_eq!(seen[0].response_code(), Some(0));
+    }
+
+    #[test]
+    fn a_relay_nobody_connects_to_ends_when_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let (swtpm, _far) = UnixStream::pair().unwrap();
+        let capture = Capture::new(Instant::now());
+        drop(Proxy::start(&dir.path().join("ctrl"), swtpm, capture).unwrap());
+    }
+
+    #[test]
+    fn a_socket_path_that_cannot_be_is_named() {
+        let (swtpm, _far) = UnixStream::pair().unwrap();
+        let capture = Capture::new(Instant::now());
+        let path = Path::new("/nonexistent-directory/ctrl");
+        let text = Proxy::start(path, swtpm, capture).unwrap_err().to_string();
+        assert!(text.contains("/nonexistent-directory/ctrl"), "{text}");
+    }
+}
