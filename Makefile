@@ -1,0 +1,33 @@
+# A thin front: everything runs in a build root of its own (image-builder/buildroot),
+# so the host needs root or sudo, mmdebstrap (installed when missing) and a Debian mirror.
+# The cache: $MSEC_CACHE, or $XDG_CACHE_HOME/msec-boot, or ~/.cache/msec-boot.
+
+ENTER := image-builder/buildroot/enter
+BUILDER := cargo run --release --locked -p image-builder --
+
+.PHONY: all image demo test shell clean clean-cache help
+
+all: image
+
+image: ## build the SD card image of the recipe into build/
+	$(ENTER) $(BUILDER) build
+
+demo: ## build the image and boot it: provisioning, unlock, two attacks, a summary
+	$(ENTER) $(BUILDER) demo
+
+test: ## format, lints, unit tests, and the demo's journey as assertions
+	$(ENTER) sh -euc 'cargo fmt --all --check; \
+	cargo clippy --workspace --all-targets --locked -- -D warnings; \
+	$(BUILDER) build; cargo test --workspace --locked --no-fail-fast'
+
+shell: ## a shell in the build root
+	$(ENTER)
+
+clean: ## remove build/ and what cargo made; sources and components stay
+	$(ENTER) rm -rf build /msec/cache/target
+
+clean-cache: ## remove the whole cache: build root, sources, components, signing key
+	image-builder/buildroot/clean
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
