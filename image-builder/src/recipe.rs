@@ -1,1 +1,266 @@
 //! Recipes: what an image consists of.
+//!
+//! A recipe is a TOML file. Reading one is a pure function of its text
+//! ([`Recipe::parse`]); every value is checked while it is read, so that an
+//! error names line, column and key. A recipe holds no secret and no path.
+
+mod disk;
+mod values;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use disk::{Disk, MIB};
+pub use values::{
+    CommandLine, Hostname, Name, NvIndex, PackageName, PcrList, PersistentHandle, ValueError,
+};
+
+/// Why a recipe could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecipeError {
+    /// The file could not be read.
+    #[error("cannot read the recipe {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The text is not a recipe. The message shows line, column and key.
+    #[error("the recipe {origin} is not valid: {source}")]
+    Parse {
+        /// File name, or whatever the text came from.
+        origin: String,
+        /// Line, column, key and reason.
+        source: Box<toml::de::Error>,
+    },
+}
+
+/// What one image consists of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Names the image, its files and everything derived from the name.
+    pub name: Name,
+    /// The board that the image is for.
+    pub board: Board,
+    /// The TPM and what the root's key is sealed against.
+    #[serde(default)]
+    pub tpm: Tpm,
+    /// The kernel's command line.
+    pub kernel: Kernel,
+    /// The initramfs.
+    #[serde(default)]
+    pub initramfs: Initramfs,
+    /// Sizes of the partitions.
+    #[serde(default)]
+    pub disk: Disk,
+    /// The root file system.
+    #[serde(default)]
+    pub root: Root,
+    /// What the first boot does, and how a boot by hand goes.
+    #[serde(default)]
+    pub provisioning: Provisioning,
+    /// Which optional components take part.
+    #[serde(default)]
+    pub components: Components,
+}
+
+impl Recipe {
+    /// Reads a recipe from its text. `origin` names the text in errors.
+    ///
+    /// # Errors
+    /// [`RecipeError::Parse`] with line, column and key.
+    pub fn parse(text: &str, origin: &str) -> Result<Self, RecipeError> {
+        toml::from_str(text).map_err(|source| RecipeError::Parse {
+            origin: origin.to_owned(),
+            source: Box::new(source),
+        })
+    }
+
+    /// Reads a recipe file.
+    ///
+    /// # Errors
+    /// As [`Recipe::parse`], and [`RecipeError::Read`].
+    pub fn load(path: &Path) -> Result<Self, RecipeError> {
+        let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text, &path.display().to_string())
+    }
+}
+
+/// A board that images can be made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Board {
+    /// Raspberry Pi 3 Model B (BCM2837).
+    Rpi3,
+}
+
+impl fmt::Display for Board {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rpi3 => "rpi3",
+        })
+    }
+}
+
+/// The TPM and what the root's key is sealed against.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tpm {
+    /// How the TPM is attached.
+    pub bus: TpmBus,
+    /// PCRs that must hold their predicted values for the key to be released.
+    pub pcrs: PcrList,
+    /// NV index that keeps the secret.
+    pub nv_index: NvIndex,
+    /// Persistent handle of the storage root key.
+    pub srk: PersistentHandle,
+}
+
+impl Default for Tpm {
+    fn default() -> Self {
+        Self {
+            bus: TpmBus::I2c,
+            pcrs: PcrList::default(),
+            nv_index: NvIndex::default(),
+            srk: PersistentHandle::default(),
+        }
+    }
+}
+
+/// How the TPM is attached to the board.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TpmBus {
+    /// I2C1 (GPIO 2 and 3), address 0x2e.
+    I2c,
+}
+
+/// The kernel's part.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kernel {
+    /// The signed and measured command line.
+    pub command_line: CommandLine,
+}
+
+/// The initramfs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Initramfs {
+    /// How it is compressed.
+    pub compression: Compression,
+}
+
+/// Compression of the initramfs. The kernel must have the matching `RD_…`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compression {
+    /// zstd (`CONFIG_RD_ZSTD`).
+    #[default]
+    Zstd,
+    /// gzip (`CONFIG_RD_GZIP`).
+    Gzip,
+}
+
+/// The root file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Root {
+    /// Debian packages of the userland; their dependencies come along.
+    pub packages: Vec<PackageName>,
+    /// Dependencies that are taken as given: what only maintainer scripts or
+    /// services need, and neither run in this userland.
+    pub assume: Vec<PackageName>,
+    /// What the serial console offers once the userland runs.
+    pub console: Console,
+    /// The host name; the recipe's name unless given.
+    pub hostname: Option<Hostname>,
+}
+
+impl Default for Root {
+    fn default() -> Self {
+        Self {
+            packages: ["busybox-static", "tpm2-tools"]
+                .map(PackageName::constant)
+                .to_vec(),
+            assume: vec![PackageName::constant("tpm-udev")],
+            console: Console::None,
+            hostname: None,
+        }
+    }
+}
+
+/// What the serial console offers once the userland runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Console {
+    /// Messages only.
+    #[default]
+    None,
+    /// A root shell without a password: for emulation and the lab only.
+    Shell,
+}
+
+/// What the first boot does, and how a boot by hand goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Provisioning {
+    /// Whether a plain root is encrypted.
+    pub mode: ProvisioningMode,
+    /// How often a wrong recovery key may be typed before the board powers
+    /// off. 1 to 10.
+    #[serde(deserialize_with = "values::recovery_tries")]
+    pub recovery_tries: u8,
+    /// How long TPM and root device may take to appear, in seconds. 1 to 300.
+    #[serde(deserialize_with = "values::wait_seconds")]
+    pub wait_seconds: u16,
+}
+
+impl Default for Provisioning {
+    fn default() -> Self {
+        Self {
+            mode: ProvisioningMode::InPlace,
+            recovery_tries: 3,
+            wait_seconds: 20,
+        }
+    }
+}
+
+/// Whether a plain root is encrypted at first boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProvisioningMode {
+    /// Encrypt the plain root where it stands, seal the key, show the recovery
+    /// key once.
+    InPlace,
+    /// Refuse a root that is not encrypted.
+    Never,
+}
+
+/// Which optional components take part.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Components {
+    /// The secure world's operating system (BL32).
+    pub secure_world: SecureWorld,
+}
+
+/// The secure world's operating system.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SecureWorld {
+    /// OP-TEE.
+    #[default]
+    OpTee,
+}
+
+#[cfg(test)]
+mod tests;

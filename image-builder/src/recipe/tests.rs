@@ -1,0 +1,102 @@
+//! Recipes that are taken, recipes that are refused, and what is said about them.
+
+use super::*;
+
+const MINIMAL: &str = "name = \"a\"\nboard = \"rpi3\"\n[kernel]\ncommand_line = \"quiet\"\n";
+
+fn error(text: &str) -> String {
+    Recipe::parse(text, "r.toml").unwrap_err().to_string()
+}
+
+#[test]
+fn the_shipped_recipe_is_valid() {
+    let text = include_str!("../../recipes/rpi3.toml");
+    let recipe = Recipe::parse(text, "rpi3.toml").unwrap();
+    assert_eq!(recipe.name.as_str(), "msec-rpi3");
+    assert_eq!(recipe.tpm, Tpm::default());
+    assert_eq!(recipe.disk, Disk::default());
+    assert_eq!(recipe.root.console, Console::Shell);
+    assert_eq!(recipe.disk.root_start(), 64 * MIB);
+}
+
+#[test]
+fn a_minimal_recipe_offers_no_shell() {
+    let recipe = Recipe::parse(MINIMAL, "r.toml").unwrap();
+    assert_eq!(recipe.root.console, Console::None);
+    assert_eq!(recipe.tpm.pcrs.as_slice(), [0, 1, 8, 9, 15]);
+    assert_eq!(recipe.tpm.nv_index.handle(), 0x0180_6d73);
+    assert_eq!(recipe.tpm.srk.handle(), 0x8100_0001);
+}
+
+#[test]
+fn the_default_package_names_are_valid() {
+    for name in Root::default().packages.iter().chain(&Root::default().assume) {
+        assert_eq!(&PackageName::try_from(name.to_string()).unwrap(), name);
+    }
+}
+
+#[test]
+fn a_recipe_survives_being_written_and_read() {
+    let recipe = Recipe::parse(MINIMAL, "r.toml").unwrap();
+    let text = toml::to_string(&recipe).unwrap();
+    assert_eq!(Recipe::parse(&text, "again").unwrap(), recipe);
+}
+
+#[test]
+fn errors_name_line_key_and_reason() {
+    let cases = [
+        ("", "", "missing field `name`"),
+        (MINIMAL, "[tpm]\nbuss = 1\n", "unknown field `buss`"),
+        (MINIMAL, "[tpm]\nbus = \"spi\"\n", "line 6, column 7"),
+        (MINIMAL, "[tpm]\nbus = \"spi\"\n", "expected `i2c`"),
+        (MINIMAL, "[tpm]\npcrs = [8, 9, 15]\n", "none of PCR 0-7"),
+        (MINIMAL, "[tpm]\npcrs = [0, 1]\n", "PCR 15 is missing"),
+        (MINIMAL, "[tpm]\npcrs = [0, 0, 15]\n", "named twice"),
+        (MINIMAL, "[tpm]\npcrs = [0, 10, 15]\n", "IMA's"),
+        (MINIMAL, "[tpm]\npcrs = [0, 15, 16]\n", "can be reset"),
+        (MINIMAL, "[tpm]\npcrs = [0, 15, 24]\n", "no PCR 24"),
+        (MINIMAL, "[tpm]\nnv_index = \"0x01c00000\"\n", "NV index"),
+        (MINIMAL, "[tpm]\nnv_index = 25194867\n", "line 6, column 12"),
+        (MINIMAL, "[tpm]\nsrk = \"0x81800000\"\n", "persistent handle"),
+        (MINIMAL, "[disk]\nsize_mib = 100\n", "for example 128"),
+        (MINIMAL, "[disk]\nsize_mib = 0\n", "power of two"),
+        (MINIMAL, "[disk]\nboot_mib = 20\n", "FAT32 takes 34"),
+        (MINIMAL, "[disk]\nreserve_mib = 8\n", "takes 16 MiB"),
+        (MINIMAL, "[disk]\nroot_mib = 65\n", "make 129"),
+        (MINIMAL, "[disk]\nroot_mib = 4294967295\n", "root_mib is 4294967295"),
+        (MINIMAL, "[root]\npackages = [\"x; rm\"]\n", "no Debian package name"),
+        (MINIMAL, "[root]\npackages = [\"systemd-\"]\n", "no Debian package name"),
+        (MINIMAL, "[root]\nconsole = \"ssh\"\n", "unknown variant `ssh`"),
+        (MINIMAL, "[root]\nhostname = \"-a\"\n", "no host name"),
+        (MINIMAL, "[provisioning]\nrecovery_tries = 0\n", "1 to 10"),
+        (MINIMAL, "[provisioning]\nwait_seconds = 301\n", "line 6, column 16"),
+        ("name = \"../x\"\n", "", "line 1, column 8"),
+    ];
+    for (head, tail, expected) in cases {
+        let message = error(&format!("{head}{tail}"));
+        assert!(message.contains(expected), "{tail:?}: {message}");
+        assert!(message.starts_with("the recipe r.toml is not valid"), "{message}");
+    }
+}
+
+#[test]
+fn command_lines_are_checked() {
+    let cases = [
+        ("console=ttyAMA0,115200 panic=10", true),
+        ("rootwait initcall_debug", true),
+        ("root=/dev/sda", false),
+        ("quiet rdinit=/bin/sh", false),
+        ("quiet init=/bin/sh", false),
+        ("a\0b", false),
+        ("a\nb", false),
+        ("grün", false),
+        ("", false),
+        (" quiet", false),
+    ];
+    for (text, valid) in cases {
+        assert_eq!(CommandLine::try_from(text.to_owned()).is_ok(), valid, "{text:?}");
+    }
+    let longest = "x".repeat(CommandLine::MAX);
+    assert!(CommandLine::try_from(longest.clone()).is_ok());
+    assert!(CommandLine::try_from(longest + "x").is_err());
+}
