@@ -14,10 +14,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 
 use crate::{
-    console::{Console, ConsoleError},
+    console::{Console, ConsoleError, Secret},
     process::{self, Owned, ProcessError, Streams},
     qmp::Events,
     tpm::{RunningTpm, SoftTpm, TpmError},
@@ -61,6 +64,12 @@ pub enum BoardError {
         path: String,
         /// Its size in bytes.
         size: u64,
+    },
+    /// Another board has this card.
+    #[error("the SD card image {path} is in use by another run; end that run, or copy the image")]
+    CardInUse {
+        /// The image.
+        path: String,
     },
     /// QEMU ended before it had opened its channels, or did not open them.
     #[error("QEMU did not start the board: {0}")]
@@ -120,6 +129,8 @@ pub struct BoardConfig {
     pub logs: PathBuf,
     /// Gets the raw bytes of the main console, for a user who watches.
     pub tap: Option<Tap>,
+    /// What the guest prints and no log may hold.
+    pub secret: Secret,
 }
 
 /// A sink for raw console bytes.
@@ -158,6 +169,8 @@ pub struct Board {
     tpm: Option<RunningTpm>,
     start: Instant,
     logs: PathBuf,
+    /// Locks the card's image while the board is on.
+    card: Option<Flock<File>>,
     /// Holds the sockets.
     _sockets: tempfile::TempDir,
 }
@@ -172,9 +185,10 @@ impl Board {
         let qemu = process::find("qemu-system-aarch64", "qemu-system-arm")?;
         readable("the firmware", &config.armstub)?;
         readable("the board's device tree", &config.board_dtb)?;
-        if let Disk::Card(image) = &config.disk {
-            check_card(image)?;
-        }
+        let card = match &config.disk {
+            Disk::Card(image) => Some(take_card(image)?),
+            Disk::None => None,
+        };
         let logs = config.logs.clone();
         std::fs::create_dir_all(&logs).map_err(system("make the log directory"))?;
         // A socket address holds 108 bytes: a short path of our own.
@@ -211,12 +225,19 @@ impl Board {
             accept_unless_hung_up(listener, &near)
                 .map_err(|e| BoardError::Refused(refusal(&said, &e)))
         };
-        let events = Events::follow(accept(&qmp)?).map_err(system("follow QEMU's events"))?;
         let secure = accept(&serial1)?;
+        let events =
+            Events::follow(accept(&qmp)?).map_err(|e| BoardError::Refused(refusal(&said, &e)))?;
         let tap = config.tap.map(|t| t.0);
         Ok(Self {
-            console: Console::start(near, start, &logs.join("console.log"), tap)?,
-            secure_console: Console::start(secure, start, &logs.join("secure.log"), None)?,
+            console: Console::start(near, start, &logs.join("console.log"), tap, config.secret)?,
+            secure_console: Console::start(
+                secure,
+                start,
+                &logs.join("secure.log"),
+                None,
+                Secret::default(),
+            )?,
             wire,
             qemu,
             events,
@@ -224,6 +245,7 @@ impl Board {
             tpm,
             start,
             logs,
+            card,
             _sockets: sockets,
         })
     }
@@ -274,9 +296,10 @@ impl Board {
         self.settle();
     }
 
-    /// Lets the TPM end, so that its state can be copied, and writes the record of
+    /// Lets go of the card, lets the TPM end, so that both can be copied, and writes the record of
     /// its commands.
     fn settle(&mut self) {
+        drop(self.card.take());
         if let Some(tpm) = self.tpm.take() {
             drop(self.proxy.take());
             tpm.finish();
@@ -307,24 +330,25 @@ fn readable(what: &'static str, path: &Path) -> Result<(), BoardError> {
         })
 }
 
-fn check_card(image: &Path) -> Result<(), BoardError> {
+/// Checks a card's size and takes it. QEMU's card lets others write as well.
+fn take_card(image: &Path) -> Result<Flock<File>, BoardError> {
     let path = image.display().to_string();
-    let size = File::options()
+    let error = |source| BoardError::File {
+        what: "the SD card image",
+        path: path.clone(),
+        source,
+    };
+    let file = File::options()
         .read(true)
         .write(true)
         .open(image)
-        .and_then(|file| file.metadata())
-        .map_err(|source| BoardError::File {
-            what: "the SD card image",
-            path: path.clone(),
-            source,
-        })?
-        .len();
-    if size.is_power_of_two() && size >= 1 << 20 {
-        Ok(())
-    } else {
-        Err(BoardError::CardSize { path, size })
+        .map_err(error)?;
+    let size = file.metadata().map_err(error)?.len();
+    if !size.is_power_of_two() || size < 1 << 20 {
+        return Err(BoardError::CardSize { path, size });
     }
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|_| BoardError::CardInUse { path: path.clone() })
 }
 
 /// Accepts QEMU's connection, unless QEMU hangs up the console first.
@@ -358,3 +382,6 @@ fn refusal(said: &Path, error: &io::Error) -> String {
         text.trim().to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ use std::{
 use regex::bytes::Regex;
 
 use record::Record;
-pub use record::{Found, Line};
+pub use record::{Found, Line, Secret};
 
 /// Why what was waited for did not come.
 #[derive(Debug, thiserror::Error)]
@@ -82,12 +82,14 @@ pub struct Console {
     log: PathBuf,
     /// Where the next wait starts to look: behind the last match.
     cursor: usize,
+    secret: Secret,
     reader: Option<JoinHandle<()>>,
 }
 
 impl Console {
     /// Follows `stream`. Lines go to the file `log`, each with its time since
-    /// `start`; raw bytes also to `tap`, for a user who watches.
+    /// `start`, and blackened where `secret` matches; raw bytes also to `tap`, for a
+    /// user who watches.
     ///
     /// # Errors
     /// [`ConsoleError::Start`] when the log or the thread cannot be made.
@@ -96,6 +98,7 @@ impl Console {
         start: Instant,
         log: &Path,
         tap: Option<Box<dyn Write + Send>>,
+        secret: Secret,
     ) -> Result<Self, ConsoleError> {
         let error = |source| ConsoleError::Start {
             log: log.display().to_string(),
@@ -110,6 +113,7 @@ impl Console {
             file,
             written: 0,
             tap,
+            secret: secret.clone(),
         };
         let reader = thread::Builder::new()
             .name("console".to_owned())
@@ -121,12 +125,14 @@ impl Console {
             stream,
             log,
             cursor: 0,
+            secret,
             reader: Some(reader),
         })
     }
 
     /// Waits until `pattern` (a regular expression) is printed behind the last
-    /// match, `limit` from now at most.
+    /// match, `limit` from now at most. Output comes in pieces: a pattern with an
+    /// open end can match before the rest is there.
     ///
     /// # Errors
     /// [`ConsoleError::Timeout`], or [`ConsoleError::Off`] when the board goes off
@@ -158,7 +164,7 @@ impl Console {
                 return Err(ConsoleError::Off {
                     wanted,
                     log,
-                    tail: record.tail(),
+                    tail: record.tail(&self.secret),
                 });
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -167,7 +173,7 @@ impl Console {
                     wanted,
                     limit,
                     log,
-                    tail: record.tail(),
+                    tail: record.tail(&self.secret),
                 });
             }
             let waited = self.shared.changed.wait_timeout(record, left);
@@ -247,6 +253,7 @@ struct Reader {
     /// Lines that have gone to the file.
     written: usize,
     tap: Option<Box<dyn Write + Send>>,
+    secret: Secret,
 }
 
 impl Reader {
@@ -287,7 +294,8 @@ impl Reader {
         for line in new {
             // Nothing useful can be done about a full disk here; the record in
             // memory is what decides.
-            let _ = writeln!(self.file, "[{:9.3}] {}", line.at.as_secs_f64(), line.text);
+            let text = self.secret.blacken(&line.text);
+            let _ = writeln!(self.file, "[{:9.3}] {text}", line.at.as_secs_f64());
         }
         let _ = self.file.flush();
     }
@@ -305,11 +313,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (near, far) = UnixStream::pair().unwrap();
         let log = dir.path().join("console.log");
-        (
-            Console::start(near, Instant::now(), &log, None).unwrap(),
-            far,
-            dir,
-        )
+        let secret = Secret::matching("key: ([a-h]+)").unwrap();
+        let console = Console::start(near, Instant::now(), &log, None, secret).unwrap();
+        (console, far, dir)
     }
 
     const SOON: Duration = Duration::from_secs(10);
@@ -347,6 +353,25 @@ mod tests {
         assert!(console.wait_off(SOON));
         let log = std::fs::read_to_string(console.log()).unwrap();
         assert!(log.ends_with("] the last word\n"), "{log}");
+    }
+
+    #[test]
+    fn a_secret_is_given_to_who_waits_and_to_no_log_and_no_error() {
+        let (mut console, mut board, _dir) = start();
+        board.write_all(b"the key: abcdefgh!\n").unwrap();
+        drop(board);
+        assert_eq!(
+            console.wait("key: ([a-h]+)", SOON).unwrap().text,
+            "abcdefgh"
+        );
+        let error = console.wait("never", SOON).unwrap_err().to_string();
+        let log = std::fs::read_to_string(console.log()).unwrap();
+        for text in [error, log] {
+            assert!(
+                text.contains("the key: ********!") && !text.contains("abcd"),
+                "{text}"
+            );
+        }
     }
 
     #[test]

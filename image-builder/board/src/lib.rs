@@ -22,6 +22,6 @@ pub mod stages;
 pub mod tpm;
 pub mod wire;
 
-pub use board::{Board, BoardConfig, BoardError, Disk, Ended, TpmLink};
-pub use console::{Console, ConsoleError, Line};
+pub use board::{Board, BoardConfig, BoardError, Disk, Ended, Tap, TpmLink};
+pub use console::{Console, ConsoleError, Line, Secret};
 pub use tpm::{SoftTpm, TpmError};

@@ -15,6 +15,8 @@ const MESSAGE: u64 = 1 << 20;
 struct Message {
     event: Option<String>,
     data: Option<Data>,
+    #[serde(rename = "return")]
+    answer: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -29,20 +31,27 @@ pub(crate) struct Events {
 }
 
 impl Events {
+    /// Leaves QEMU's negotiation mode, which starts the events. QEMU answers once
+    /// the machine is complete and runs.
+    ///
+    /// # Errors
+    /// When QEMU ends first.
     pub(crate) fn follow(mut stream: UnixStream) -> std::io::Result<Self> {
-        // Events start once the client has left negotiation mode.
         stream.write_all(b"{\"execute\":\"qmp_capabilities\"}\n")?;
+        let mut reader = BufReader::new(stream);
+        loop {
+            let text = message(&mut reader)
+                .ok_or_else(|| std::io::Error::other("it ended before the machine ran"))?;
+            if is_answer(&text) {
+                break;
+            }
+        }
         let follow = move || {
             let mut reason = None;
-            let mut reader = BufReader::new(stream);
-            let mut text = Vec::new();
-            loop {
-                text.clear();
-                match reader.by_ref().take(MESSAGE).read_until(b'\n', &mut text) {
-                    Ok(0) | Err(_) => return reason,
-                    Ok(_) => reason = shutdown_reason(&text).or(reason),
-                }
+            while let Some(text) = message(&mut reader) {
+                reason = shutdown_reason(&text).or(reason);
             }
+            reason
         };
         let thread = thread::Builder::new()
             .name("qmp".to_owned())
@@ -60,6 +69,21 @@ impl Events {
     }
 }
 
+/// The next message, within [`MESSAGE`]. `None` at the end.
+fn message(reader: &mut BufReader<UnixStream>) -> Option<Vec<u8>> {
+    let mut text = Vec::new();
+    let length = reader
+        .by_ref()
+        .take(MESSAGE)
+        .read_until(b'\n', &mut text)
+        .ok()?;
+    (length > 0).then_some(text)
+}
+
+fn is_answer(text: &[u8]) -> bool {
+    serde_json::from_slice::<Message>(text).is_ok_and(|message| message.answer.is_some())
+}
+
 fn shutdown_reason(text: &[u8]) -> Option<String> {
     let message: Message = serde_json::from_slice(text).ok()?;
     if message.event.as_deref() != Some("SHUTDOWN") {
@@ -71,6 +95,19 @@ fn shutdown_reason(text: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_is_told_from_greeting_and_event() {
+        let cases = [
+            (r#"{"return":{}}"#, true),
+            (r#"{"QMP":{"version":{},"capabilities":["oob"]}}"#, false),
+            (r#"{"event":"RESUME"}"#, false),
+            ("", false),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(is_answer(text.as_bytes()), expected, "{text}");
+        }
+    }
 
     #[test]
     fn only_a_shutdown_event_has_a_reason() {

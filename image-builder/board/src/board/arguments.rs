@@ -87,6 +87,7 @@ mod tests {
             tpm,
             logs: "/l".into(),
             tap: None,
+            secret: Default::default(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a serial line has printed so far: bytes, lines, times.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use regex::bytes::Regex;
 
@@ -29,6 +29,33 @@ pub struct Found {
     pub at: Duration,
     /// The first group of the pattern, or the whole match when it has none.
     pub text: String,
+}
+
+/// Tells what must not stand in a log: a board shows its recovery key once, on the
+/// console, and nowhere else.
+#[derive(Debug, Clone, Default)]
+pub struct Secret(Option<regex::Regex>);
+
+impl Secret {
+    /// Whatever the first group of `pattern` matches.
+    ///
+    /// # Errors
+    /// When `pattern` is not a regular expression.
+    pub fn matching(pattern: &str) -> Result<Self, regex::Error> {
+        regex::Regex::new(pattern).map(|pattern| Self(Some(pattern)))
+    }
+
+    /// The text with its secrets replaced by stars.
+    pub(super) fn blacken<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let Some(pattern) = &self.0 else {
+            return Cow::Borrowed(text);
+        };
+        pattern.replace_all(text, |groups: &regex::Captures<'_>| {
+            let whole = groups.get(0).map_or("", |m| m.as_str());
+            let secret = groups.get(1).map_or(whole, |m| m.as_str());
+            whole.replace(secret, "********")
+        })
+    }
 }
 
 /// The last line's terminator so far.
@@ -132,12 +159,18 @@ impl Record {
             .map_or(Duration::ZERO, |s| s.1)
     }
 
-    pub(super) fn tail(&self) -> String {
+    pub(super) fn tail(&self, secret: &Secret) -> String {
         let mut lines: Vec<_> = self.lines().rev().take(TAIL).collect();
         lines.reverse();
         let lines: Vec<_> = lines
             .iter()
-            .map(|l| format!("  [{:8.3}] {}", l.at.as_secs_f64(), l.text.escape_debug()))
+            .map(|l| {
+                format!(
+                    "  [{:8.3}] {}",
+                    l.at.as_secs_f64(),
+                    secret.blacken(&l.text).escape_debug()
+                )
+            })
             .collect();
         lines.join("\n")
     }
