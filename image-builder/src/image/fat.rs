@@ -59,12 +59,12 @@ pub enum FatError {
 
 type Disk<'f> = BufStream<StreamSlice<&'f File>>;
 
-/// A clock that stands still: 2024-01-01, as [`super::tool::SOURCE_DATE_EPOCH`].
+/// A clock that stands still: 2026-01-01, as [`super::tool::SOURCE_DATE_EPOCH`].
 #[derive(Debug)]
 struct FixedTime;
 
 const DATE: fatfs::Date = fatfs::Date {
-    year: 2024,
+    year: 2026,
     month: 1,
     day: 1,
 };

@@ -137,7 +137,7 @@ pub fn source(description: &str, command_line: &str) -> String {
          \t\t\tfdt = \"fdt\";\n\
          \t\t\tramdisk = \"ramdisk\";\n\
          \t\t\tbootargs = \"{command_line}\";\n\
-         \t\t\tsignature {{\n\
+         \t\t\tsignature-1 {{\n\
          \t\t\t\talgo = \"sha256,rsa3072\";\n\
          \t\t\t\tkey-name-hint = \"{hint}\";\n\
          \t\t\t\tsign-images = \"kernel\", \"fdt\", \"ramdisk\";\n\

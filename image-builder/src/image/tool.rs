@@ -4,10 +4,10 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
-/// 2024-01-01: the date of every file, file system and signature in an image.
+/// 2026-01-01: the date of every file, file system and signature in an image.
 /// A fixed date makes the same inputs give the same bytes
 /// (<https://reproducible-builds.org/specs/source-date-epoch/>).
-pub const SOURCE_DATE_EPOCH: u64 = 1_704_067_200;
+pub const SOURCE_DATE_EPOCH: u64 = 1_767_225_600;
 
 /// Lines of a failed tool's output that an error shows.
 const SHOWN_LINES: usize = 12;
@@ -165,7 +165,7 @@ mod tests {
             .args(["-c", "echo $SOURCE_DATE_EPOCH $LC_ALL $TZ"])
             .run()
             .unwrap();
-        assert_eq!(said, b"1704067200 C UTC\n");
+        assert_eq!(said, b"1767225600 C UTC\n");
     }
 
     #[test]

@@ -1,0 +1,311 @@
+//! What the image adds to the packages of a root file system: busybox as init,
+//! its table, the scripts that start and stop the system, and a name.
+
+use super::tree::{Node, Tree};
+use crate::recipe::{Console, Recipe};
+
+/// Where busybox lies.
+const BUSYBOX: &str = "usr/bin/busybox";
+
+/// What is linked to busybox below `/usr/bin`.
+const COMMANDS: [&str; 76] = [
+    "[", "ash", "awk", "basename", "cat", "chmod", "chown", "clear", "cmp", "cp", "cut", "date",
+    "dd", "df", "diff", "dirname", "dmesg", "du", "echo", "env", "expr", "false", "find", "free",
+    "grep", "gunzip", "gzip", "head", "hexdump", "hostname", "id", "kill", "killall", "less", "ln",
+    "logger", "ls", "md5sum", "mkdir", "mktemp", "more", "mount", "mv", "nproc", "od", "pidof",
+    "ping", "printf", "ps", "pwd", "readlink", "rm", "rmdir", "sed", "seq", "sh", "sha256sum",
+    "sleep", "sort", "stat", "strings", "stty", "sync", "tail", "tar", "tee", "test", "top",
+    "touch", "true", "umount", "uname", "uptime", "vi", "wc", "xargs",
+];
+
+/// What is linked to busybox below `/usr/sbin`.
+const SYSTEM_COMMANDS: [&str; 10] = [
+    "blockdev", "halt", "init", "ip", "klogd", "losetup", "poweroff", "reboot", "sysctl", "syslogd",
+];
+
+/// Why there is no userland.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UserlandError {
+    /// No busybox.
+    #[error("the packages bring no /usr/bin/busybox: add busybox-static to `packages` in [root]")]
+    NoBusybox,
+    /// This busybox lacks an applet.
+    #[error("the busybox of the packages has no `{0}`, which this userland is built on")]
+    Applet(String),
+}
+
+/// Runs once, before everything else.
+///
+/// initramfs-unseal hands over /proc, /sys, /dev and /run; the rest is mounted
+/// here, and what is there already stays.
+const START: &str = r#"#!/bin/sh
+# Starts the system: mounts, host name, loopback. Run once by init.
+PATH=/usr/sbin:/usr/bin
+export PATH
+missing() { ! grep -q " $1 " /proc/mounts; }
+[ -e /proc/mounts ] || mount -t proc -o nosuid,nodev,noexec proc /proc
+missing /sys && mount -t sysfs -o nosuid,nodev,noexec sysfs /sys
+missing /dev && mount -t devtmpfs -o nosuid,mode=755 devtmpfs /dev
+missing /run && mount -t tmpfs -o nosuid,nodev,mode=755 tmpfs /run
+missing /tmp && mount -t tmpfs -o nosuid,nodev,mode=1777 tmpfs /tmp
+mkdir -p /dev/pts
+missing /dev/pts && mount -t devpts -o nosuid,noexec,gid=5,mode=620 devpts /dev/pts
+mount -o remount,rw /
+hostname -F /etc/hostname
+ip link set lo up
+root=$(awk '$2 == "/" { source = $1 } END { print source }' /proc/mounts)
+echo "msec-boot: userland on $root reached"
+"#;
+
+/// Runs once, before init ends what is left, so that the root is clean.
+const STOP: &str = r#"#!/bin/sh
+# Stops the system: ends every process, then lets go of the file systems.
+PATH=/usr/sbin:/usr/bin
+export PATH
+echo "msec-boot: stopping"
+kill -TERM -1
+sleep 1
+kill -KILL -1
+sync
+umount -a -r 2>/dev/null
+mount -o remount,ro /
+sync
+"#;
+
+/// `/etc/inittab` of busybox's init.
+fn inittab(console: Console, terminal: &str) -> String {
+    let shell = match console {
+        Console::None => String::new(),
+        Console::Shell => format!("{terminal}::askfirst:-/bin/sh\n"),
+    };
+    format!(
+        "::sysinit:/etc/init.d/start\n\
+         ::respawn:/usr/sbin/syslogd -n -s 256 -b 1\n\
+         ::respawn:/usr/sbin/klogd -n\n\
+         {shell}\
+         ::ctrlaltdel:/usr/sbin/reboot\n\
+         ::shutdown:/etc/init.d/stop\n"
+    )
+}
+
+/// The terminal of the command line's last `console=`, as the kernel picks it.
+fn terminal(command_line: &str) -> &str {
+    command_line
+        .split(' ')
+        .filter_map(|word| word.strip_prefix("console="))
+        .next_back()
+        .and_then(|console| console.split(',').next())
+        .unwrap_or_default()
+}
+
+/// Completes the packages' files with what makes a system of them.
+///
+/// # Errors
+/// If the packages bring no busybox, or one that lacks something.
+pub fn complete(tree: &mut Tree, recipe: &Recipe, unseal: Vec<u8>) -> Result<(), UserlandError> {
+    let Some(Node::File(_, busybox)) = tree.get(BUSYBOX) else {
+        return Err(UserlandError::NoBusybox);
+    };
+    check_applets(busybox)?;
+
+    for name in COMMANDS {
+        link(tree, &format!("usr/bin/{name}"), "busybox");
+    }
+    for name in SYSTEM_COMMANDS {
+        link(tree, &format!("usr/sbin/{name}"), "../bin/busybox");
+    }
+    for name in ["bin", "lib", "sbin"] {
+        tree.put(name, Node::Symlink(format!("usr/{name}")));
+    }
+    for (name, mode) in [
+        ("boot", 0o755),
+        ("dev", 0o755),
+        ("home", 0o755),
+        ("mnt", 0o755),
+        ("proc", 0o555),
+        ("root", 0o700),
+        ("run", 0o755),
+        ("sys", 0o555),
+        ("tmp", 0o1777),
+        ("var/lib", 0o755),
+        ("var/log", 0o755),
+        ("var/tmp", 0o1777),
+    ] {
+        tree.put(name, Node::Directory(mode));
+    }
+
+    let hostname = recipe
+        .root
+        .hostname
+        .as_ref()
+        .map_or(recipe.name.as_str(), |name| name.as_str());
+    let terminal = terminal(recipe.kernel.command_line.as_str());
+    for (path, mode, text) in [
+        ("etc/hostname", 0o644, format!("{hostname}\n")),
+        (
+            "etc/hosts",
+            0o644,
+            format!("127.0.0.1 localhost\n127.0.1.1 {hostname}\n::1 localhost\n"),
+        ),
+        (
+            "etc/inittab",
+            0o644,
+            inittab(recipe.root.console, terminal),
+        ),
+        ("etc/init.d/start", 0o755, START.to_owned()),
+        ("etc/init.d/stop", 0o755, STOP.to_owned()),
+        // No password fits `*`: nobody logs in.
+        (
+            "etc/passwd",
+            0o644,
+            "root:*:0:0:root:/root:/bin/sh\n".to_owned(),
+        ),
+        (
+            "etc/group",
+            0o644,
+            "root:x:0:\nadm:x:4:\ntty:x:5:\ndisk:x:6:\n".to_owned(),
+        ),
+        (
+            "etc/nsswitch.conf",
+            0o644,
+            "passwd: files\ngroup: files\nhosts: files\n".to_owned(),
+        ),
+        // The kernel's resource manager: tools of the userland share the TPM.
+        (
+            "etc/profile.d/tpm.sh",
+            0o644,
+            "export TPM2TOOLS_TCTI=device:/dev/tpmrm0\n".to_owned(),
+        ),
+        (
+            "etc/profile",
+            0o644,
+            "export PATH=/usr/sbin:/usr/bin\n\
+             for part in /etc/profile.d/*.sh; do [ -r \"$part\" ] && . \"$part\"; done\n\
+             unset part\n"
+                .to_owned(),
+        ),
+    ] {
+        tree.put(path, Node::File(mode, text.into_bytes()));
+    }
+    tree.put("usr/sbin/initramfs-unseal", Node::File(0o755, unseal));
+    Ok(())
+}
+
+/// Links a command to busybox unless a package brings the real one.
+fn link(tree: &mut Tree, path: &str, target: &str) {
+    if tree.get(path).is_none() {
+        tree.put(path, Node::Symlink(target.to_owned()));
+    }
+}
+
+/// Looks every applet up in busybox's table of names (NUL between them), since
+/// a busybox for another machine cannot be asked.
+fn check_applets(busybox: &[u8]) -> Result<(), UserlandError> {
+    // The table begins with its two odd names (busybox, include/applets.src.h).
+    let start = b"\0[\0[[\0";
+    let table = busybox
+        .windows(start.len())
+        .position(|window| window == start)
+        .and_then(|at| busybox.get(at..))
+        .unwrap_or_default();
+    let has = |name: &str| {
+        let entry = [&b"\0"[..], name.as_bytes(), b"\0"].concat();
+        table.windows(entry.len()).any(|window| window == entry)
+    };
+    match COMMANDS
+        .iter()
+        .chain(&SYSTEM_COMMANDS)
+        .find(|name| !has(name))
+    {
+        Some(name) => Err(UserlandError::Applet((*name).to_owned())),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recipe(console: &str) -> Recipe {
+        let text = format!(
+            "name = \"card\"\nboard = \"rpi3\"\n[kernel]\n\
+             command_line = \"console=tty1 console=ttyAMA0,115200\"\n[root]\nconsole = \"{console}\"\n"
+        );
+        Recipe::parse(&text, "test").unwrap()
+    }
+
+    fn busybox(without: &str) -> Tree {
+        let mut table = b"\x7fELF\0[\0[[\0".to_vec();
+        for name in COMMANDS.iter().chain(&SYSTEM_COMMANDS) {
+            if *name != without {
+                table.extend_from_slice(name.as_bytes());
+                table.push(0);
+            }
+        }
+        let mut tree = Tree::default();
+        tree.put(BUSYBOX, Node::File(0o755, table));
+        tree
+    }
+
+    fn completed(console: &str) -> Tree {
+        let mut tree = busybox("");
+        complete(&mut tree, &recipe(console), b"unseal".to_vec()).unwrap();
+        tree
+    }
+
+    fn text(tree: &Tree, path: &str) -> String {
+        match tree.get(path) {
+            Some(Node::File(_, bytes)) => String::from_utf8(bytes.clone()).unwrap(),
+            other => panic!("{path}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn only_a_recipe_that_asks_for_it_gets_a_shell() {
+        let shell = "ttyAMA0::askfirst:-/bin/sh\n";
+        assert!(text(&completed("shell"), "etc/inittab").contains(shell));
+        let without = text(&completed("none"), "etc/inittab");
+        assert!(!without.contains("sh\n"), "{without}");
+        assert!(text(&completed("none"), "etc/passwd").starts_with("root:*:"));
+    }
+
+    #[test]
+    fn init_and_unseal_are_there() {
+        let tree = completed("none");
+        let init = Node::Symlink("../bin/busybox".to_owned());
+        assert_eq!(tree.get("usr/sbin/init"), Some(&init));
+        assert_eq!(tree.get("sbin"), Some(&Node::Symlink("usr/sbin".to_owned())));
+        assert_eq!(text(&tree, "usr/sbin/initramfs-unseal"), "unseal");
+        assert_eq!(text(&tree, "etc/hostname"), "card\n");
+        assert_eq!(tree.get("tmp"), Some(&Node::Directory(0o1777)));
+    }
+
+    #[test]
+    fn a_real_command_is_not_replaced() {
+        let mut tree = busybox("");
+        tree.put("usr/bin/ls", Node::File(0o755, b"real".to_vec()));
+        complete(&mut tree, &recipe("none"), vec![]).unwrap();
+        assert_eq!(text(&tree, "usr/bin/ls"), "real");
+    }
+
+    #[test]
+    fn a_busybox_that_lacks_something_is_refused() {
+        let mut tree = busybox("init");
+        let error = complete(&mut tree, &recipe("none"), vec![]).unwrap_err();
+        assert_eq!(error, UserlandError::Applet("init".to_owned()));
+        let error = complete(&mut Tree::default(), &recipe("none"), vec![]).unwrap_err();
+        assert_eq!(error, UserlandError::NoBusybox);
+    }
+
+    #[test]
+    fn the_terminal_is_the_last_console() {
+        for (line, expected) in [
+            ("console=ttyAMA0,115200 panic=10", "ttyAMA0"),
+            ("console=ttyAMA0 console=tty1", "tty1"),
+            ("quiet", ""),
+        ] {
+            assert_eq!(terminal(line), expected);
+        }
+    }
+}
