@@ -17,6 +17,8 @@ pub mod cache;
 pub mod cli;
 pub mod component;
 pub mod demo;
+pub mod emu;
 pub mod image;
+pub mod progress;
 pub mod recipe;
 pub mod sources;

@@ -1,0 +1,8 @@
+//! Images on the emulated board: what lies in the SD slot, and `run`.
+//!
+//! An image is started as a Raspberry Pi would start it: firmware and device tree
+//! come from its own boot partition, nothing from the build.
+
+pub mod card;
+pub mod run;
+mod terminal;

@@ -1,0 +1,379 @@
+//! An SD card image, opened as the board's firmware would.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use emulated_board::{
+    Board, BoardConfig, BoardError, Disk, Secret, Tap, TpmLink,
+    process::{self, ProcessError},
+};
+use pcr_measure::manifest::{Manifest, ManifestError};
+
+use crate::image::{
+    fat::{self, FatError},
+    mbr::{self, MbrError, Table},
+};
+
+/// TF-A, OP-TEE and U-Boot, as the VideoCore firmware names the file.
+pub const ARMSTUB: &str = "armstub8.bin";
+/// The device tree the VideoCore firmware takes for a Pi 3 Model B.
+pub const BOARD_DTB: &str = "bcm2710-rpi-3-b.dtb";
+/// Kernel, device tree, initramfs and command line, signed.
+pub const FIT: &str = "boot.itb";
+/// What the image will measure.
+pub const MANIFEST: &str = "manifest.json";
+
+/// The recovery key as the console shows it once: eight groups of eight letters of
+/// systemd's modhex alphabet.
+pub const RECOVERY_KEY: &str = "recovery key: ((?:[cbdefghijklnrtuv]{8}-){7}[cbdefghijklnrtuv]{8})";
+
+/// Why an image cannot be put into the board.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CardError {
+    /// The file cannot be read.
+    #[error("cannot read the SD card image {path}: {source}")]
+    Read {
+        /// The image.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A size no card has.
+    #[error(
+        "{path} is no SD card image: it has {size} bytes, and a card in QEMU has a power of two \
+         of 1 MiB or more; build one with `image-builder build`"
+    )]
+    Size {
+        /// The image.
+        path: PathBuf,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// No partition table of ours.
+    #[error("{path} is no SD card image: {source}; build one with `image-builder build`")]
+    Table {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong with the first sector.
+        source: MbrError,
+    },
+    /// The boot partition cannot be read, or a file of ours is missing in it.
+    #[error("{path} is no bootable SD card image: {source}; build one with `image-builder build`")]
+    Boot {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong with the boot partition.
+        source: FatError,
+    },
+    /// The boot manifest is none.
+    #[error("the boot manifest in {path} cannot be used: {source}; build the image again")]
+    Manifest {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<ManifestError>,
+    },
+    /// The image could not be copied.
+    #[error("cannot copy {from} to {to}: {detail}")]
+    Copy {
+        /// The image.
+        from: PathBuf,
+        /// Where to.
+        to: PathBuf,
+        /// What went wrong.
+        detail: String,
+    },
+    /// A program is missing.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The firmware could not be laid out for QEMU.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The board does not start.
+    #[error(transparent)]
+    Board(#[from] BoardError),
+}
+
+/// An image that passed the checks of [`Card::open`].
+///
+/// Nothing in it is authenticated here: U-Boot checks the signature, the TPM what
+/// was measured.
+#[derive(Debug, Clone)]
+pub struct Card {
+    path: PathBuf,
+    size: u64,
+    table: Table,
+    manifest: Manifest,
+}
+
+impl Card {
+    /// Opens an image: power of two in size, partition table, FAT boot partition
+    /// with firmware and FIT, boot manifest.
+    ///
+    /// # Errors
+    /// [`CardError`], which says what the file lacks.
+    pub fn open(path: &Path) -> Result<Self, CardError> {
+        let path = path.to_owned();
+        let read = |source| CardError::Read {
+            path: path.clone(),
+            source,
+        };
+        let boot = |source| CardError::Boot {
+            path: path.clone(),
+            source,
+        };
+        let mut file = File::open(&path).map_err(read)?;
+        let size = file.metadata().map_err(read)?.len();
+        let mut sector = Vec::new();
+        (&mut file)
+            .take(mbr::SIZE as u64)
+            .read_to_end(&mut sector)
+            .map_err(read)?;
+        let table = Table::decode(&sector, size).map_err(|source| CardError::Table {
+            path: path.clone(),
+            source,
+        })?;
+        if !size.is_power_of_two() || size < 1 << 20 {
+            return Err(CardError::Size { path, size });
+        }
+        for name in [ARMSTUB, BOARD_DTB, FIT] {
+            fat::read(&file, table.boot, name).map_err(boot)?;
+        }
+        let json = fat::read(&file, table.boot, MANIFEST).map_err(boot)?;
+        let manifest = Manifest::from_json(&json).map_err(|source| CardError::Manifest {
+            path: path.clone(),
+            source: source.into(),
+        })?;
+        Ok(Self {
+            path,
+            size,
+            table,
+            manifest,
+        })
+    }
+
+    /// The image.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Its partitions.
+    #[must_use]
+    pub fn table(&self) -> Table {
+        self.table
+    }
+
+    /// What it says it will measure.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// A file of the boot partition.
+    ///
+    /// # Errors
+    /// When it is not there or cannot be read.
+    pub fn boot_file(&self, name: &str) -> Result<Vec<u8>, CardError> {
+        let path = || self.path.clone();
+        let file = File::open(&self.path).map_err(|source| CardError::Read {
+            path: path(),
+            source,
+        })?;
+        fat::read(&file, self.table.boot, name).map_err(|source| CardError::Boot {
+            path: path(),
+            source,
+        })
+    }
+
+    /// Copies the image, holes as holes. A file that is there is replaced, and only
+    /// by a whole copy.
+    ///
+    /// # Errors
+    /// [`CardError::Copy`].
+    pub fn copy_to(&self, to: &Path) -> Result<Self, CardError> {
+        copy(&self.path, to)?;
+        Self::open(to)
+    }
+
+    /// Powers on a board with this card in its slot. Firmware and device tree are
+    /// taken from the card and laid beside the logs.
+    ///
+    /// # Errors
+    /// [`CardError`], or the board's own.
+    pub fn power_on(
+        &self,
+        tpm: TpmLink,
+        logs: &Path,
+        tap: Option<Tap>,
+    ) -> Result<Board, CardError> {
+        let firmware = logs.join("firmware");
+        fs::create_dir_all(&firmware).map_err(|source| CardError::Write {
+            path: firmware.clone(),
+            source,
+        })?;
+        let lay = |name| -> Result<PathBuf, CardError> {
+            let file = firmware.join(name);
+            fs::write(&file, self.boot_file(name)?).map_err(|source| CardError::Write {
+                path: file.clone(),
+                source,
+            })?;
+            Ok(file)
+        };
+        let config = BoardConfig {
+            armstub: lay(ARMSTUB)?,
+            board_dtb: lay(BOARD_DTB)?,
+            disk: Disk::Card(self.path.clone()),
+            tpm,
+            logs: logs.to_owned(),
+            tap,
+            secret: Secret::matching(RECOVERY_KEY).unwrap_or_default(),
+        };
+        Ok(Board::power_on(config)?)
+    }
+}
+
+/// Copies a file by coreutils' `cp`, which shares blocks where the file system can
+/// and leaves holes where there is nothing. The copy gets its name when it is whole.
+///
+/// # Errors
+/// [`CardError::Copy`].
+pub fn copy(from: &Path, to: &Path) -> Result<(), CardError> {
+    let error = |detail: String| CardError::Copy {
+        from: from.into(),
+        to: to.into(),
+        detail,
+    };
+    let parent = to
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(|e| error(e.to_string()))?;
+    let partial = tempfile::Builder::new()
+        .prefix(".copy-")
+        .tempfile_in(parent)
+        .map_err(|e| error(e.to_string()))?
+        .into_temp_path();
+    let run = Command::new(process::find("cp", "coreutils")?)
+        .args(["--reflink=auto", "--sparse=always", "--"])
+        .args([from, &partial])
+        .output()
+        .map_err(|e| error(e.to_string()))?;
+    if !run.status.success() {
+        return Err(error(
+            String::from_utf8_lossy(&run.stderr).trim().to_owned(),
+        ));
+    }
+    partial.persist(to).map_err(|e| error(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe;
+    use std::os::unix::fs::FileExt as _;
+
+    /// A card with these files in its boot partition.
+    fn card(dir: &Path, files: &[(&str, &[u8])]) -> PathBuf {
+        let path = dir.join("card.img");
+        let disk = recipe::Disk::default();
+        let file = File::create_new(&path).unwrap();
+        file.set_len(disk.size()).unwrap();
+        let table = Table::from(&disk);
+        file.write_all_at(&table.encode(1).unwrap(), 0).unwrap();
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        fat::format(&file, table.boot, 1).unwrap();
+        fat::write(&file, table.boot, files.iter().copied()).unwrap();
+        path
+    }
+
+    const BOOT: [(&str, &[u8]); 3] = [(ARMSTUB, b"a"), (BOARD_DTB, b"b"), (FIT, b"c")];
+
+    #[test]
+    fn what_is_no_image_is_told_as_such() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, bytes: &[u8]| {
+            let path = dir.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            path
+        };
+        let mut truncated = fs::read(card(dir.path(), &BOOT)).unwrap();
+        truncated.truncate(100 << 20);
+        let cases = [
+            (dir.path().join("absent"), "cannot read"),
+            (dir.path().to_owned(), "cannot read"),
+            (file("empty", b""), "no SD card image"),
+            (
+                file("text", &b"not an image\n".repeat(1000)),
+                "no SD card image",
+            ),
+            (file("zeros", &vec![0; 1 << 20]), "no SD card image"),
+            (file("cut", &truncated), "cut short"),
+        ];
+        for (path, expected) in cases {
+            let text = Card::open(&path).unwrap_err().to_string();
+            assert!(text.contains(expected), "{path:?}: {text}");
+            assert!(
+                text.contains(path.to_str().unwrap()),
+                "it names the file: {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_card_without_firmware_or_manifest_is_refused() {
+        for missing in [ARMSTUB, BOARD_DTB, FIT] {
+            let dir = tempfile::tempdir().unwrap();
+            let files: Vec<_> = BOOT
+                .into_iter()
+                .filter(|(name, _)| *name != missing)
+                .collect();
+            let text = Card::open(&card(dir.path(), &files))
+                .unwrap_err()
+                .to_string();
+            assert!(text.contains(missing), "{text}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let text = Card::open(&card(dir.path(), &BOOT))
+            .unwrap_err()
+            .to_string();
+        assert!(text.contains(MANIFEST), "{text}");
+        let dir = tempfile::tempdir().unwrap();
+        let files = [&BOOT[..], &[(MANIFEST, &b"{}"[..])]].concat();
+        let error = Card::open(&card(dir.path(), &files)).unwrap_err();
+        assert!(matches!(error, CardError::Manifest { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_copy_is_whole_or_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let from = card(dir.path(), &BOOT);
+        let to = dir.path().join("sub/copy.img");
+        copy(&from, &to).unwrap();
+        assert_eq!(fs::read(&from).unwrap(), fs::read(&to).unwrap());
+        let lost = dir.path().join("lost");
+        assert!(copy(&dir.path().join("absent"), &lost).is_err());
+        assert!(!lost.exists());
+        assert_eq!(
+            fs::read_dir(dir.path()).unwrap().count(),
+            2,
+            "card.img and sub"
+        );
+    }
+}
