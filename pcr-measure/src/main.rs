@@ -1,3 +1,59 @@
-//! The command `pcr-measure`.
+//! The command `pcr-measure`: arguments, files and exit codes around the library.
+//!
+//! Results go to stdout, everything else to stderr. Exit codes: 0 as asked, 1 a
+//! negative answer (something differs, a log is broken), 2 could not be done,
+//! 64 usage.
 
-fn main() {}
+mod cli;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use cli::{Answer, Cli};
+
+/// `EX_USAGE` of sysexits.h.
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are asked for; anything else is a usage error.
+            let asked = !error.use_stderr();
+            let written = error.print().is_ok();
+            return if asked && written {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(USAGE)
+            };
+        }
+    };
+    let result = cli::run(&cli).and_then(|answer| {
+        for note in &answer.notes {
+            eprintln!("pcr-measure: {note}");
+        }
+        print(&answer)?;
+        Ok(answer.yes)
+    });
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("pcr-measure: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn print(answer: &Answer) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out
+        .write_all(answer.text.as_bytes())
+        .and_then(|()| out.flush())
+    {
+        // `pcr-measure ... | head` has all it wants.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}

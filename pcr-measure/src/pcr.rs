@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::Error as _;
+use serde::de::{Error as _, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -86,7 +86,11 @@ impl PcrIndex {
     /// from another locality changes PCR 0; an event log says so.
     #[must_use]
     pub const fn reset_byte(self) -> u8 {
-        if self.0 >= 17 && self.0 <= 22 { 0xff } else { 0 }
+        if self.0 >= 17 && self.0 <= 22 {
+            0xff
+        } else {
+            0
+        }
     }
 }
 
@@ -125,7 +129,10 @@ impl PcrSelection {
     ///
     /// # Errors
     /// [`PcrError::Empty`] if there are none.
-    pub fn new(bank: Algorithm, pcrs: impl IntoIterator<Item = PcrIndex>) -> Result<Self, PcrError> {
+    pub fn new(
+        bank: Algorithm,
+        pcrs: impl IntoIterator<Item = PcrIndex>,
+    ) -> Result<Self, PcrError> {
         let mask = pcrs.into_iter().fold(0, |mask, pcr| mask | 1 << pcr.0);
         if mask == 0 {
             return Err(PcrError::Empty);
@@ -253,7 +260,8 @@ impl<'de> Deserialize<'de> for PcrSelection {
 
 /// Values of some PCRs of one bank.
 ///
-/// In JSON an object `{"0":"<hex>", ...}`.
+/// In JSON an object `{"0":"<hex>", ...}`. It does not name the bank: reading one
+/// gives SHA-256 values, and refuses a PCR that stands there twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PcrBank {
     algorithm: Algorithm,
@@ -264,7 +272,10 @@ impl PcrBank {
     /// A bank without values.
     #[must_use]
     pub const fn new(algorithm: Algorithm) -> Self {
-        Self { algorithm, values: BTreeMap::new() }
+        Self {
+            algorithm,
+            values: BTreeMap::new(),
+        }
     }
 
     /// The bank's algorithm.
@@ -288,7 +299,8 @@ impl PcrBank {
     /// The value of `pcr`, or what a reset leaves in it.
     #[must_use]
     pub fn get_or_reset(&self, pcr: PcrIndex) -> Digest {
-        self.get(pcr).unwrap_or_else(|| Digest::filled(self.algorithm, pcr.reset_byte()))
+        self.get(pcr)
+            .unwrap_or_else(|| Digest::filled(self.algorithm, pcr.reset_byte()))
     }
 
     /// Sets the value of `pcr`.
@@ -298,7 +310,11 @@ impl PcrBank {
     pub fn set(&mut self, pcr: PcrIndex, value: impl Into<Digest>) -> Result<(), PcrError> {
         let value = value.into();
         if value.algorithm() != self.algorithm {
-            return Err(PcrError::OtherBank { pcr, bank: self.algorithm, got: value.algorithm() });
+            return Err(PcrError::OtherBank {
+                pcr,
+                bank: self.algorithm,
+                got: value.algorithm(),
+            });
         }
         self.values.insert(pcr, value);
         Ok(())
@@ -312,11 +328,19 @@ impl PcrBank {
     /// [`PcrError::OtherBank`]; [`DigestError::NotBuilt`].
     pub fn extend(&mut self, pcr: PcrIndex, measured: impl Into<Digest>) -> Result<(), PcrError> {
         let measured = measured.into();
-        let old = self.get(pcr).unwrap_or_else(|| Digest::filled(self.algorithm, 0));
+        let old = self
+            .get(pcr)
+            .unwrap_or_else(|| Digest::filled(self.algorithm, 0));
         if measured.algorithm() != self.algorithm {
-            return Err(PcrError::OtherBank { pcr, bank: self.algorithm, got: measured.algorithm() });
+            return Err(PcrError::OtherBank {
+                pcr,
+                bank: self.algorithm,
+                got: measured.algorithm(),
+            });
         }
-        let new = self.algorithm.hash(&[old.as_bytes(), measured.as_bytes()])?;
+        let new = self
+            .algorithm
+            .hash(&[old.as_bytes(), measured.as_bytes()])?;
         self.values.insert(pcr, new);
         Ok(())
     }
@@ -344,7 +368,10 @@ impl PcrBank {
             let value = Some(self)
                 .filter(|bank| bank.algorithm == selection.bank)
                 .and_then(|bank| bank.get(pcr))
-                .ok_or(PcrError::NoValue { pcr, bank: selection.bank })?;
+                .ok_or(PcrError::NoValue {
+                    pcr,
+                    bank: selection.bank,
+                })?;
             out.extend_from_slice(value.as_bytes());
         }
         Ok(out)
@@ -353,8 +380,14 @@ impl PcrBank {
 
 impl FromIterator<(PcrIndex, Sha256Digest)> for PcrBank {
     fn from_iter<I: IntoIterator<Item = (PcrIndex, Sha256Digest)>>(values: I) -> Self {
-        let values = values.into_iter().map(|(pcr, value)| (pcr, value.into())).collect();
-        Self { algorithm: Algorithm::Sha256, values }
+        let values = values
+            .into_iter()
+            .map(|(pcr, value)| (pcr, value.into()))
+            .collect();
+        Self {
+            algorithm: Algorithm::Sha256,
+            values,
+        }
     }
 }
 
@@ -365,6 +398,32 @@ impl Serialize for PcrBank {
             map.serialize_entry(pcr, value)?;
         }
         map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for PcrBank {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(BankVisitor)
+    }
+}
+
+struct BankVisitor;
+
+impl<'de> Visitor<'de> for BankVisitor {
+    type Value = PcrBank;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object from PCR numbers to SHA-256 values")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<PcrBank, A::Error> {
+        let mut bank = PcrBank::new(Algorithm::Sha256);
+        while let Some((pcr, value)) = map.next_entry::<PcrIndex, Sha256Digest>()? {
+            if bank.values.insert(pcr, value.into()).is_some() {
+                return Err(A::Error::custom(format_args!("PCR {pcr} has two values")));
+            }
+        }
+        Ok(bank)
     }
 }
 
@@ -413,14 +472,23 @@ mod tests {
         // tpm2_policypcr -l sha256:0,1,8,9,15 sends exactly these bytes.
         let selection = PcrSelection::sha256(&[0, 1, 8, 9, 15]).unwrap();
         assert_eq!(hex::encode(selection.to_tpml()), "00000001000b03038300");
-        let two = [PcrSelection::sha256(&[16]).unwrap(), "sha1:0".parse().unwrap()];
-        assert_eq!(hex::encode(marshal_selections(&two)), "00000002000b0300000100040301 0000".replace(' ', ""));
+        let two = [
+            PcrSelection::sha256(&[16]).unwrap(),
+            "sha1:0".parse().unwrap(),
+        ];
+        assert_eq!(
+            hex::encode(marshal_selections(&two)),
+            "00000002000b03000001000403010000"
+        );
     }
 
     #[test]
     fn json_selections_are_strict() {
         let read = |text| serde_json::from_str::<PcrSelection>(text);
-        assert_eq!(read("[0,15]").unwrap(), PcrSelection::sha256(&[0, 15]).unwrap());
+        assert_eq!(
+            read("[0,15]").unwrap(),
+            PcrSelection::sha256(&[0, 15]).unwrap()
+        );
         for bad in ["[]", "[0,0]", "[24]", "[-1]", "[\"0\"]", "0"] {
             assert!(read(bad).is_err(), "{bad}");
         }
@@ -431,16 +499,28 @@ mod tests {
         let mut bank = PcrBank::new(Algorithm::Sha256);
         let measured = Sha256Digest::of(b"event");
         bank.extend(pcr(4), measured).unwrap();
-        assert_eq!(bank.sha256(pcr(4)), Some(Sha256Digest::ZERO.extended_by(&measured)));
+        assert_eq!(
+            bank.sha256(pcr(4)),
+            Some(Sha256Digest::ZERO.extended_by(&measured))
+        );
         let other = Digest::filled(Algorithm::Sha384, 0);
-        assert!(matches!(bank.extend(pcr(4), other), Err(PcrError::OtherBank { .. })));
-        assert!(matches!(bank.set(pcr(4), other), Err(PcrError::OtherBank { .. })));
+        assert!(matches!(
+            bank.extend(pcr(4), other),
+            Err(PcrError::OtherBank { .. })
+        ));
+        assert!(matches!(
+            bank.set(pcr(4), other),
+            Err(PcrError::OtherBank { .. })
+        ));
     }
 
     #[test]
     fn a_missing_value_is_an_error_and_not_zero() {
         let bank: PcrBank = [(pcr(0), Sha256Digest::ZERO)].into_iter().collect();
-        assert_eq!(bank.concatenated(&"0".parse().unwrap()).unwrap(), vec![0; 32]);
+        assert_eq!(
+            bank.concatenated(&"0".parse().unwrap()).unwrap(),
+            vec![0; 32]
+        );
         assert!(bank.concatenated(&"0,1".parse().unwrap()).is_err());
         assert!(bank.concatenated(&"sha1:0".parse().unwrap()).is_err());
     }

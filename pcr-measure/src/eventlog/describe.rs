@@ -30,7 +30,11 @@ fn no_action(event: &Event<'_>) -> String {
         return format!("the TPM was started from locality {locality}");
     }
     // Each begins with a name that ends in NUL.
-    let name = event.data.split(|byte| *byte == 0).next().unwrap_or_default();
+    let name = event
+        .data
+        .split(|byte| *byte == 0)
+        .next()
+        .unwrap_or_default();
     text(name).unwrap_or_else(|| bytes(event.data))
 }
 
@@ -39,29 +43,39 @@ fn variable(data: &[u8]) -> Option<String> {
     let mut reader = Reader::new(data);
     reader.bytes(16).ok()?;
     let (name_units, data_size) = (reader.u64().ok()?, reader.u64().ok()?);
-    let name = reader.bytes(usize::try_from(name_units.checked_mul(2)?).ok()?).ok()?;
+    let name = reader
+        .bytes(usize::try_from(name_units.checked_mul(2)?).ok()?)
+        .ok()?;
     Some(format!("{} ({data_size} bytes)", utf16(name)?))
 }
 
 /// ASCII or UCS-2 text, with or without NULs at the end.
 fn text(data: &[u8]) -> Option<String> {
-    let end = data.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let end = data
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1);
     let ascii = data.get(..end)?;
     if ascii.is_empty() {
         return None;
     }
-    if ascii.iter().all(|b| matches!(b, b' '..=b'~' | b'\t' | b'\n' | b'\r')) {
+    if ascii
+        .iter()
+        .all(|b| matches!(b, b' '..=b'~' | b'\t' | b'\n' | b'\r'))
+    {
         return Some(printable(std::str::from_utf8(ascii).ok()?));
     }
     utf16(data)
 }
 
+/// UCS-2 text of printable ASCII, with or without NULs at the end.
 fn utf16(data: &[u8]) -> Option<String> {
-    let units = data.chunks_exact(2).map(|pair| u16::from_le_bytes([*pair.first().unwrap_or(&0), *pair.last().unwrap_or(&0)]));
-    let units: Vec<u16> = units.collect();
+    let (pairs, odd) = data.as_chunks::<2>();
+    let units: Vec<u16> = pairs.iter().map(|pair| u16::from_le_bytes(*pair)).collect();
     let end = units.iter().rposition(|unit| *unit != 0)? + 1;
-    let plain = data.len() % 2 == 0 && units.iter().take(end).all(|u| (0x20..0x7f).contains(u));
-    plain.then(|| printable(&String::from_utf16_lossy(units.get(..end).unwrap_or_default())))
+    let shown = units.get(..end).filter(|_| odd.is_empty())?;
+    let plain = shown.iter().all(|unit| (0x20..0x7f).contains(unit));
+    plain.then(|| printable(&String::from_utf16_lossy(shown)))
 }
 
 fn bytes(data: &[u8]) -> String {

@@ -208,7 +208,10 @@ impl Event<'_> {
     /// The digest in one bank.
     #[must_use]
     pub fn digest(&self, algorithm: Algorithm) -> Option<Digest> {
-        let digest = self.digests.iter().find(|d| d.algorithm.0 == algorithm.id())?;
+        let digest = self
+            .digests
+            .iter()
+            .find(|d| d.algorithm.0 == algorithm.id())?;
         Digest::new(algorithm, digest.bytes).ok()
     }
 
@@ -219,3 +222,6 @@ impl Event<'_> {
         describe::describe(self)
     }
 }
+
+#[cfg(test)]
+mod tests;

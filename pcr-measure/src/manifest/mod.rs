@@ -10,10 +10,8 @@ mod reference;
 mod uboot;
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use serde::de::{Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256Digest;
 use crate::pcr::{PcrBank, PcrError, PcrIndex, PcrSelection};
@@ -138,13 +136,12 @@ struct Json {
     board: String,
     bank: String,
     events: Vec<ManifestEvent>,
-    pcrs: Values,
+    pcrs: PcrBank,
     seal: PcrSelection,
 }
 
 impl Manifest {
     /// Starts a manifest for an image (the recipe's name) of a board.
-    #[must_use]
     pub fn builder(image: impl Into<String>, board: impl Into<String>) -> Builder {
         Builder::new(image.into(), board.into())
     }
@@ -166,8 +163,7 @@ impl Manifest {
             return Err(ManifestError::Bank(printable(&json.bank)));
         }
         let manifest = Self::checked(json.image, json.board, json.events, json.seal)?;
-        let said: PcrBank = json.pcrs.0.into_iter().collect();
-        compare(&said, &manifest.pcrs)?;
+        compare(&json.pcrs, &manifest.pcrs)?;
         Ok(manifest)
     }
 
@@ -177,14 +173,13 @@ impl Manifest {
     /// # Errors
     /// None in practice; serde's signature has one.
     pub fn to_json(&self) -> Result<String, ManifestError> {
-        let values = self.pcrs.iter().filter_map(|(pcr, value)| Some((pcr, value.as_sha256()?)));
         let json = Json {
             schema: SCHEMA.to_owned(),
             image: self.image.clone(),
             board: self.board.clone(),
             bank: "sha256".to_owned(),
             events: self.events.clone(),
-            pcrs: Values(values.collect()),
+            pcrs: self.pcrs.clone(),
             seal: self.seal,
         };
         let mut text = serde_json::to_string_pretty(&json)?;
@@ -206,9 +201,19 @@ impl Manifest {
         for event in &events {
             check_text("note", &event.note, 0, MAX_NOTE)?;
         }
-        check_events(events.iter().map(|e| (e.pcr, e.component.as_str(), e.digest)))?;
+        check_events(
+            events
+                .iter()
+                .map(|e| (e.pcr, e.component.as_str(), e.digest)),
+        )?;
         let pcrs = replay(events.iter().map(|e| (e.pcr, e.digest)));
-        Ok(Self { image, board, events, pcrs, seal })
+        Ok(Self {
+            image,
+            board,
+            events,
+            pcrs,
+            seal,
+        })
     }
 
     /// The recipe's name.
@@ -252,12 +257,19 @@ fn check_events<'a>(
     let mut seen: BTreeMap<&str, (Sha256Digest, Vec<PcrIndex>)> = BTreeMap::new();
     for (pcr, component, digest) in events {
         check_name("component", component)?;
-        let (first, pcrs) = seen.entry(component).or_insert_with(|| (digest, Vec::new()));
+        let (first, pcrs) = seen
+            .entry(component)
+            .or_insert_with(|| (digest, Vec::new()));
         if pcrs.contains(&pcr) {
-            return Err(ManifestError::Twice { pcr, component: component.to_owned() });
+            return Err(ManifestError::Twice {
+                pcr,
+                component: component.to_owned(),
+            });
         }
         if *first != digest {
-            return Err(ManifestError::Ambiguous { component: component.to_owned() });
+            return Err(ManifestError::Ambiguous {
+                component: component.to_owned(),
+            });
         }
         pcrs.push(pcr);
     }
@@ -268,9 +280,18 @@ fn check_name(what: &'static str, text: &str) -> Result<(), ManifestError> {
     check_text(what, text, 1, MAX_NAME)
 }
 
-fn check_text(what: &'static str, text: &str, least: usize, limit: usize) -> Result<(), ManifestError> {
+fn check_text(
+    what: &'static str,
+    text: &str,
+    least: usize,
+    limit: usize,
+) -> Result<(), ManifestError> {
     if text.len() < least || text.len() > limit || !is_printable(text) {
-        return Err(ManifestError::Text { what, text: printable(text), limit });
+        return Err(ManifestError::Text {
+            what,
+            text: printable(text),
+            limit,
+        });
     }
     Ok(())
 }
@@ -288,37 +309,6 @@ fn compare(said: &PcrBank, replayed: &PcrBank) -> Result<(), ManifestError> {
         }
     }
     Ok(())
-}
-
-/// `{"0": "<hex>", ...}` with every key at most once.
-#[derive(Serialize)]
-#[serde(transparent)]
-struct Values(BTreeMap<PcrIndex, Sha256Digest>);
-
-impl<'de> Deserialize<'de> for Values {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(ValuesVisitor)
-    }
-}
-
-struct ValuesVisitor;
-
-impl<'de> Visitor<'de> for ValuesVisitor {
-    type Value = Values;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object from PCR numbers to SHA-256 digests")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Values, A::Error> {
-        let mut values = BTreeMap::new();
-        while let Some((pcr, value)) = map.next_entry::<PcrIndex, Sha256Digest>()? {
-            if values.insert(pcr, value).is_some() {
-                return Err(A::Error::custom(format_args!("PCR {pcr} has two values")));
-            }
-        }
-        Ok(Values(values))
-    }
 }
 
 #[cfg(test)]

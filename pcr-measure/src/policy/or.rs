@@ -27,7 +27,10 @@ impl OrTree {
     /// # Errors
     /// Fewer than two branches, or branches of different algorithms.
     pub fn new(branches: &[Digest]) -> Result<Self, PolicyError> {
-        let Some(first) = branches.first().filter(|_| branches.len() >= MIN_OR_BRANCHES) else {
+        let Some(first) = branches
+            .first()
+            .filter(|_| branches.len() >= MIN_OR_BRANCHES)
+        else {
             return Err(PolicyError::Branches(branches.len()));
         };
         let mut levels = Vec::new();
@@ -63,7 +66,9 @@ impl OrTree {
                 first += if here { 0 } else { group.len() };
                 here
             });
-            let Some((index, group)) = found else { return Vec::new() };
+            let Some((index, group)) = found else {
+                return Vec::new();
+            };
             path.push(group.as_slice());
             position = index;
         }

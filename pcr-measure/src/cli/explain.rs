@@ -1,0 +1,130 @@
+//! `explain`.
+
+use anyhow::{Context, Result};
+use pcr_measure::explain::{Difference, Entry, Explanation, MeasuredEvent, PcrVerdict, Verdict};
+use pcr_measure::{Algorithm, PcrBank, PcrIndex, Sha256Digest, explain};
+use serde::Serialize;
+
+use super::table::table;
+use super::{Answer, ExplainArgs, Format, input, json, log, pcrfile};
+
+#[derive(Serialize)]
+struct ExplainJson<'a> {
+    as_expected: bool,
+    confirmed: bool,
+    events: &'a [Entry],
+    pcrs: &'a [PcrVerdict],
+    differences: Vec<Difference>,
+}
+
+/// Compares a boot with its manifest.
+pub(super) fn run(args: &ExplainArgs, format: Format) -> Result<Answer> {
+    let manifest = input::manifest(&args.manifest)?;
+    let bytes = input::log(&args.log)?;
+    let parsed = log::parse(&args.log, &bytes)?;
+    let live = match &args.pcrs {
+        Some(path) => pcrfile::sha256(path)?,
+        None => PcrBank::new(Algorithm::Sha256),
+    };
+    // Without SHA-256 digests every event would seem to be missing.
+    parsed
+        .replay(Algorithm::Sha256)
+        .with_context(|| format!("cannot use {}", args.log.display()))?;
+    let measured = MeasuredEvent::from_log(&parsed);
+    let explanation = explain::explain(&manifest.reference(), Some(&measured), &live);
+    let text = match format {
+        Format::Text => text(&explanation),
+        Format::Json => json(&ExplainJson {
+            as_expected: explanation.is_as_expected(),
+            confirmed: confirmed(&explanation),
+            events: &explanation.entries,
+            pcrs: &explanation.pcrs,
+            differences: explanation.differences(),
+        })?,
+    };
+    let notes = log::broken(&args.log, &parsed).into_iter().collect();
+    Ok(Answer {
+        text,
+        notes,
+        yes: explanation.is_as_expected(),
+    })
+}
+
+/// Whether the TPM's values stood behind every verdict.
+fn confirmed(explanation: &Explanation) -> bool {
+    explanation.pcrs.iter().all(|pcr| pcr.live.is_some())
+}
+
+fn text(explanation: &Explanation) -> String {
+    let rows: Vec<_> = explanation.entries.iter().map(row).collect();
+    let head = ["PCR", "component", "verdict", "expected", "measured"];
+    let mut out = table(head, &[0], &rows);
+    out.push('\n');
+    for pcr in explanation.contradictions() {
+        out.push_str(&format!(
+            "PCR {}: the log leads to {}, the TPM holds {}: the log is not believed\n",
+            pcr.pcr,
+            short(pcr.log),
+            short(pcr.live),
+        ));
+    }
+    for difference in explanation.differences() {
+        out.push_str(&format!("{difference}\n"));
+    }
+    out.push_str(&verdict(explanation));
+    out
+}
+
+fn verdict(explanation: &Explanation) -> String {
+    let wrong: Vec<_> = explanation
+        .pcrs
+        .iter()
+        .filter(|pcr| pcr.as_expected != Some(true))
+        .map(|pcr| pcr.pcr)
+        .collect();
+    let mut line = if wrong.is_empty() {
+        "Every PCR is as expected".to_owned()
+    } else {
+        let sealed = explanation
+            .pcrs
+            .iter()
+            .any(|p| p.sealed && p.as_expected != Some(true));
+        let so = if sealed {
+            "the TPM will not release the key"
+        } else {
+            "the seal is not touched"
+        };
+        format!("Not as expected: PCR {}; {so}", numbers(&wrong))
+    };
+    if !confirmed(explanation) {
+        line.push_str(" (as the log tells it; give the TPM's values with --pcrs to confirm)");
+    }
+    line + ".\n"
+}
+
+fn numbers(pcrs: &[PcrIndex]) -> String {
+    pcrs.iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn row(entry: &Entry) -> [String; 5] {
+    let verdict = match entry.verdict {
+        Verdict::Equal => "equal",
+        Verdict::Differs => "DIFFERS",
+        Verdict::Missing => "MISSING",
+        Verdict::Extra => "EXTRA",
+    };
+    [
+        entry.pcr.to_string(),
+        entry.component.clone(),
+        verdict.to_owned(),
+        short(entry.expected),
+        short(entry.measured),
+    ]
+}
+
+fn short(digest: Option<Sha256Digest>) -> String {
+    digest.map_or("-".to_owned(), |digest| digest.short() + "…")
+}
