@@ -48,7 +48,8 @@ pub const STAGES: &[(&str, &str)] = &[
         "unlocked",
         r"initramfs-unseal: (unlocked by |provisioned: )",
     ),
-    ("userland", r"initramfs-unseal: switching root to "),
+    ("switch root", r"initramfs-unseal: switching root to "),
+    ("userland", r"msec-boot: userland on .* reached"),
 ];
 
 static PATTERNS: LazyLock<Vec<(&'static str, Regex)>> = LazyLock::new(|| {
@@ -135,6 +136,7 @@ mod tests {
 [    4.000] initramfs-unseal: msec-boot 0.1.0
 [    4.500] initramfs-unseal: unlocked by the TPM
 [    4.600] initramfs-unseal: switching root to /dev/mapper/root
+[    4.900] msec-boot: userland on /dev/mapper/root reached
 [    0.300] I/TC: OP-TEE version: 4.10.0
 [    0.050] Starting kernel ... says someone far too early
 no time stamp
@@ -152,7 +154,8 @@ no time stamp
             ("Linux", 2100, 1900),
             ("initramfs-unseal", 4000, 500),
             ("unlocked", 4500, 100),
-            ("userland", 4600, 0),
+            ("switch root", 4600, 300),
+            ("userland", 4900, 0),
         ];
         assert_eq!(found, expected);
     }
