@@ -1,1 +1,37 @@
-//! Unlocks a TPM-sealed LUKS2 root from the initramfs.
+//! Unlocks a TPM-sealed LUKS2 root from the initramfs, and seals it there on
+//! the first boot.
+//!
+//! What it does: finds TPM, root and event log ([`init`]), decides what to do
+//! ([`flow`]), unseals the key under the PCR policy ([`tpm`]), opens the volume
+//! ([`luks`]), shuts the door behind it (PCR 15), or asks for the recovery key
+//! after having shut that door first. On a board whose TPM holds no root yet
+//! it encrypts a plain root in place ([`provision`]).
+//!
+//! What it never does: start a shell, go on when a check fails, put a secret
+//! into an argument, the environment, a log, a report or a file, or believe
+//! the card: everything on it may be an attacker's.
+//!
+//! What it trusts: the TPM's answers as far as the pinned SRK vouches for
+//! them, the kernel, and its own configuration, which is measured with it.
+
+pub mod blockdev;
+pub mod boot;
+pub mod config;
+pub mod console;
+pub mod disk_state;
+pub mod flow;
+pub mod header;
+pub mod init;
+pub mod luks;
+pub mod mbr;
+pub mod provision;
+pub mod recovery;
+pub mod report;
+pub mod sealed;
+pub mod secret;
+pub mod status;
+pub mod switch_root;
+pub mod sys;
+pub mod token;
+pub mod tpm;
+pub mod volume;

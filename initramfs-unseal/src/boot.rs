@@ -1,0 +1,362 @@
+//! One boot: look, decide ([`crate::flow`]), and carry the decision out.
+
+use crate::blockdev;
+use crate::config::Config;
+use crate::console::{Answer, Consoles};
+use crate::disk_state::Seen;
+use crate::flow::{self, IndexState, Plan, RootFound, TpmFound, Why};
+use crate::luks::{LuksError, Volume};
+use crate::provision::{self, BootError, Provisioning};
+use crate::recovery::RecoveryKey;
+use crate::report::{Method, Report};
+use crate::status::Objects;
+use crate::switch_root;
+use crate::token::{RECOVERY_SLOT, TPM_SLOT, Token};
+use crate::tpm::{Index, Tpm, TpmError, Unsealing};
+use crate::volume::{self, Fingerprint, LATCH, LEAVE_INITRD, OPENED_BY_HAND, PHASES};
+use anyhow::{Context as _, Result, anyhow, bail};
+use pcr_measure::eventlog::EventLog;
+use pcr_measure::explain::{Difference, MeasuredEvent, explain};
+use pcr_measure::pcr::{PcrBank, PcrIndex, PcrSelection};
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The TPM itself, without the kernel's resource manager.
+const TPM_DEVICE: &str = "/dev/tpm0";
+/// Where Linux shows the firmware's event log.
+const EVENT_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
+/// Largest event log that is read, in bytes. U-Boot's has room for 64 KiB.
+const MAX_EVENT_LOG: u64 = 1 << 20;
+/// Where the boot partition is mounted while its manifest is read.
+const BOOT_MOUNT: &str = "/run/boot";
+/// Largest boot manifest that is read, in bytes.
+const MAX_MANIFEST: u64 = 256 << 10;
+/// The PCRs that firmware and boot loader measure into.
+const FIRMWARE_PCRS: [u32; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+
+/// A boot under way.
+#[derive(Debug)]
+pub struct Boot {
+    config: Config,
+    consoles: Consoles,
+    report: Report,
+    tpm: Option<Tpm>,
+    provisioned: bool,
+}
+
+impl Boot {
+    /// A boot with this configuration.
+    #[must_use]
+    pub fn new(config: Config, consoles: Consoles) -> Self {
+        let mut report = Report::default();
+        report.reached("start");
+        Self { config, consoles, report, tpm: None, provisioned: false }
+    }
+
+    /// Gets the root open and enters it. Returns only when that cannot be.
+    ///
+    /// # Errors
+    /// What to tell the operator before the power goes off.
+    pub fn run(&mut self) -> Result<Infallible> {
+        let patience = Duration::from_secs(self.config.wait_seconds.into());
+        self.find_tpm(patience);
+        self.report.reached("tpm");
+        let root = self.config.root();
+        blockdev::wait_for(&root, patience, "check that the card is seated and that its partition table is whole; write the image again if it is not")?;
+        self.report.reached("root-device");
+        loop {
+            let (mut found, index) = self.look(&root)?;
+            self.report.sealed =
+                found.token.as_ref().map(|token| Objects::new(&self.config, &token.srk_name));
+            match flow::plan(self.config.provision, tpm_found(self.tpm.is_some(), index.as_ref()), found.root) {
+                Plan::Provision(step) => {
+                    self.provision(step)?;
+                    self.provisioned = true;
+                }
+                Plan::Unlock { lock_index } => {
+                    let Some(volume) = found.volume.as_mut() else { bail!("no volume to open") };
+                    match self.unlock(volume, &found.token, index.as_ref(), lock_index) {
+                        Ok(()) => {
+                            let method = if self.provisioned { Method::Provisioned } else { Method::Tpm };
+                            self.consoles.say("unlocked by the TPM");
+                            return self.enter(method);
+                        }
+                        Err(why) => self.recover(volume, found.token.as_ref(), &why.to_string())?,
+                    }
+                    return self.enter(Method::Recovery);
+                }
+                Plan::Recover(why) => {
+                    let Some(volume) = found.volume.as_mut() else { bail!("no volume to open") };
+                    self.recover(volume, found.token.as_ref(), &why.to_string())?;
+                    return self.enter(Method::Recovery);
+                }
+                Plan::Halt(Why::BadHeader) => {
+                    self.latch()?;
+                    bail!("{}", found.refusal.unwrap_or_else(|| Why::BadHeader.to_string()));
+                }
+                Plan::Halt(why) => bail!(why),
+            }
+        }
+    }
+
+    fn find_tpm(&mut self, patience: Duration) {
+        let path = Path::new(TPM_DEVICE);
+        let opened = blockdev::wait_for(path, patience, "")
+            .map_err(|_| TpmError::Absent(TPM_DEVICE.into()))
+            .and_then(|()| Tpm::open(path));
+        match opened {
+            Ok(tpm) => self.tpm = Some(tpm),
+            Err(why) => self.consoles.say(&why.to_string()),
+        }
+    }
+
+    /// What is on the root partition and in the TPM.
+    fn look(&mut self, root: &Path) -> Result<(Found, Option<Index>)> {
+        let seen = blockdev::look(root, self.config.reserve())?;
+        let found = match seen {
+            Seen::Plain(_) => Found::only(RootFound::Plain),
+            Seen::Moved { header: false, .. } => Found::only(RootFound::Moved),
+            Seen::Unknown => Found::only(RootFound::Unknown),
+            Seen::Luks => Found::luks(root, self.config.reserve()),
+            // A header in the reserve counts only once encryption has begun.
+            Seen::Moved { header: true, .. } => {
+                match Found::luks(root, self.config.reserve()) {
+                    luks @ Found { root: RootFound::Luks { reencrypting: true, .. }, .. } => luks,
+                    _ => Found::only(RootFound::Moved),
+                }
+            }
+        };
+        self.report.reached("header");
+        let index = match self.tpm.as_mut() {
+            Some(tpm) => tpm.index(self.config.nv_index)?,
+            None => None,
+        };
+        Ok((found, index))
+    }
+
+    fn provision(&mut self, step: flow::Step) -> Result<()> {
+        let Some(tpm) = self.tpm.as_mut() else { bail!(Why::NoTpmToProvision) };
+        let boot_partition = self.config.partition(self.config.boot_partition);
+        let manifest = read_manifest(&boot_partition)?;
+        let log = read_bounded(EVENT_LOG, MAX_EVENT_LOG)
+            .map_err(|e| BootError::NoLog(e.to_string()))?;
+        let firmware = PcrSelection::sha256(&FIRMWARE_PCRS)?;
+        let all = firmware.iter().chain(self.config.pcrs.iter());
+        let all = PcrSelection::new(firmware.bank(), all)?;
+        let live = tpm.pcrs(&all)?;
+        let reference = provision::check_boot(&self.config.pcrs, &manifest, &log, &live)
+            .context("this boot must not be sealed against")?;
+        let cpu_has_aes = std::fs::read_to_string("/proc/cpuinfo")
+            .is_ok_and(|text| provision::has_aes(&text));
+        Provisioning {
+            config: &self.config,
+            tpm,
+            consoles: &self.consoles,
+            reference: &reference,
+            cpu_has_aes,
+        }
+        .run(step)?;
+        Ok(())
+    }
+
+    /// The TPM's way. Any error leaves the volume closed.
+    fn unlock(
+        &mut self,
+        volume: &mut Volume,
+        token: &Option<Token>,
+        index: Option<&Index>,
+        lock_index: bool,
+    ) -> Result<()> {
+        let (Some(tpm), Some(index), Some(token)) = (self.tpm.as_mut(), index, token.as_ref())
+        else {
+            bail!(Why::NoTpm);
+        };
+        self.report.pcrs = Some(tpm.pcrs(&self.config.pcrs)?);
+        let what = Unsealing {
+            srk: self.config.srk,
+            srk_name: &token.srk_name,
+            pcrs: &self.config.pcrs,
+            nv_index: self.config.nv_index,
+            lock: true,
+        };
+        let sealed = tpm.unseal(index, what)?;
+        self.report.reached("unsealed");
+        if lock_index {
+            tpm.lock_index(index, self.config.nv_index)?;
+        }
+        self.open(volume, TPM_SLOT, sealed.secret.expose(), Some(sealed.fingerprint))
+    }
+
+    /// Opens the volume: the one way for the TPM's key and the recovery key
+    /// alike. The latch shuts before the volume opens.
+    fn open(
+        &mut self,
+        volume: &mut Volume,
+        slot: u32,
+        passphrase: &[u8],
+        fingerprint: Option<Fingerprint>,
+    ) -> Result<()> {
+        let key = volume.volume_key(slot, passphrase)?;
+        self.report.reached("keyslot");
+        if fingerprint.is_some_and(|wanted| wanted != Fingerprint::of(&key)) {
+            bail!("the volume's key is not the one that was sealed: the LUKS2 volume was replaced");
+        }
+        let measurement = volume::measurement(&key, &self.config.mapper, &volume.uuid()?);
+        if let Some(tpm) = self.tpm.as_mut() {
+            tpm.extend(pcr(LATCH)?, &measurement)?;
+            tpm.extend(pcr(PHASES)?, &volume::words(LEAVE_INITRD))?;
+        }
+        self.report.reached("latched");
+        volume.activate(&self.config.mapper, &key)?;
+        self.report.reached("mapped");
+        Ok(())
+    }
+
+    /// The operator's way: latch, explain, ask.
+    fn recover(&mut self, volume: &mut Volume, token: Option<&Token>, why: &str) -> Result<()> {
+        self.report.refusal = Some(why.to_string());
+        // Read before the latch changes PCR 15; needed for words alone.
+        if let (None, Some(tpm)) = (&self.report.pcrs, self.tpm.as_mut()) {
+            self.report.pcrs = tpm.pcrs(&self.config.pcrs).ok();
+        }
+        self.latch()?;
+        self.consoles.say(&format!("the TPM did not release the key: {why}"));
+        if let (Some(token), Some(live)) = (token, self.report.pcrs.as_ref()) {
+            self.report.differences = differences(token, live);
+        }
+        for difference in &self.report.differences {
+            self.consoles.say(&difference.to_string());
+        }
+        self.ask(volume)
+    }
+
+    fn ask(&mut self, volume: &mut Volume) -> Result<()> {
+        let question = format!("enter the recovery key for {}", self.config.root().display());
+        let patience = Duration::from_secs(self.config.prompt_seconds.into());
+        let tries = self.config.recovery_tries;
+        for attempt in 1..=tries {
+            let typed = match self.consoles.ask(&question, patience) {
+                Answer::Line(line) => line,
+                Answer::TimedOut => bail!("nobody entered the recovery key"),
+                Answer::NoConsole => bail!("there is no console to enter the recovery key on: connect one and boot again"),
+            };
+            let result = match RecoveryKey::parse(&typed) {
+                Some(key) => self.open(volume, RECOVERY_SLOT, key.expose().as_bytes(), None),
+                None => Err(LuksError::WrongKey(RECOVERY_SLOT).into()),
+            };
+            match result {
+                Ok(()) => {
+                    self.consoles.say("unlocked by the recovery key");
+                    return Ok(());
+                }
+                Err(e) if matches!(e.downcast_ref(), Some(LuksError::WrongKey(_))) => {
+                    self.consoles.say(&format!("wrong recovery key (try {attempt} of {tries})"));
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        bail!("{tries} wrong recovery keys")
+    }
+
+    /// Shuts the latch: nothing can be unsealed any more in this boot.
+    fn latch(&mut self) -> Result<()> {
+        let Some(tpm) = self.tpm.as_mut() else { return Ok(()) };
+        match tpm.extend(pcr(LATCH)?, &volume::words(OPENED_BY_HAND)) {
+            // A TPM in failure mode unseals nothing either.
+            Ok(()) | Err(TpmError::FailureMode) => {
+                self.report.reached("latched");
+                Ok(())
+            }
+            Err(e) => Err(anyhow!("PCR 15 cannot be extended, so the root is not opened: {e}")),
+        }
+    }
+
+    fn enter(&mut self, method: Method) -> Result<Infallible> {
+        let device = PathBuf::from("/dev/mapper").join(&self.config.mapper);
+        switch_root::mount_root(&device)?;
+        self.report.reached("mounted");
+        self.report.method = Some(method);
+        // Closes the connection: what follows uses the resource manager.
+        self.report.tpm_commands = self.tpm.take().map_or(0, |tpm| tpm.commands());
+        self.report.reached("switch-root");
+        self.report.write().context("writing the report")?;
+        self.consoles.say(&format!("switching root to {}", device.display()));
+        Ok(switch_root::switch()?)
+    }
+}
+
+/// The root, with what belongs to it.
+struct Found {
+    root: RootFound,
+    volume: Option<Volume>,
+    token: Option<Token>,
+    refusal: Option<String>,
+}
+
+impl Found {
+    fn only(root: RootFound) -> Self {
+        Self { root, volume: None, token: None, refusal: None }
+    }
+
+    fn luks(path: &Path, data_offset: u64) -> Self {
+        let refused = |why: String| Self { refusal: Some(why), ..Self::only(RootFound::BadHeader) };
+        let mut volume = match Volume::load(path) {
+            Ok(volume) => volume,
+            Err(e) => return refused(e.to_string()),
+        };
+        match volume.check(data_offset) {
+            Ok(Ok(facts)) => {
+                let token = volume.metadata().ok().and_then(|m| Token::find(&m).ok()).map(|t| t.1);
+                let phase = token.as_ref().map(|t| t.phase);
+                let root = RootFound::Luks { reencrypting: facts.reencrypting, token: phase };
+                Self { root, volume: Some(volume), token, refusal: None }
+            }
+            Ok(Err(refusal)) => refused(refusal.to_string()),
+            Err(e) => refused(e.to_string()),
+        }
+    }
+}
+
+fn tpm_found(there: bool, index: Option<&Index>) -> TpmFound {
+    match (there, index) {
+        (false, _) => TpmFound::Absent,
+        (true, index) => TpmFound::Index(index.map_or(IndexState::Missing, Index::state)),
+    }
+}
+
+/// What differs from the boot that was sealed against; advice for a person.
+fn differences(token: &Token, live: &PcrBank) -> Vec<Difference> {
+    let log = read_bounded(EVENT_LOG, MAX_EVENT_LOG).unwrap_or_default();
+    let log = EventLog::parse(&log);
+    let measured = MeasuredEvent::from_log(&log);
+    explain(&token.reference, Some(&measured), live).sealed_differences()
+}
+
+fn read_manifest(boot_partition: &Path) -> Result<Vec<u8>> {
+    use nix::mount::{MsFlags, mount, umount};
+    let missing = |e: std::io::Error| BootError::NoManifest(e.to_string());
+    std::fs::create_dir_all(BOOT_MOUNT).map_err(missing)?;
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    mount(Some(boot_partition), BOOT_MOUNT, Some("vfat"), flags, None::<&str>)
+        .map_err(|e| missing(e.into()))?;
+    let read = read_bounded(&format!("{BOOT_MOUNT}/manifest.json"), MAX_MANIFEST);
+    umount(BOOT_MOUNT).map_err(|e| missing(e.into()))?;
+    Ok(read.map_err(missing)?)
+}
+
+/// Reads a file of at most `most` bytes.
+fn read_bounded(path: &str, most: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(std::io::Error::other(format!("{path} is larger than {most} bytes")));
+    }
+    Ok(bytes)
+}
+
+fn pcr(number: u8) -> Result<PcrIndex> {
+    Ok(PcrIndex::new(number.into())?)
+}

@@ -1,0 +1,239 @@
+//! The initramfs' configuration file: which root, which TPM objects, what is
+//! allowed. It is part of the initramfs and therefore measured (PCR 9): its
+//! content can be trusted as far as the measurement can.
+
+use pcr_measure::pcr::PcrSelection;
+use serde::Deserialize;
+use std::path::PathBuf;
+
+/// Where the image builder puts the file inside the initramfs.
+pub const PATH: &str = "/etc/initramfs-unseal.json";
+/// The schema this version reads.
+pub const SCHEMA: &str = "msec-boot/unseal-config/1";
+/// Largest file that is read, in bytes.
+pub const MAX_LEN: u64 = 64 * 1024;
+
+/// First and last handle of the owner's NV range (TCG Registry of Reserved
+/// TPM 2.0 Handles and Localities 1.1, table 3).
+const NV_OWNER: std::ops::RangeInclusive<u32> = 0x0180_0000..=0x01bf_ffff;
+/// Persistent handles of the owner hierarchy (TPM 2.0 Library part 2, 7.4).
+const PERSISTENT_OWNER: std::ops::RangeInclusive<u32> = 0x8100_0000..=0x817f_ffff;
+/// PCR_Read returns eight values at most (`TPML_DIGEST`, part 2, 10.9.4).
+const MAX_PCRS: usize = 8;
+
+/// Whether a plain root may be encrypted in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Provision {
+    /// A plain root is encrypted and sealed when the TPM holds no root yet.
+    InPlace,
+    /// A plain root is refused.
+    Never,
+}
+
+/// Which cipher a root gets that is encrypted here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cipher {
+    /// AES-XTS where the CPU has AES instructions, Adiantum elsewhere.
+    #[default]
+    Auto,
+    /// Adiantum: fast on CPUs without AES instructions, such as a Pi 3's.
+    Adiantum,
+    /// AES-256-XTS.
+    AesXts,
+}
+
+/// The configuration, checked.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    schema: String,
+    /// The whole disk, such as `/dev/mmcblk0`.
+    pub disk: PathBuf,
+    /// Number of the root partition, from 1.
+    pub root_partition: u8,
+    /// Number of the FAT partition with the boot manifest, from 1.
+    pub boot_partition: u8,
+    /// Name of the opened volume below `/dev/mapper`.
+    pub mapper: String,
+    /// What to do with a plain root.
+    pub provision: Provision,
+    /// Room before the root partition for the LUKS2 header, in MiB.
+    pub reserve_mib: u32,
+    /// Handle of the NV index that holds the secret.
+    #[serde(deserialize_with = "handle")]
+    pub nv_index: u32,
+    /// Persistent handle of the storage root key.
+    #[serde(deserialize_with = "handle")]
+    pub srk: u32,
+    /// PCRs to seal against.
+    pub pcrs: PcrSelection,
+    /// Cipher of a root that is encrypted here.
+    #[serde(default)]
+    pub cipher: Cipher,
+    /// Wrong recovery keys before the power goes off.
+    pub recovery_tries: u32,
+    /// Longest wait for the TPM and for the root device, each, in seconds.
+    pub wait_seconds: u32,
+    /// How long the prompt for the recovery key waits, in seconds.
+    #[serde(default = "default_prompt_seconds")]
+    pub prompt_seconds: u32,
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not JSON, or not of this shape.
+    #[error("{PATH} is not a configuration of this version ({0}); build the initramfs anew")]
+    Syntax(#[from] serde_json::Error),
+    /// Another schema.
+    #[error("{PATH} has schema {0:?}, this program reads {SCHEMA:?}; build the initramfs anew")]
+    Schema(String),
+    /// A value out of its range.
+    #[error("{PATH}: {0}")]
+    Value(&'static str),
+}
+
+impl Config {
+    /// Reads and checks a configuration.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming what is wrong with it.
+    pub fn parse(text: &[u8]) -> Result<Self, ConfigError> {
+        let config: Self = serde_json::from_slice(text)?;
+        if config.schema != SCHEMA {
+            return Err(ConfigError::Schema(config.schema));
+        }
+        let any = |wanted: &[u8]| config.pcrs.iter().any(|pcr| wanted.contains(&pcr.get()));
+        let problems = [
+            (!config.disk.starts_with("/dev"), "disk must be a path below /dev"),
+            (config.root_partition == 0, "root_partition counts from 1"),
+            (config.boot_partition == 0, "boot_partition counts from 1"),
+            (config.boot_partition == config.root_partition, "root and boot partition are the same"),
+            (!is_mapper_name(&config.mapper), "mapper must be 1 to 64 letters, digits, - or _"),
+            (!(4..=1024).contains(&config.reserve_mib), "reserve_mib must be 4 to 1024"),
+            (!NV_OWNER.contains(&config.nv_index), "nv_index must lie in the owner range 0x01800000-0x01bfffff"),
+            (!PERSISTENT_OWNER.contains(&config.srk), "srk must lie in 0x81000000-0x817fffff"),
+            (config.pcrs.iter().count() > MAX_PCRS, "pcrs must name one to eight PCRs"),
+            (!any(&[0, 1, 2, 3, 4, 5, 6, 7]), "pcrs must contain one of 0-7: 8 and 9 alone can be forged by whoever runs unmeasured"),
+            (!any(&[15]), "pcrs must contain 15, the latch"),
+            (any(&[10, 11, 16, 23]), "PCRs 10, 11, 16 and 23 change or can be reset: they cannot be sealed against"),
+            (!(1..=100).contains(&config.recovery_tries), "recovery_tries must be 1 to 100"),
+            (!(1..=600).contains(&config.wait_seconds), "wait_seconds must be 1 to 600"),
+            (!(1..=86_400).contains(&config.prompt_seconds), "prompt_seconds must be 1 to 86400"),
+        ];
+        match problems.iter().find(|(bad, _)| *bad) {
+            Some((_, what)) => Err(ConfigError::Value(what)),
+            None => Ok(config),
+        }
+    }
+
+    /// Path of partition `number` of the disk: with a `p` between where the
+    /// disk's name ends in a digit, as the kernel names them.
+    #[must_use]
+    pub fn partition(&self, number: u8) -> PathBuf {
+        let disk = self.disk.to_string_lossy();
+        let joint = if disk.ends_with(|c: char| c.is_ascii_digit()) { "p" } else { "" };
+        PathBuf::from(format!("{disk}{joint}{number}"))
+    }
+
+    /// The root partition's path.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.partition(self.root_partition)
+    }
+
+    /// Room before the root partition for the LUKS2 header, in bytes.
+    #[must_use]
+    pub fn reserve(&self) -> u64 {
+        u64::from(self.reserve_mib) << 20
+    }
+}
+
+fn default_prompt_seconds() -> u32 {
+    900
+}
+
+fn is_mapper_name(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+/// Reads a TPM handle written as `"0x01806d73"`.
+pub(crate) fn handle<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    let text = String::deserialize(from)?;
+    text.strip_prefix("0x")
+        .filter(|digits| digits.len() == 8)
+        .and_then(|digits| u32::from_str_radix(digits, 16).ok())
+        .ok_or_else(|| serde::de::Error::custom("a handle is written as 0x and eight hex digits"))
+}
+
+/// Writes a TPM handle as [`handle`] reads it.
+pub(crate) fn write_handle<S: serde::Serializer>(value: &u32, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&format!("{value:#010x}"))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    pub(crate) fn sample() -> Value {
+        json!({
+            "schema": SCHEMA, "disk": "/dev/mmcblk0", "root_partition": 2, "boot_partition": 1,
+            "mapper": "root", "provision": "in-place", "reserve_mib": 16,
+            "nv_index": "0x01806d73", "srk": "0x81000001", "pcrs": [0, 1, 8, 9, 15],
+            "recovery_tries": 3, "wait_seconds": 20,
+        })
+    }
+
+    #[test]
+    fn a_good_configuration_is_taken() {
+        let config = Config::parse(sample().to_string().as_bytes()).unwrap();
+        assert_eq!(config.nv_index, 0x0180_6d73);
+        assert_eq!(config.root(), PathBuf::from("/dev/mmcblk0p2"));
+        assert_eq!(config.reserve(), 16 << 20);
+        assert_eq!(config.prompt_seconds, 900);
+        let mut other = sample();
+        other["disk"] = "/dev/vda".into();
+        let config = Config::parse(other.to_string().as_bytes()).unwrap();
+        assert_eq!(config.root(), PathBuf::from("/dev/vda2"));
+    }
+
+    #[test]
+    fn what_would_weaken_or_break_the_boot_is_refused() {
+        let cases: &[(&str, Value, &str)] = &[
+            ("schema", json!("msec-boot/unseal-config/2"), "schema"),
+            ("disk", json!("relative"), "disk must"),
+            ("root_partition", json!(0), "counts from 1"),
+            ("boot_partition", json!(2), "the same"),
+            ("mapper", json!("../x"), "mapper must"),
+            ("mapper", json!(""), "mapper must"),
+            ("reserve_mib", json!(0), "reserve_mib"),
+            ("nv_index", json!("0x01c00002"), "owner range"),
+            ("nv_index", json!(25_193_843), "string"),
+            ("nv_index", json!("0x1"), "eight hex digits"),
+            ("srk", json!("0x81800000"), "srk must"),
+            ("pcrs", json!([]), "PCR"),
+            ("pcrs", json!([0, 1, 2, 3, 4, 5, 6, 7, 15]), "one to eight"),
+            ("pcrs", json!([8, 9, 15]), "one of 0-7"),
+            ("pcrs", json!([0, 8, 9]), "the latch"),
+            ("pcrs", json!([0, 10, 15]), "cannot be sealed"),
+            ("pcrs", json!([0, 0, 15]), "twice"),
+            ("pcrs", json!([0, 24]), "PCR"),
+            ("recovery_tries", json!(0), "recovery_tries"),
+            ("wait_seconds", json!(0), "wait_seconds"),
+            ("prompt_seconds", json!(0), "prompt_seconds"),
+            ("provision", json!("always"), "unknown variant"),
+            ("shell", json!(true), "unknown field"),
+        ];
+        for (field, value, want) in cases {
+            let mut bad = sample();
+            bad[*field] = value.clone();
+            let err = Config::parse(bad.to_string().as_bytes()).unwrap_err().to_string();
+            assert!(err.contains(want), "{field}={value}: {err}");
+        }
+        assert!(Config::parse(b"not json").is_err());
+    }
+}

@@ -1,0 +1,65 @@
+//! PID 1 of the initramfs: set the stage, run the boot, and if that fails say
+//! why and turn the power off. There is no other way out, and no shell.
+
+use crate::boot::Boot;
+use crate::config::{self, Config};
+use crate::console::Consoles;
+use crate::sys;
+use anyhow::{Context as _, Result};
+use nix::mount::{MsFlags, mount};
+use std::io::Read;
+
+/// What is mounted first: source, target, type, flags.
+const MOUNTS: [(&str, &str, &str, MsFlags); 5] = [
+    ("proc", "/proc", "proc", PSEUDO),
+    ("sysfs", "/sys", "sysfs", PSEUDO),
+    ("devtmpfs", "/dev", "devtmpfs", MsFlags::MS_NOSUID),
+    ("tmpfs", "/run", "tmpfs", MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV)),
+    ("securityfs", "/sys/kernel/security", "securityfs", PSEUDO),
+];
+const PSEUDO: MsFlags =
+    MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+/// Only errors of the kernel go to the console while people read there.
+const CONSOLE_LEVEL: &str = "4";
+
+/// Runs as PID 1.
+pub fn run() -> ! {
+    let prepared = prepare();
+    let consoles = Consoles::open();
+    consoles.say(concat!("msec-boot ", env!("CARGO_PKG_VERSION")));
+    let why = match prepared.and_then(|()| read_config()) {
+        Ok(config) => {
+            match Boot::new(config, consoles).run() {
+                Ok(never) => match never {},
+                Err(why) => why,
+            }
+        }
+        Err(why) => why,
+    };
+    Consoles::open().say(&format!("powering off: {why:#}"));
+    sys::power_off()
+}
+
+fn prepare() -> Result<()> {
+    for (source, target, kind, flags) in MOUNTS {
+        std::fs::create_dir_all(target).with_context(|| format!("making {target}"))?;
+        match mount(Some(source), target, Some(kind), flags, None::<&str>) {
+            // CONFIG_DEVTMPFS_MOUNT may have done it.
+            Ok(()) | Err(nix::errno::Errno::EBUSY) => {}
+            Err(e) => return Err(e).with_context(|| format!("mounting {target}")),
+        }
+    }
+    sys::harden().context("keeping secrets in this process")?;
+    // Not worth stopping for: it only makes the console harder to read.
+    let _ = std::fs::write("/proc/sys/kernel/printk", CONSOLE_LEVEL);
+    Ok(())
+}
+
+fn read_config() -> Result<Config> {
+    let mut text = Vec::new();
+    std::fs::File::open(config::PATH)
+        .with_context(|| format!("opening {}; build the initramfs anew", config::PATH))?
+        .take(config::MAX_LEN)
+        .read_to_end(&mut text)?;
+    Ok(Config::parse(&text)?)
+}

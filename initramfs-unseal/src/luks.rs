@@ -1,0 +1,404 @@
+//! The LUKS2 volume, through libcryptsetup.
+//!
+//! Metadata comes from the card and is untrusted: [`Volume::load`] gives it
+//! out only as JSON, and callers run [`crate::header::check`] over it before
+//! any key is tried.
+
+use crate::header::{self, Facts, Refusal};
+use crate::secret::Secret;
+use crate::token::{TPM_SLOT, Token};
+use libcryptsetup_rs::consts::flags::{
+    CryptActivate, CryptPbkdf, CryptReencrypt, CryptVolumeKey,
+};
+use libcryptsetup_rs::consts::vals::{
+    CryptKdf, CryptLogLevel, CryptReencryptDirectionInfo, CryptReencryptModeInfo,
+    EncryptionFormat, KeyslotsSize, MetadataSize,
+};
+use libcryptsetup_rs::{
+    CryptDevice, CryptInit, CryptParamsLuks2, CryptParamsLuks2Ref, CryptParamsReencrypt,
+    CryptPbkdfType, Either, LibcryptErr, TokenInput, set_log_callback,
+};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use zeroize::Zeroizing;
+
+/// Iterations of the TPM slot's PBKDF2: libcryptsetup's least. The passphrase
+/// has 256 random bits, which no number of iterations makes any stronger.
+const PBKDF2_ITERATIONS: u32 = 1000;
+/// Cost of the recovery slot's argon2id: what a board with 1 GiB does in a few
+/// seconds (64 MiB, four passes, four lanes).
+const ARGON2_MEMORY_KIB: u32 = 64 * 1024;
+const ARGON2_PASSES: u32 = 4;
+const ARGON2_LANES: u32 = 4;
+/// Largest volume key that is taken, in bytes.
+const MAX_VOLUME_KEY: usize = 64;
+/// Size of each of the two copies of the metadata, in bytes
+/// (`MetadataSize::Kb32`): the token carries what was measured, about 2 KiB.
+const METADATA: u64 = 32 << 10;
+/// Bytes of a sector as libcryptsetup counts data offsets.
+const SECTOR: u64 = 512;
+
+/// What went wrong with the volume.
+#[derive(Debug, thiserror::Error)]
+pub enum LuksError {
+    /// The key fits no slot it was tried on.
+    #[error("the key does not open key slot {0}")]
+    WrongKey(u32),
+    /// libcryptsetup refused.
+    #[error("{what} failed on {device}: {cause}")]
+    Library {
+        /// What was to be done.
+        what: &'static str,
+        /// On which device.
+        device: String,
+        /// libcryptsetup's own words, or the error number.
+        cause: String,
+    },
+}
+
+/// Cipher of a volume, in libcryptsetup's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cipher {
+    name: &'static str,
+    mode: &'static str,
+    /// Length of the volume key in bytes.
+    pub key_len: usize,
+}
+
+/// Adiantum with XChaCha12, a 256 bit key.
+pub const ADIANTUM: Cipher = Cipher { name: "xchacha12,aes", mode: "adiantum-plain64", key_len: 32 };
+/// AES-256-XTS, a 512 bit key.
+pub const AES_XTS: Cipher = Cipher { name: "aes", mode: "xts-plain64", key_len: 64 };
+
+/// A LUKS2 volume that libcryptsetup has loaded.
+pub struct Volume {
+    device: CryptDevice,
+    path: PathBuf,
+}
+
+impl std::fmt::Debug for Volume {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Volume").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Volume {
+    /// Loads the header of `path`. libcryptsetup takes the second copy when
+    /// the first was torn by a power cut.
+    ///
+    /// # Errors
+    /// [`LuksError::Library`] when there is no valid LUKS2 header.
+    pub fn load(path: &Path) -> Result<Self, LuksError> {
+        let mut volume = Self::init(path)?;
+        let loaded = volume.device.context_handle().load::<()>(Some(EncryptionFormat::Luks2), None);
+        volume.ok("reading the LUKS2 header", loaded)?;
+        Ok(volume)
+    }
+
+    fn init(path: &Path) -> Result<Self, LuksError> {
+        set_log_callback::<()>(Some(keep_error), None);
+        let device = CryptInit::init(path).map_err(|e| library("opening", path, &e))?;
+        Ok(Self { device, path: path.to_owned() })
+    }
+
+    /// The metadata as loaded. Unverified: see [`Self::check`].
+    ///
+    /// # Errors
+    /// [`LuksError::Library`].
+    pub fn metadata(&mut self) -> Result<Value, LuksError> {
+        let dumped = self.device.status_handle().dump_json();
+        self.ok("reading the LUKS2 metadata", dumped)
+    }
+
+    /// Runs the allowlist over the loaded metadata.
+    ///
+    /// # Errors
+    /// The refusal, or that the metadata cannot be read.
+    pub fn check(&mut self, data_offset: u64) -> Result<Result<Facts, Refusal>, LuksError> {
+        Ok(header::check(&self.metadata()?, data_offset))
+    }
+
+    /// The volume's UUID as text.
+    ///
+    /// # Errors
+    /// [`LuksError::Library`].
+    pub fn uuid(&mut self) -> Result<String, LuksError> {
+        let uuid = self.device.status_handle().get_uuid();
+        Ok(self.ok("reading the UUID", uuid)?.to_string())
+    }
+
+    /// The volume key that `passphrase` opens slot `slot` to.
+    ///
+    /// # Errors
+    /// [`LuksError::WrongKey`] when it does not.
+    pub fn volume_key(
+        &mut self,
+        slot: u32,
+        passphrase: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, LuksError> {
+        let mut key = Zeroizing::new(vec![0; MAX_VOLUME_KEY]);
+        let got =
+            self.device.volume_key_handle().get(Some(slot), key.as_mut_slice(), Some(passphrase));
+        match got {
+            Ok((_, len)) => {
+                key.truncate(len);
+                Ok(key)
+            }
+            Err(e) if is_wrong_key(&e) => Err(LuksError::WrongKey(slot)),
+            Err(e) => Err(library("opening a key slot", &self.path, &e)),
+        }
+    }
+
+    /// Opens the volume as `/dev/mapper/NAME`. The key goes to the kernel's
+    /// keyring, not into the device-mapper table.
+    ///
+    /// # Errors
+    /// [`LuksError::Library`].
+    pub fn activate(&mut self, name: &str, volume_key: &[u8]) -> Result<(), LuksError> {
+        let done = self.device.activate_handle().activate_by_volume_key(
+            Some(name),
+            Some(volume_key),
+            CryptActivate::KEYRING_KEY,
+        );
+        self.ok("opening the volume", done)
+    }
+
+    /// Writes a new header into the reserve before a plain file system, with
+    /// one key slot, our token, and the mark that encryption has begun. The
+    /// file system is not touched. Whatever the reserve held is overwritten.
+    ///
+    /// # Errors
+    /// [`LuksError::Library`]; the file system is whole then.
+    pub fn create(path: &Path, new: &NewVolume<'_>) -> Result<Self, LuksError> {
+        let mut volume = Self::init(path)?;
+        volume.format(new)?;
+        let json = serde_json::to_value(new.token)
+            .map_err(|e| library("writing the token", path, &LibcryptErr::JsonError(e)))?;
+        let set = volume.device.token_handle().json_set(TokenInput::AddToken(&json));
+        volume.ok("writing the token", set)?;
+        let started = volume.device.reencrypt_handle().reencrypt_init_by_passphrase(
+            None,
+            new.secret.expose(),
+            None,
+            Some(TPM_SLOT),
+            Some((new.cipher.name, new.cipher.mode)),
+            reencryption(Some(new.params()), CryptReencrypt::INITIALIZE_ONLY),
+        );
+        volume.ok("beginning the encryption", started)?;
+        Ok(volume)
+    }
+
+    fn format(&mut self, new: &NewVolume<'_>) -> Result<(), LuksError> {
+        let offset = self.device.set_data_offset(new.data_offset / SECTOR);
+        self.ok("placing the data", offset)?;
+        let sizes = KeyslotsSize::try_from(new.data_offset.saturating_sub(2 * METADATA))
+            .and_then(|slots| {
+                self.device.settings_handle().set_metadata_size(MetadataSize::Kb32, slots)
+            });
+        self.ok("sizing the header", sizes)?;
+        self.set_kdf(&pbkdf2())?;
+        let params = new.params();
+        let mut params: CryptParamsLuks2Ref<'_> = (&params)
+            .try_into()
+            .map_err(|e| library("formatting", &self.path, &e))?;
+        let done = self.device.context_handle().format(
+            EncryptionFormat::Luks2,
+            (new.cipher.name, new.cipher.mode),
+            None,
+            Either::Left(new.volume_key),
+            Some(&mut params),
+        );
+        self.ok("writing the LUKS2 header", done)?;
+        let added = self.device.keyslot_handle().add_by_key(
+            Some(TPM_SLOT),
+            Some(Either::Left(new.volume_key)),
+            new.secret.expose(),
+            CryptVolumeKey::empty(),
+        );
+        self.ok("writing the TPM's key slot", added).map(drop)
+    }
+
+    /// Encrypts what is left to encrypt. Safe to be cut at any instant and
+    /// called again: libcryptsetup keeps checksums of the blocks in flight.
+    /// `progress` gets bytes done and bytes in all.
+    ///
+    /// # Errors
+    /// [`LuksError`].
+    pub fn encrypt(
+        &mut self,
+        secret: &Secret,
+        progress: &mut Progress<'_>,
+    ) -> Result<(), LuksError> {
+        let mut handle = self.device.reencrypt_handle();
+        let resumed = handle.reencrypt_init_by_passphrase(
+            None,
+            secret.expose(),
+            None,
+            Some(TPM_SLOT),
+            None,
+            reencryption(None, CryptReencrypt::RESUME_ONLY),
+        );
+        let run = resumed.and_then(|_| handle.reencrypt2(Some(on_progress), Some(progress)));
+        self.ok("encrypting", run)
+    }
+
+    /// Sets the recovery key, replacing one that a cut attempt left behind.
+    ///
+    /// # Errors
+    /// [`LuksError`].
+    pub fn set_recovery_key(
+        &mut self,
+        slot: u32,
+        volume_key: &[u8],
+        passphrase: &[u8],
+    ) -> Result<(), LuksError> {
+        // Nothing to destroy is fine.
+        let _ = self.device.keyslot_handle().destroy(slot);
+        self.set_kdf(&argon2id())?;
+        let added = self.device.keyslot_handle().add_by_key(
+            Some(slot),
+            Some(Either::Left(volume_key)),
+            passphrase,
+            CryptVolumeKey::empty(),
+        );
+        self.ok("writing the recovery key's slot", added).map(drop)
+    }
+
+    /// Replaces token `number`.
+    ///
+    /// # Errors
+    /// [`LuksError`].
+    pub fn replace_token(&mut self, number: u32, token: &Token) -> Result<(), LuksError> {
+        let json = serde_json::to_value(token)
+            .map_err(|e| library("writing the token", &self.path, &LibcryptErr::JsonError(e)))?;
+        let set = self.device.token_handle().json_set(TokenInput::ReplaceToken(number, &json));
+        self.ok("writing the token", set).map(drop)
+    }
+
+    fn set_kdf(&mut self, kdf: &CryptPbkdfType) -> Result<(), LuksError> {
+        let set = self.device.settings_handle().set_pbkdf_type(kdf);
+        self.ok("choosing the key derivation", set)
+    }
+
+    fn ok<T>(&self, what: &'static str, result: Result<T, LibcryptErr>) -> Result<T, LuksError> {
+        result.map_err(|e| library(what, &self.path, &e))
+    }
+}
+
+/// Everything a new volume is made of.
+#[derive(Debug)]
+pub struct NewVolume<'a> {
+    /// Its cipher.
+    pub cipher: Cipher,
+    /// Its key, `cipher.key_len` bytes.
+    pub volume_key: &'a [u8],
+    /// Passphrase of the TPM's key slot.
+    pub secret: &'a Secret,
+    /// Our token.
+    pub token: &'a Token,
+    /// Where the plain file system begins, in bytes from the start.
+    pub data_offset: u64,
+    /// Encryption sector in bytes, at most the file system's block.
+    pub sector_size: u32,
+}
+
+impl NewVolume<'_> {
+    fn params(&self) -> CryptParamsLuks2 {
+        CryptParamsLuks2 {
+            pbkdf: None,
+            integrity: None,
+            integrity_params: None,
+            data_alignment: 0,
+            data_device: None,
+            sector_size: self.sector_size,
+            label: None,
+            subsystem: None,
+        }
+    }
+}
+
+/// Called with bytes done and bytes in all.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+
+fn reencryption(luks2: Option<CryptParamsLuks2>, flags: CryptReencrypt) -> CryptParamsReencrypt {
+    CryptParamsReencrypt {
+        mode: CryptReencryptModeInfo::Encrypt,
+        direction: CryptReencryptDirectionInfo::Forward,
+        resilience: "checksum".into(),
+        hash: "sha256".into(),
+        data_shift: 0,
+        max_hotzone_size: 0,
+        device_size: 0,
+        luks2,
+        flags,
+    }
+}
+
+fn pbkdf2() -> CryptPbkdfType {
+    CryptPbkdfType {
+        type_: CryptKdf::Pbkdf2,
+        hash: Some("sha256".into()),
+        time_ms: 0,
+        iterations: PBKDF2_ITERATIONS,
+        max_memory_kb: 0,
+        parallel_threads: 0,
+        flags: CryptPbkdf::NO_BENCHMARK,
+    }
+}
+
+fn argon2id() -> CryptPbkdfType {
+    CryptPbkdfType {
+        type_: CryptKdf::Argon2Id,
+        hash: Some("sha256".into()),
+        time_ms: 0,
+        iterations: ARGON2_PASSES,
+        max_memory_kb: ARGON2_MEMORY_KIB,
+        parallel_threads: ARGON2_LANES,
+        flags: CryptPbkdf::NO_BENCHMARK,
+    }
+}
+
+fn is_wrong_key(error: &LibcryptErr) -> bool {
+    // crypt_volume_key_get: -EPERM for a wrong passphrase, -ENOENT for a slot
+    // that is not there (libcryptsetup.h).
+    matches!(error, LibcryptErr::IOError(e)
+        if matches!(e.raw_os_error(), Some(libc::EPERM | libc::ENOENT)))
+}
+
+/// libcryptsetup's last error message. It names devices and causes, never keys.
+static LAST_ERROR: Mutex<String> = Mutex::new(String::new());
+
+fn library(what: &'static str, device: &Path, error: &LibcryptErr) -> LuksError {
+    let mut last = LAST_ERROR.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let cause = if last.is_empty() { error.to_string() } else { std::mem::take(&mut *last) };
+    LuksError::Library { what, device: device.display().to_string(), cause }
+}
+
+/// Keeps error messages for [`library`] instead of writing them to the console.
+#[allow(unsafe_code)]
+extern "C" fn keep_error(
+    level: libc::c_int,
+    message: *const libc::c_char,
+    _: *mut libc::c_void,
+) {
+    if level == CryptLogLevel::Error as libc::c_int && !message.is_null() {
+        // SAFETY: libcryptsetup hands over a NUL-terminated string that lives
+        // until this function returns (crypt_set_log_callback, libcryptsetup.h).
+        let text = unsafe { std::ffi::CStr::from_ptr(message) }.to_string_lossy();
+        let mut last = LAST_ERROR.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *last = text.trim().to_string();
+    }
+}
+
+/// Passes progress on to the closure that was handed to `reencrypt2`.
+#[allow(unsafe_code)]
+extern "C" fn on_progress(size: u64, done: u64, user: *mut libc::c_void) -> libc::c_int {
+    let progress = user.cast::<Progress<'_>>();
+    // SAFETY: `encrypt` hands over a `&mut Progress` that outlives the run, and
+    // libcryptsetup calls back on the same thread, one call at a time.
+    if let Some(progress) = unsafe { progress.as_mut() } {
+        progress(done, size);
+    }
+    0
+}

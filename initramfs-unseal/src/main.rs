@@ -1,0 +1,62 @@
+//! `/init` of the initramfs when it is PID 1, a command line tool otherwise.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand, ValueEnum};
+use std::process::ExitCode;
+
+/// Unlock a TPM-sealed LUKS2 root; as PID 1 of an initramfs, do it now.
+#[derive(Debug, Parser)]
+#[command(name = "initramfs-unseal", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Say what unlocked the running root and whether its secret can still be had.
+    ///
+    /// Exit code 0: the secret is out of reach, as it should be. 1: it can be
+    /// unsealed. 2: that could not be found out.
+    Status {
+        /// How to print it.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        // The kernel hands words of the command line over as arguments: none
+        // of them is looked at.
+        initramfs_unseal::init::run()
+    }
+    match Cli::parse().command {
+        Command::Status { format } => match status(format) {
+            Ok(code) => code,
+            Err(why) => {
+                eprintln!("initramfs-unseal: {why:#}");
+                ExitCode::from(2)
+            }
+        },
+    }
+}
+
+fn status(format: Format) -> Result<ExitCode> {
+    let status = initramfs_unseal::status::status()?;
+    match format {
+        Format::Text => print!("{status}"),
+        Format::Json => println!("{}", serde_json::to_string_pretty(&status)?),
+    }
+    Ok(ExitCode::from(match status.sealed.as_str() {
+        "unreachable" => 0,
+        "reachable" => 1,
+        _ => 2,
+    }))
+}

@@ -1,0 +1,316 @@
+//! Provisioning: a plain root becomes an encrypted one whose key the TPM
+//! keeps. Every step can be cut and begun again; see [`crate::flow`] for how
+//! the next boot finds out where it was.
+//!
+//! 1. The partition grows into the reserve before it (one sector).
+//! 2. Secret and volume key are made; the secret goes into the TPM's index.
+//! 3. The LUKS2 header is written into the reserve, with the mark that
+//!    encryption has begun. Until here the file system is untouched.
+//! 4. The data is encrypted in place.
+//! 5. The recovery key is set and shown; the TPM proves that it opens the
+//!    volume; the token says "sealed"; the index is write-locked for good.
+
+use crate::blockdev::{self, BlockError};
+use crate::config::{Cipher, Config};
+use crate::console::Consoles;
+use crate::disk_state::Seen;
+use crate::flow::Step;
+use crate::luks::{ADIANTUM, AES_XTS, LuksError, NewVolume, Progress, Volume};
+use crate::recovery::RecoveryKey;
+use crate::sealed::Sealed;
+use crate::secret::{RandomError, SECRET_LEN, Secret, combine};
+use crate::token::{Objects, Phase, RECOVERY_SLOT, TPM_SLOT, Token, TokenError};
+use crate::tpm::{Index, Sealing, Tpm, TpmError, Unsealing};
+use crate::volume::{Fingerprint, LATCH};
+use pcr_measure::eventlog::EventLog;
+use pcr_measure::explain::{MeasuredEvent, explain};
+use pcr_measure::manifest::{Manifest, ManifestError, Reference};
+use pcr_measure::digest::Sha256Digest;
+use pcr_measure::pcr::{PcrBank, PcrIndex, PcrSelection};
+use pcr_measure::policy;
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// Why provisioning stopped. The next boot goes on or begins again.
+#[derive(Debug, thiserror::Error)]
+pub enum ProvisionError {
+    /// The boot is not one to seal against.
+    #[error("this boot must not be sealed against: {0}")]
+    Boot(#[from] BootError),
+    /// The TPM.
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
+    /// The volume.
+    #[error(transparent)]
+    Luks(#[from] LuksError),
+    /// The token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The disk.
+    #[error(transparent)]
+    Block(#[from] BlockError),
+    /// Random numbers.
+    #[error(transparent)]
+    Random(#[from] RandomError),
+    /// The kernel's random numbers.
+    #[error("the kernel gives no random numbers: {0}")]
+    Kernel(getrandom::Error),
+    /// The file system has gone from where it was.
+    #[error("no ext4 file system at {0}: write the image to the card again")]
+    NoFileSystem(PathBuf),
+    /// The TPM did not open what was just sealed.
+    #[error("the TPM gave back another key than was sealed: do not use this TPM")]
+    Proof,
+    /// The index went away under our hands.
+    #[error("the index that was just written is gone from the TPM")]
+    IndexGone,
+}
+
+/// Why a boot is not one to seal against.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// No manifest on the boot partition.
+    #[error("the boot partition has no boot manifest ({0}); write the image to the card again")]
+    NoManifest(String),
+    /// A manifest that is none.
+    #[error("the boot manifest is broken ({0}); write the image to the card again")]
+    BadManifest(#[from] ManifestError),
+    /// No event log.
+    #[error("the firmware left no event log ({0}); check that U-Boot and the device tree reserve it")]
+    NoLog(String),
+    /// The manifest was made for other PCRs.
+    #[error("the boot manifest seals {manifest}, the initramfs {config}; build both from one recipe")]
+    Selection {
+        /// What the manifest says.
+        manifest: PcrSelection,
+        /// What the configuration says.
+        config: PcrSelection,
+    },
+    /// Log and PCRs tell different stories.
+    #[error("the event log does not lead to the TPM's value of PCR {0}: the log is broken, or something else measured")]
+    Contradiction(PcrIndex),
+    /// The manifest belongs to another image.
+    #[error("the boot manifest does not belong to what was booted ({0}); write the image to the card again")]
+    Manifest(String),
+    /// A PCR without a measurement.
+    #[error("PCR {0} is all zeros or all ones: nothing was measured into it")]
+    Unmeasured(u8),
+    /// The latch is already shut.
+    #[error("PCR 15 is not zero any more: reset the board and boot again")]
+    Latched,
+    /// No policy can be computed.
+    #[error("no policy for these PCRs: {0}")]
+    Policy(String),
+}
+
+/// What provisioning works on.
+#[derive(Debug)]
+pub struct Provisioning<'a> {
+    /// The initramfs' configuration.
+    pub config: &'a Config,
+    /// The TPM.
+    pub tpm: &'a mut Tpm,
+    /// Where progress and the recovery key are shown.
+    pub consoles: &'a Consoles,
+    /// What was measured in this boot, checked.
+    pub reference: &'a Reference,
+    /// Whether the CPU has AES instructions.
+    pub cpu_has_aes: bool,
+}
+
+/// Checks that a boot can be sealed against: the event log leads to the PCR
+/// values, both are what the manifest predicts, and something was measured
+/// into every PCR of the policy but the latch. Gives what is to be recorded.
+///
+/// # Errors
+/// [`BootError`] naming what is not so.
+pub fn check_boot(
+    selection: &PcrSelection,
+    manifest: &[u8],
+    log: &[u8],
+    live: &PcrBank,
+) -> Result<Reference, BootError> {
+    let reference = Manifest::from_json(manifest)?.reference();
+    if reference.seal() != selection {
+        return Err(BootError::Selection { manifest: *reference.seal(), config: *selection });
+    }
+    for pcr in selection.iter() {
+        let value = live.sha256(pcr).ok_or(BootError::Unmeasured(pcr.get()))?;
+        let blank = [[0; 32], [0xff; 32]].contains(value.as_bytes());
+        match pcr.get() {
+            LATCH if value != Sha256Digest::ZERO => return Err(BootError::Latched),
+            LATCH => {}
+            measured if blank => return Err(BootError::Unmeasured(measured)),
+            _ => {}
+        }
+    }
+    let log = EventLog::parse(log);
+    let measured = MeasuredEvent::from_log(&log);
+    let explained = explain(&reference, Some(&measured), live);
+    if let Some(first) = explained.contradictions().next() {
+        return Err(BootError::Contradiction(first.pcr));
+    }
+    if let Some(first) = explained.differences().first() {
+        return Err(BootError::Manifest(first.to_string()));
+    }
+    Ok(reference)
+}
+
+impl Provisioning<'_> {
+    /// Runs provisioning from `step` to its end.
+    ///
+    /// # Errors
+    /// [`ProvisionError`]; the next boot goes on from what is on disk and in
+    /// the TPM.
+    pub fn run(&mut self, step: Step) -> Result<(), ProvisionError> {
+        let root = self.config.root();
+        if step == Step::Grow {
+            self.consoles.say(&format!("provisioning: {} is a plain ext4 root", root.display()));
+            let disk = &self.config.disk;
+            blockdev::grow_down(disk, self.config.root_partition, self.config.reserve())?;
+            let patience = std::time::Duration::from_secs(self.config.wait_seconds.into());
+            blockdev::wait_for(&root, patience, "the grown partition is not there")?;
+        } else {
+            self.consoles.say(&format!("provisioning goes on: {}", root.display()));
+        }
+        if matches!(step, Step::Grow | Step::Seal) {
+            self.seal(&root)?;
+        }
+        if step != Step::Finish {
+            self.encrypt(&root)?;
+        }
+        self.finish(&root)
+    }
+
+    /// Steps 2 and 3: index and header, both new.
+    fn seal(&mut self, root: &Path) -> Result<(), ProvisionError> {
+        let Seen::Moved { fs, .. } = blockdev::look(root, self.config.reserve())? else {
+            return Err(ProvisionError::NoFileSystem(root.to_owned()));
+        };
+        let cipher = match (self.config.cipher, self.cpu_has_aes) {
+            (Cipher::AesXts, _) | (Cipher::Auto, true) => AES_XTS,
+            (Cipher::Adiantum, _) | (Cipher::Auto, false) => ADIANTUM,
+        };
+        let secret = self.random("msec-boot key slot secret 1")?;
+        let mut volume_key = Zeroizing::new(Vec::with_capacity(cipher.key_len));
+        while volume_key.len() < cipher.key_len {
+            volume_key.extend_from_slice(self.random("msec-boot volume key 1")?.expose());
+        }
+        let policy = policy::pcr_digest(self.reference.seal(), &self.reference.sealed_values())
+            .map_err(|e| BootError::Policy(e.to_string()))?;
+        let srk_name = self.tpm.ensure_srk(self.config.srk)?;
+        let sealed =
+            Sealed { secret: secret.clone(), fingerprint: Fingerprint::of(&volume_key) };
+        let what = Sealing { nv_index: self.config.nv_index, srk: self.config.srk, policy };
+        self.tpm.seal(what, &srk_name, &sealed)?;
+        let objects = Objects {
+            nv_index: self.config.nv_index,
+            srk: self.config.srk,
+            srk_name,
+            pcrs: self.config.pcrs,
+        };
+        let token = Token::new(Phase::Encrypting, objects, policy, self.reference.clone());
+        let new = NewVolume {
+            cipher,
+            volume_key: &volume_key,
+            secret: &secret,
+            token: &token,
+            data_offset: self.config.reserve(),
+            // Larger sectors are faster; the file system's block is the bound.
+            sector_size: if fs.block_size == 4096 { 4096 } else { 512 },
+        };
+        Volume::create(root, &new)?;
+        Ok(())
+    }
+
+    /// Step 4.
+    fn encrypt(&mut self, root: &Path) -> Result<(), ProvisionError> {
+        let (mut volume, token) = load(root)?;
+        let sealed = self.unseal(&token)?;
+        let mut shown = None;
+        let consoles = self.consoles;
+        let mut show = |done: u64, size: u64| {
+            let percent = (done.saturating_mul(100)).checked_div(size).unwrap_or(100);
+            if shown != Some(percent) {
+                shown = Some(percent);
+                consoles.progress(&format!("encrypting {}: {percent:2} %", root.display()));
+            }
+        };
+        let mut progress: Progress<'_> = &mut show;
+        let result = volume.encrypt(&sealed.secret, &mut progress);
+        consoles.write("\n");
+        Ok(result?)
+    }
+
+    /// Step 5.
+    fn finish(&mut self, root: &Path) -> Result<(), ProvisionError> {
+        let (mut volume, token) = load(root)?;
+        let sealed = self.unseal(&token)?;
+        let volume_key = volume.volume_key(TPM_SLOT, sealed.secret.expose())?;
+        if Fingerprint::of(&volume_key) != sealed.fingerprint {
+            return Err(ProvisionError::Proof);
+        }
+        let recovery = RecoveryKey::from_secret(&self.random("msec-boot recovery key 1")?);
+        volume.set_recovery_key(RECOVERY_SLOT, &volume_key, recovery.expose().as_bytes())?;
+        self.show(&recovery);
+        let (number, mut token) = Token::find(&volume.metadata()?)?;
+        token.phase = Phase::Sealed;
+        volume.replace_token(number, &token)?;
+        let index = self.index()?;
+        self.tpm.lock_index(&index, self.config.nv_index)?;
+        self.consoles.say(&format!(
+            "provisioned: {} is encrypted, its key is sealed to PCRs {}",
+            root.display(),
+            self.config.pcrs
+        ));
+        Ok(())
+    }
+
+    fn show(&self, key: &RecoveryKey) {
+        let mut text = Zeroizing::new(String::with_capacity(256));
+        text.push_str("initramfs-unseal: recovery key: ");
+        text.push_str(key.expose());
+        text.push_str("\ninitramfs-unseal: write the recovery key down: it is shown this once\n");
+        self.consoles.write(&text);
+    }
+
+    fn index(&mut self) -> Result<Index, ProvisionError> {
+        self.tpm.index(self.config.nv_index)?.ok_or(ProvisionError::IndexGone)
+    }
+
+    /// Reads the secret back through the policy, as every later boot does.
+    fn unseal(&mut self, token: &Token) -> Result<Sealed, ProvisionError> {
+        let index = self.index()?;
+        let what = Unsealing {
+            srk: self.config.srk,
+            srk_name: &token.srk_name,
+            pcrs: &self.config.pcrs,
+            nv_index: self.config.nv_index,
+            lock: false,
+        };
+        Ok(self.tpm.unseal(&index, what)?)
+    }
+
+    fn random(&mut self, label: &str) -> Result<Secret, ProvisionError> {
+        let mut kernel = Zeroizing::new([0; SECRET_LEN]);
+        getrandom::fill(kernel.as_mut_slice()).map_err(ProvisionError::Kernel)?;
+        Ok(combine(label, &self.tpm.random()?, kernel.as_slice())?)
+    }
+}
+
+fn load(root: &Path) -> Result<(Volume, Token), ProvisionError> {
+    let mut volume = Volume::load(root)?;
+    let (_, token) = Token::find(&volume.metadata()?)?;
+    Ok((volume, token))
+}
+
+/// Whether `/proc/cpuinfo` names AES instructions, on arm64 (`Features`) or
+/// x86 (`flags`).
+#[must_use]
+pub fn has_aes(cpuinfo: &str) -> bool {
+    cpuinfo
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .filter(|(name, _)| matches!(name.trim(), "Features" | "flags"))
+        .any(|(_, features)| features.split_whitespace().any(|f| f == "aes"))
+}

@@ -1,0 +1,164 @@
+//! `status`: what unlocked the running root, and whether its secret can still
+//! be had. It tries the policy for real; what it reads is wiped at once.
+
+use crate::config::{Config, handle, write_handle};
+use crate::report;
+use crate::tpm::{Tpm, TpmError, Unsealing};
+use anyhow::Result;
+use pcr_measure::pcr::{PcrBank, PcrSelection};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Through the resource manager: other programs use the TPM too.
+const TPM_DEVICE: &str = "/dev/tpmrm0";
+/// What `status` shows: firmware, boot loader, IMA, phases, the latch.
+const SHOWN: &str = "0-11,15";
+
+/// What the running system says.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    schema: &'static str,
+    /// The initramfs' report, as it wrote it.
+    pub report: Option<serde_json::Value>,
+    /// Where the root is mounted from.
+    pub root: Root,
+    /// PCRs now.
+    pub pcrs: Option<PcrBank>,
+    /// Whether the secret can be unsealed now: `unreachable`, `reachable`, or
+    /// `unknown: ` and why.
+    pub sealed: String,
+}
+
+/// The running root.
+#[derive(Debug, Serialize)]
+pub struct Root {
+    /// Its device.
+    pub source: String,
+    /// Its file system type.
+    pub fstype: String,
+}
+
+/// The TPM objects that were sealed to, kept for the running system beside the
+/// report. The values are public.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Objects {
+    /// Handle of the NV index.
+    #[serde(deserialize_with = "handle", serialize_with = "write_handle")]
+    pub nv_index: u32,
+    /// Persistent handle of the SRK.
+    #[serde(deserialize_with = "handle", serialize_with = "write_handle")]
+    pub srk: u32,
+    /// Its pinned Name.
+    #[serde(with = "hex::serde")]
+    pub srk_name: Vec<u8>,
+    /// PCRs of the policy.
+    pub pcrs: PcrSelection,
+}
+
+impl Objects {
+    /// What `status` needs of configuration and token.
+    #[must_use]
+    pub fn new(config: &Config, srk_name: &[u8]) -> Self {
+        Self {
+            nv_index: config.nv_index,
+            srk: config.srk,
+            srk_name: srk_name.to_vec(),
+            pcrs: config.pcrs,
+        }
+    }
+}
+
+/// Asks the system.
+///
+/// # Errors
+/// When `/proc` cannot be read. A missing report or TPM is part of the answer.
+pub fn status() -> Result<Status> {
+    let report = std::fs::read(report::PATH).ok();
+    let report: Option<serde_json::Value> =
+        report.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    let objects = report
+        .as_ref()
+        .and_then(|r| r.get("sealed"))
+        .and_then(|o| Objects::deserialize(o).ok());
+    let (pcrs, sealed) = match Tpm::open(Path::new(TPM_DEVICE)) {
+        Ok(mut tpm) => {
+            let pcrs = SHOWN.parse().ok().and_then(|all| tpm.pcrs(&all).ok());
+            (pcrs, reach(&mut tpm, objects.as_ref()))
+        }
+        Err(e) => (None, format!("unknown: {e}")),
+    };
+    let root = root_of(&mounts);
+    Ok(Status { schema: "msec-boot/status/1", report, root, pcrs, sealed })
+}
+
+fn reach(tpm: &mut Tpm, objects: Option<&Objects>) -> String {
+    let Some(objects) = objects else { return "unknown: the report names no TPM objects".into() };
+    let what = Unsealing {
+        srk: objects.srk,
+        srk_name: &objects.srk_name,
+        pcrs: &objects.pcrs,
+        nv_index: objects.nv_index,
+        lock: false,
+    };
+    let tried = match tpm.index(objects.nv_index) {
+        Ok(Some(index)) => tpm.unseal(&index, what).map(drop),
+        Ok(None) => Err(TpmError::IndexMissing(objects.nv_index)),
+        Err(e) => Err(e),
+    };
+    match tried {
+        Ok(()) => "reachable".into(),
+        Err(TpmError::PolicyFailed | TpmError::Locked | TpmError::IndexMissing(_)) => {
+            "unreachable".into()
+        }
+        Err(e) => format!("unknown: {e}"),
+    }
+}
+
+/// The last mount on `/`: earlier ones lie below it.
+fn root_of(mounts: &str) -> Root {
+    let mut root = Root { source: String::new(), fstype: String::new() };
+    for line in mounts.lines() {
+        let mut fields = line.split_whitespace();
+        if let (Some(source), Some("/"), Some(fstype)) =
+            (fields.next(), fields.next(), fields.next())
+        {
+            root = Root { source: source.into(), fstype: fstype.into() };
+        }
+    }
+    root
+}
+
+impl std::fmt::Display for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = |name: &str| {
+            let value = self.report.as_ref().and_then(|r| r.get(name));
+            value.and_then(serde_json::Value::as_str).unwrap_or("unknown").to_string()
+        };
+        writeln!(f, "root        {} ({})", self.root.source, self.root.fstype)?;
+        writeln!(f, "unlocked by {}", text("method"))?;
+        if let Some(refusal) = self.report.as_ref().and_then(|r| r.get("refusal")?.as_str()) {
+            writeln!(f, "refusal     {refusal}")?;
+        }
+        writeln!(f, "secret      {}", self.sealed)?;
+        for (pcr, value) in self.pcrs.iter().flat_map(PcrBank::iter) {
+            writeln!(f, "PCR {pcr:<2}      {value}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_topmost_root_mount_counts() {
+        let mounts = "rootfs / rootfs rw 0 0\nproc /proc proc rw 0 0\n/dev/mapper/root / ext4 rw 0 0\n";
+        let root = root_of(mounts);
+        assert_eq!((root.source.as_str(), root.fstype.as_str()), ("/dev/mapper/root", "ext4"));
+        assert_eq!(root_of("").source, "");
+        assert_eq!(root_of("garbage\n\n/").source, "");
+    }
+}

@@ -1,0 +1,127 @@
+//! Our LUKS2 token: what the key slot is bound to, and what was measured when
+//! it was sealed.
+//!
+//! The token lies on the card in clear and unauthenticated. Nothing it says
+//! may open anything: a wrong SRK Name, index or policy in it only makes the
+//! TPM refuse. It decides what an operator reads on the console, and that
+//! text is advice.
+
+use crate::config::{handle, write_handle};
+use pcr_measure::digest::Sha256Digest;
+use pcr_measure::manifest::Reference;
+use pcr_measure::pcr::PcrSelection;
+use serde::{Deserialize, Serialize};
+
+/// The `type` of the token.
+pub const TYPE: &str = "msec-boot";
+/// Key slot of the recovery key.
+pub const RECOVERY_SLOT: u32 = 0;
+/// Key slot of the secret that the TPM keeps.
+pub const TPM_SLOT: u32 = 1;
+
+/// How far provisioning came when the token was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// The root is being encrypted, or has no recovery key yet.
+    Encrypting,
+    /// Provisioning is complete.
+    Sealed,
+}
+
+/// What the TPM checks before it gives the secret out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Binding {
+    /// PolicyPCR: exactly this boot.
+    Pcr,
+}
+
+/// The token's content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    #[serde(rename = "type")]
+    kind: String,
+    keyslots: Vec<String>,
+    version: u32,
+    /// How far provisioning came.
+    pub phase: Phase,
+    /// What the secret is bound to.
+    pub binding: Binding,
+    /// Handle of the NV index with the secret.
+    #[serde(deserialize_with = "handle", serialize_with = "write_handle")]
+    pub nv_index: u32,
+    /// Persistent handle of the storage root key.
+    #[serde(deserialize_with = "handle", serialize_with = "write_handle")]
+    pub srk: u32,
+    /// Name of the storage root key when the root was sealed, in hex.
+    #[serde(with = "hex::serde")]
+    pub srk_name: Vec<u8>,
+    /// PCRs of the policy.
+    pub pcrs: PcrSelection,
+    /// The policy digest.
+    pub policy: Sha256Digest,
+    /// What was measured in the boot that was sealed against.
+    pub reference: Reference,
+}
+
+/// A token that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// There is none, or there are several.
+    #[error("the LUKS2 header has {0} tokens of type {TYPE}, expected one")]
+    Count(usize),
+    /// It is not of this version.
+    #[error("the LUKS2 token is not of this version: {0}")]
+    Syntax(#[from] serde_json::Error),
+}
+
+impl Token {
+    /// A token of the current version for the TPM's key slot.
+    #[must_use]
+    pub fn new(phase: Phase, objects: Objects, policy: Sha256Digest, reference: Reference) -> Self {
+        Self {
+            kind: TYPE.to_string(),
+            keyslots: vec![TPM_SLOT.to_string()],
+            version: 1,
+            phase,
+            binding: Binding::Pcr,
+            nv_index: objects.nv_index,
+            srk: objects.srk,
+            srk_name: objects.srk_name,
+            pcrs: objects.pcrs,
+            policy,
+            reference,
+        }
+    }
+
+    /// Finds the token in LUKS2 metadata; gives its number and its content.
+    ///
+    /// # Errors
+    /// [`TokenError`] when there is not exactly one, or it is of another form.
+    pub fn find(metadata: &serde_json::Value) -> Result<(u32, Self), TokenError> {
+        let all = metadata.get("tokens").and_then(serde_json::Value::as_object);
+        let is_ours = |token: &serde_json::Value| token.get("type").is_some_and(|t| t == TYPE);
+        let ours: Vec<_> = all.into_iter().flatten().filter(|(_, token)| is_ours(token)).collect();
+        let [(number, token)] = ours.as_slice() else {
+            return Err(TokenError::Count(ours.len()));
+        };
+        let parsed = Self::deserialize(*token)?;
+        let number = number.parse().map_err(|_| TokenError::Count(0))?;
+        Ok((number, parsed))
+    }
+}
+
+/// The TPM objects that a token names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Objects {
+    /// Handle of the NV index with the secret.
+    pub nv_index: u32,
+    /// Persistent handle of the storage root key.
+    pub srk: u32,
+    /// Name of the storage root key (TPM 2.0 Library part 1, 16).
+    pub srk_name: Vec<u8>,
+    /// PCRs of the policy.
+    pub pcrs: PcrSelection,
+}

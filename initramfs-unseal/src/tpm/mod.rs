@@ -1,0 +1,242 @@
+//! The TPM: one connection, the commands this program needs, each counted.
+//!
+//! In the initramfs the connection goes to `/dev/tpm0` itself: the kernel's
+//! resource manager would add a context load and save around every command.
+//! Nothing else uses the TPM then.
+
+pub mod error;
+mod seal;
+mod unseal;
+
+pub use error::TpmError;
+pub use seal::Sealing;
+pub use unseal::Unsealing;
+
+use crate::flow::IndexState;
+use pcr_measure::digest::Sha256Digest;
+use pcr_measure::pcr::{PcrBank, PcrIndex, PcrSelection};
+use std::path::Path;
+use tss_esapi::attributes::SessionAttributesBuilder;
+use tss_esapi::constants::SessionType;
+use tss_esapi::handles::{KeyHandle, NvIndexHandle, NvIndexTpmHandle, PcrHandle, PersistentTpmHandle, TpmHandle};
+use tss_esapi::interface_types::algorithm::HashingAlgorithm;
+use tss_esapi::interface_types::session_handles::AuthSession;
+use tss_esapi::structures::{Digest, DigestValues, NvPublic, PcrSelectionList, PcrSlot, SymmetricDefinition};
+use tss_esapi::tcti_ldr::{DeviceConfig, TctiNameConf};
+use tss_esapi::{Context, Error as Esapi};
+
+/// A connection to a TPM 2.0.
+#[derive(Debug)]
+pub struct Tpm {
+    context: Context,
+    commands: u32,
+}
+
+/// What is known of an NV index without authorisation.
+#[derive(Debug, Clone)]
+pub struct Index {
+    handle: NvIndexHandle,
+    public: NvPublic,
+}
+
+impl Index {
+    /// How far provisioning came with this index. An index that is defined
+    /// but not written counts as open.
+    #[must_use]
+    pub fn state(&self) -> IndexState {
+        if self.public.attributes().write_locked() { IndexState::Locked } else { IndexState::Open }
+    }
+
+    /// The policy that guards the index.
+    #[must_use]
+    pub fn policy(&self) -> &[u8] {
+        self.public.authorization_policy().as_bytes()
+    }
+}
+
+impl Tpm {
+    /// Opens the TPM at `device`, such as `/dev/tpm0`.
+    ///
+    /// # Errors
+    /// [`TpmError::Absent`] when it cannot be opened.
+    pub fn open(device: &Path) -> Result<Self, TpmError> {
+        use std::str::FromStr;
+        let path = device.to_string_lossy().into_owned();
+        let absent = |_| TpmError::Absent(path.clone());
+        let conf = DeviceConfig::from_str(&path).map_err(absent)?;
+        Self::connect(TctiNameConf::Device(conf)).map_err(|_| TpmError::Absent(path))
+    }
+
+    /// Opens a connection of any kind; tests talk to a software TPM this way.
+    ///
+    /// # Errors
+    /// [`TpmError`] of the transport.
+    pub fn connect(conf: TctiNameConf) -> Result<Self, TpmError> {
+        let context = Context::new(conf).map_err(|e| error::from_esapi(e, 0))?;
+        Ok(Self { context, commands: 0 })
+    }
+
+    /// Commands sent over this connection so far.
+    #[must_use]
+    pub fn commands(&self) -> u32 {
+        self.commands
+    }
+
+    /// Reads up to eight PCRs of the SHA-256 bank, in one command.
+    ///
+    /// # Errors
+    /// [`TpmError::NoSha256Bank`] when the TPM leaves out any of them.
+    pub fn pcrs(&mut self, pcrs: &PcrSelection) -> Result<PcrBank, TpmError> {
+        let list = selection(pcrs)?;
+        let (_, _, digests) =
+            self.run(0, |c| c.execute_without_session(|c| c.pcr_read(list.clone())))?;
+        let digests = digests.value();
+        if digests.len() != pcrs.iter().count() {
+            return Err(TpmError::NoSha256Bank);
+        }
+        pcrs.iter()
+            .zip(digests)
+            .map(|(pcr, digest)| {
+                let bytes = <[u8; 32]>::try_from(digest.as_bytes());
+                bytes.map(|b| (pcr, Sha256Digest::from(b))).map_err(|_| TpmError::NoSha256Bank)
+            })
+            .collect()
+    }
+
+    /// Extends a PCR of the SHA-256 bank.
+    ///
+    /// # Errors
+    /// [`TpmError`] when the TPM refuses.
+    pub fn extend(&mut self, pcr: PcrIndex, digest: &Sha256Digest) -> Result<(), TpmError> {
+        let handle = pcr_handle(pcr)?;
+        let mut values = DigestValues::new();
+        values.set(HashingAlgorithm::Sha256, to_digest(digest)?);
+        self.run(0, |c| {
+            c.execute_with_session(Some(AuthSession::Password), |c| c.pcr_extend(handle, values))
+        })
+    }
+
+    /// Thirty-two bytes of the TPM's random number generator.
+    ///
+    /// # Errors
+    /// [`TpmError`] when the TPM refuses.
+    pub fn random(&mut self) -> Result<zeroize::Zeroizing<Vec<u8>>, TpmError> {
+        let bytes = self.run(0, |c| c.get_random(crate::secret::SECRET_LEN))?;
+        Ok(zeroize::Zeroizing::new(bytes.as_bytes().to_vec()))
+    }
+
+    /// The public area of an NV index, `None` when it is not defined.
+    ///
+    /// # Errors
+    /// [`TpmError`] when the TPM does not answer properly.
+    pub fn index(&mut self, index: u32) -> Result<Option<Index>, TpmError> {
+        let tpm_handle = NvIndexTpmHandle::new(index).map_err(|e| error::from_esapi(e, index))?;
+        // The library reads the public area once to learn the Name. Its own
+        // reader would do so a second time, so that ESYS' copy is asked for.
+        let found = self.run(index, |c| {
+            c.execute_without_session(|c| c.tr_from_tpm_public(TpmHandle::NvIndex(tpm_handle)))
+        });
+        let handle: NvIndexHandle = match found {
+            Ok(object) => object.into(),
+            Err(TpmError::IndexMissing(_)) => return Ok(None),
+            Err(other) => return Err(other),
+        };
+        let (public, _) = self.run(index, |c| {
+            c.execute_without_session(|c| c.nv_read_public(handle))
+        })?;
+        Ok(Some(Index { handle, public }))
+    }
+
+    /// The key at a persistent handle and its Name, `None` when there is none.
+    fn persistent(&mut self, handle: u32) -> Result<Option<(KeyHandle, Vec<u8>)>, TpmError> {
+        let tpm_handle = PersistentTpmHandle::new(handle).map_err(|e| error::from_esapi(e, 0))?;
+        let found = self.run(0, |c| {
+            c.execute_without_session(|c| c.tr_from_tpm_public(TpmHandle::Persistent(tpm_handle)))
+        });
+        let object = match found {
+            Ok(object) => object,
+            Err(TpmError::IndexMissing(_)) => return Ok(None),
+            Err(other) => return Err(other),
+        };
+        // No command: ESYS keeps the Name it computed over the public area.
+        let name = self.context.tr_get_name(object).map_err(|e| error::from_esapi(e, 0))?;
+        Ok(Some((object.into(), name.value().to_vec())))
+    }
+
+    /// A session salted with `key`, AES-128-CFB and SHA-256, whose parameters
+    /// are encrypted in the direction asked for at each use.
+    fn session(&mut self, key: KeyHandle, kind: SessionType) -> Result<AuthSession, TpmError> {
+        let session = self.run(0, |c| {
+            c.execute_without_session(|c| {
+                c.start_auth_session(
+                    Some(key),
+                    None,
+                    None,
+                    kind,
+                    SymmetricDefinition::AES_128_CFB,
+                    HashingAlgorithm::Sha256,
+                )
+            })
+        })?;
+        session.ok_or_else(|| TpmError::Library("no session".into()))
+    }
+
+    /// Sets which parameters of the next command the session encrypts. It
+    /// stays open either way.
+    fn encrypt(&mut self, session: AuthSession, what: Encrypt) -> Result<(), TpmError> {
+        // The builder puts every attribute it was told about into the mask.
+        let (attributes, mask) = SessionAttributesBuilder::new()
+            .with_continue_session(true)
+            .with_decrypt(what == Encrypt::Command)
+            .with_encrypt(what == Encrypt::Response)
+            .build();
+        self.context
+            .tr_sess_set_attributes(session, attributes, mask)
+            .map_err(|e| error::from_esapi(e, 0))
+    }
+
+    fn close(&mut self, session: AuthSession) -> Result<(), TpmError> {
+        use tss_esapi::handles::{ObjectHandle, SessionHandle};
+        let handle: ObjectHandle = SessionHandle::from(session).into();
+        self.run(0, |c| c.flush_context(handle))
+    }
+
+    /// Sends one command and counts it.
+    fn run<T>(
+        &mut self,
+        index: u32,
+        command: impl FnOnce(&mut Context) -> Result<T, Esapi>,
+    ) -> Result<T, TpmError> {
+        self.commands += 1;
+        command(&mut self.context).map_err(|e| error::from_esapi(e, index))
+    }
+}
+
+/// What a session encrypts on the bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Encrypt {
+    Nothing,
+    Command,
+    Response,
+}
+
+fn selection(pcrs: &PcrSelection) -> Result<PcrSelectionList, TpmError> {
+    let slots = pcrs
+        .iter()
+        .map(|pcr| PcrSlot::try_from(1u32 << pcr.get()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| error::from_esapi(e, 0))?;
+    PcrSelectionList::builder()
+        .with_selection(HashingAlgorithm::Sha256, &slots)
+        .build()
+        .map_err(|e| error::from_esapi(e, 0))
+}
+
+fn pcr_handle(pcr: PcrIndex) -> Result<PcrHandle, TpmError> {
+    // PCR handles are the PCR numbers (part 2, 7.4, TPM_HT_PCR).
+    PcrHandle::try_from(u32::from(pcr.get())).map_err(|e| error::from_esapi(e, 0))
+}
+
+fn to_digest(digest: &Sha256Digest) -> Result<Digest, TpmError> {
+    Digest::try_from(digest.as_bytes().to_vec()).map_err(|e| error::from_esapi(e, 0))
+}

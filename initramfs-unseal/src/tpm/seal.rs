@@ -1,0 +1,182 @@
+//! Sealing: the storage root key, and the NV index that holds the secret.
+
+use super::{Encrypt, Index, Tpm, TpmError, error, to_digest};
+use crate::sealed::{SEALED_LEN, Sealed};
+use pcr_measure::digest::Sha256Digest;
+use tss_esapi::attributes::{NvIndexAttributes, ObjectAttributes};
+use tss_esapi::constants::SessionType;
+use tss_esapi::handles::{NvIndexTpmHandle, PersistentTpmHandle};
+use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
+use tss_esapi::interface_types::data_handles::Persistent;
+use tss_esapi::interface_types::ecc::EccCurve;
+use tss_esapi::interface_types::reserved_handles::{Hierarchy, NvAuth, Provision};
+use tss_esapi::interface_types::session_handles::AuthSession;
+use tss_esapi::structures::{
+    EccPoint, EccScheme, KeyDerivationFunctionScheme, MaxNvBuffer, NvPublic, Public,
+    PublicEccParameters, SymmetricDefinitionObject,
+};
+
+/// What sealing needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct Sealing {
+    /// Handle of the NV index to define.
+    pub nv_index: u32,
+    /// Persistent handle of the storage root key.
+    pub srk: u32,
+    /// Policy digest that will guard the index.
+    pub policy: Sha256Digest,
+}
+
+impl Tpm {
+    /// The Name of the storage root key at `handle`, which is made there when
+    /// the handle is free. Safe to repeat: a key that is there is kept.
+    ///
+    /// # Errors
+    /// [`TpmError::ForeignSrk`] when the handle holds another kind of key,
+    /// [`TpmError::OwnerAuth`] when the owner hierarchy has a password.
+    pub fn ensure_srk(&mut self, handle: u32) -> Result<Vec<u8>, TpmError> {
+        if let Some((key, name)) = self.persistent(handle)? {
+            let (public, _, _) = self.run(0, |c| c.execute_without_session(|c| c.read_public(key)))?;
+            return if is_storage_key(&public) { Ok(name) } else { Err(TpmError::ForeignSrk(handle)) };
+        }
+        let template = srk_template().map_err(|e| error::from_esapi(e, 0))?;
+        let made = self.run(0, |c| {
+            c.execute_with_session(Some(AuthSession::Password), |c| {
+                c.create_primary(Hierarchy::Owner, template, None, None, None, None)
+            })
+        })?;
+        let place = PersistentTpmHandle::new(handle).map_err(|e| error::from_esapi(e, 0))?;
+        let kept = self.run(0, |c| {
+            c.execute_with_session(Some(AuthSession::Password), |c| {
+                c.evict_control(
+                    Provision::Owner,
+                    made.key_handle.into(),
+                    Persistent::Persistent(place),
+                )
+            })
+        });
+        self.run(0, |c| c.flush_context(made.key_handle.into()))?;
+        kept?;
+        match self.persistent(handle)? {
+            Some((_, name)) => Ok(name),
+            None => Err(TpmError::SrkMissing(handle)),
+        }
+    }
+
+    /// Defines the index anew and writes the secret into it, under a salted
+    /// session that encrypts it on the bus. What the index held before is
+    /// gone: callers do this only before anything is encrypted with it.
+    ///
+    /// # Errors
+    /// [`TpmError::NvSpace`] when the TPM is full, others as they come.
+    pub fn seal(&mut self, what: Sealing, srk_name: &[u8], sealed: &Sealed) -> Result<(), TpmError> {
+        let srk = self.pinned_srk(what.srk, srk_name)?;
+        if let Some(old) = self.index(what.nv_index)? {
+            self.run(what.nv_index, |c| {
+                c.execute_with_session(Some(AuthSession::Password), |c| {
+                    c.nv_undefine_space(Provision::Owner, old.handle)
+                })
+            })?;
+        }
+        let public = nv_public(what)?;
+        let handle = self.run(what.nv_index, |c| {
+            c.execute_with_session(Some(AuthSession::Password), |c| {
+                c.nv_define_space(Provision::Owner, None, public)
+            })
+        })?;
+        let data = MaxNvBuffer::try_from(sealed.encode().to_vec())
+            .map_err(|e| error::from_esapi(e, what.nv_index))?;
+        let session = self.session(srk, SessionType::Hmac)?;
+        let written = self.encrypt(session, Encrypt::Command).and_then(|()| {
+            self.run(what.nv_index, |c| {
+                c.execute_with_session(Some(session), |c| {
+                    c.nv_write(NvAuth::Owner, handle, data, 0)
+                })
+            })
+        });
+        self.close(session)?;
+        written
+    }
+
+    /// Write-locks the index for good (`TPMA_NV_WRITEDEFINE`): only undefining
+    /// it, which destroys the secret, takes the lock off.
+    ///
+    /// # Errors
+    /// [`TpmError`] when the TPM refuses.
+    pub fn lock_index(&mut self, index: &Index, nv_index: u32) -> Result<(), TpmError> {
+        self.run(nv_index, |c| {
+            c.execute_with_session(Some(AuthSession::Password), |c| {
+                c.nv_write_lock(NvAuth::Owner, index.handle)
+            })
+        })
+    }
+}
+
+/// Attributes of the index (TPM 2.0 Library part 2, 13.4): readable under the
+/// policy alone, outside dictionary attack protection, read-lockable until the
+/// next reset, written by the owner and write-lockable for good.
+fn nv_public(what: Sealing) -> Result<NvPublic, TpmError> {
+    let build = || {
+        let attributes = NvIndexAttributes::builder()
+            .with_owner_write(true)
+            .with_policy_read(true)
+            .with_no_da(true)
+            .with_read_stclear(true)
+            .with_write_define(true)
+            .build()?;
+        NvPublic::builder()
+            .with_nv_index(NvIndexTpmHandle::new(what.nv_index)?)
+            .with_index_name_algorithm(HashingAlgorithm::Sha256)
+            .with_index_attributes(attributes)
+            .with_index_auth_policy(to_digest(&what.policy).map_err(|_| {
+                tss_esapi::Error::WrapperError(tss_esapi::WrapperErrorKind::InvalidParam)
+            })?)
+            .with_data_area_size(SEALED_LEN.into())
+            .build()
+    };
+    build().map_err(|e| error::from_esapi(e, what.nv_index))
+}
+
+/// The ECC P-256 storage key of the TCG's provisioning guidance (TPM v2.0
+/// Provisioning Guidance 1.0, 7.5.1), outside dictionary attack protection so
+/// that unclean power cuts cannot lock the board out.
+fn srk_template() -> tss_esapi::Result<Public> {
+    let attributes = ObjectAttributes::builder()
+        .with_fixed_tpm(true)
+        .with_fixed_parent(true)
+        .with_sensitive_data_origin(true)
+        .with_user_with_auth(true)
+        .with_no_da(true)
+        .with_restricted(true)
+        .with_decrypt(true)
+        .build()?;
+    let parameters = PublicEccParameters::builder()
+        .with_symmetric(SymmetricDefinitionObject::AES_128_CFB)
+        .with_ecc_scheme(EccScheme::Null)
+        .with_curve(EccCurve::NistP256)
+        .with_key_derivation_function_scheme(KeyDerivationFunctionScheme::Null)
+        .with_restricted(true)
+        .with_is_decryption_key(true)
+        .with_is_signing_key(false)
+        .build()?;
+    Public::builder()
+        .with_public_algorithm(PublicAlgorithm::Ecc)
+        .with_name_hashing_algorithm(HashingAlgorithm::Sha256)
+        .with_object_attributes(attributes)
+        .with_ecc_parameters(parameters)
+        .with_ecc_unique_identifier(EccPoint::default())
+        .build()
+}
+
+/// Whether a key that was found at the SRK's handle can serve as one.
+fn is_storage_key(public: &Public) -> bool {
+    let Public::Ecc { object_attributes: a, parameters, .. } = public else { return false };
+    parameters.ecc_curve() == EccCurve::NistP256
+        && a.fixed_tpm()
+        && a.fixed_parent()
+        && a.sensitive_data_origin()
+        && a.restricted()
+        && a.decrypt()
+        && a.no_da()
+        && !a.sign_encrypt()
+}
