@@ -1,8 +1,7 @@
 //! An SD card image, opened as the board's firmware would.
 
 use std::{
-    fs::{self, File},
-    io::{self, Read as _},
+    fs, io,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -14,18 +13,10 @@ use emulated_board::{
 use pcr_measure::manifest::{Manifest, ManifestError};
 
 use crate::image::{
-    fat::{self, FatError},
-    mbr::{self, MbrError, Table},
+    card::{self as image, FIT, MANIFEST},
+    config_txt::{ARMSTUB, BOARD_DTB},
+    mbr::Table,
 };
-
-/// TF-A, OP-TEE and U-Boot, as the VideoCore firmware names the file.
-pub const ARMSTUB: &str = "armstub8.bin";
-/// The device tree the VideoCore firmware takes for a Pi 3 Model B.
-pub const BOARD_DTB: &str = "bcm2710-rpi-3-b.dtb";
-/// Kernel, device tree, initramfs and command line, signed.
-pub const FIT: &str = "boot.itb";
-/// What the image will measure.
-pub const MANIFEST: &str = "manifest.json";
 
 /// The recovery key as the console shows it once: eight groups of eight letters of
 /// systemd's modhex alphabet.
@@ -35,14 +26,12 @@ pub const RECOVERY_KEY: &str = "recovery key: ((?:[cbdefghijklnrtuv]{8}-){7}[cbd
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CardError {
-    /// The file cannot be read.
-    #[error("cannot read the SD card image {path}: {source}")]
-    Read {
-        /// The image.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    /// The file cannot be read, or is no card of ours.
+    #[error("{0}; build one with `image-builder build`")]
+    Image(#[from] image::CardError),
+    /// A directory, a device, a pipe.
+    #[error("{0} is no file, so it is no SD card image; build one with `image-builder build`")]
+    NoFile(PathBuf),
     /// A size no card has.
     #[error(
         "{path} is no SD card image: it has {size} bytes, and a card in QEMU has a power of two \
@@ -53,22 +42,6 @@ pub enum CardError {
         path: PathBuf,
         /// Its size in bytes.
         size: u64,
-    },
-    /// No partition table of ours.
-    #[error("{path} is no SD card image: {source}; build one with `image-builder build`")]
-    Table {
-        /// The image.
-        path: PathBuf,
-        /// What is wrong with the first sector.
-        source: MbrError,
-    },
-    /// The boot partition cannot be read, or a file of ours is missing in it.
-    #[error("{path} is no bootable SD card image: {source}; build one with `image-builder build`")]
-    Boot {
-        /// The image.
-        path: PathBuf,
-        /// What is wrong with the boot partition.
-        source: FatError,
     },
     /// The boot manifest is none.
     #[error("the boot manifest in {path} cannot be used: {source}; build the image again")]
@@ -123,37 +96,23 @@ impl Card {
     /// # Errors
     /// [`CardError`], which says what the file lacks.
     pub fn open(path: &Path) -> Result<Self, CardError> {
-        let path = path.to_owned();
-        let read = |source| CardError::Read {
-            path: path.clone(),
-            source,
-        };
-        let boot = |source| CardError::Boot {
-            path: path.clone(),
-            source,
-        };
-        let mut file = File::open(&path).map_err(read)?;
-        let size = file.metadata().map_err(read)?.len();
-        let mut sector = Vec::new();
-        (&mut file)
-            .take(mbr::SIZE as u64)
-            .read_to_end(&mut sector)
-            .map_err(read)?;
-        let table = Table::decode(&sector, size).map_err(|source| CardError::Table {
-            path: path.clone(),
-            source,
-        })?;
+        if path.exists() && !path.is_file() {
+            return Err(CardError::NoFile(path.to_owned()));
+        }
+        let card = image::Card::open(path)?;
+        let (path, size) = (path.to_owned(), card.size);
         if !size.is_power_of_two() || size < 1 << 20 {
             return Err(CardError::Size { path, size });
         }
         for name in [ARMSTUB, BOARD_DTB, FIT] {
-            fat::read(&file, table.boot, name).map_err(boot)?;
+            card.boot_file(name)?;
         }
-        let json = fat::read(&file, table.boot, MANIFEST).map_err(boot)?;
+        let json = card.boot_file(MANIFEST)?;
         let manifest = Manifest::from_json(&json).map_err(|source| CardError::Manifest {
             path: path.clone(),
             source: source.into(),
         })?;
+        let table = card.table;
         Ok(Self {
             path,
             size,
@@ -191,15 +150,20 @@ impl Card {
     /// # Errors
     /// When it is not there or cannot be read.
     pub fn boot_file(&self, name: &str) -> Result<Vec<u8>, CardError> {
-        let path = || self.path.clone();
-        let file = File::open(&self.path).map_err(|source| CardError::Read {
-            path: path(),
-            source,
-        })?;
-        fat::read(&file, self.table.boot, name).map_err(|source| CardError::Boot {
-            path: path(),
-            source,
-        })
+        Ok(image::Card::open(&self.path)?.boot_file(name)?)
+    }
+
+    /// Puts FIT and boot manifest of another image onto this card, as someone who
+    /// has the card in a reader would. The root stays as it is.
+    ///
+    /// # Errors
+    /// [`CardError`]; the card is unchanged then.
+    pub fn take_boot_files_of(&mut self, other: &Self) -> Result<(), CardError> {
+        let (fit, manifest) = (other.boot_file(FIT)?, other.boot_file(MANIFEST)?);
+        let files: [(&str, &[u8]); 2] = [(FIT, &fit), (MANIFEST, &manifest)];
+        image::Card::open(&self.path)?.with_boot_files(&files, &self.path)?;
+        *self = Self::open(&self.path)?;
+        Ok(())
     }
 
     /// Copies the image, holes as holes. A file that is there is replaced, and only
@@ -285,9 +249,12 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), CardError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::recipe;
+    use std::fs::File;
     use std::os::unix::fs::FileExt as _;
+
+    use super::*;
+    use crate::image::fat;
+    use crate::recipe;
 
     /// A card with these files in its boot partition.
     fn card(dir: &Path, files: &[(&str, &[u8])]) -> PathBuf {
@@ -316,8 +283,8 @@ mod tests {
         let mut truncated = fs::read(card(dir.path(), &BOOT)).unwrap();
         truncated.truncate(100 << 20);
         let cases = [
-            (dir.path().join("absent"), "cannot read"),
-            (dir.path().to_owned(), "cannot read"),
+            (dir.path().join("absent"), "No such file"),
+            (dir.path().to_owned(), "is no file"),
             (file("empty", b""), "no SD card image"),
             (
                 file("text", &b"not an image\n".repeat(1000)),
