@@ -1,11 +1,67 @@
 //! The SD card image: initramfs, FIT, root file system, disk, boot manifest.
+//!
+//! [`assemble`] makes one from a recipe and built artifacts, `verify` holds
+//! one against its manifest, `tamper` makes the variants that tests boot.
 
+mod assemble;
+pub mod boot_manifest;
+pub mod card;
+pub mod config_txt;
 pub mod ext4;
 pub mod fat;
 pub mod fdt;
 pub mod fit;
 pub mod initramfs;
 pub mod mbr;
+pub mod packages;
 pub mod tool;
 pub mod tree;
 pub mod userland;
+
+use std::path::PathBuf;
+
+use pcr_measure::manifest::ManifestError;
+
+pub use assemble::{Image, Sizes, assemble};
+
+/// Why an image could not be made or changed. Each step has its own error; this
+/// says which step it was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// An artifact is missing.
+    #[error("cannot read the artifact {path}: {source}")]
+    Artifact {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A part could not be put into its form.
+    #[error("cannot pack a part of the image: {0}")]
+    Config(String),
+    /// The initramfs.
+    #[error(transparent)]
+    Initramfs(#[from] initramfs::InitramfsError),
+    /// The FIT.
+    #[error(transparent)]
+    Fit(#[from] fit::FitError),
+    /// The boot manifest.
+    #[error("the boot manifest: {0}")]
+    Manifest(#[from] ManifestError),
+    /// The packages.
+    #[error(transparent)]
+    Packages(#[from] packages::PackageError),
+    /// The userland.
+    #[error(transparent)]
+    Userland(#[from] userland::UserlandError),
+    /// The root file system.
+    #[error(transparent)]
+    Root(#[from] ext4::Ext4Error),
+    /// The partition table.
+    #[error("the partition table: {0}")]
+    Mbr(#[from] mbr::MbrError),
+    /// The image file.
+    #[error(transparent)]
+    Card(#[from] card::CardError),
+}

@@ -188,10 +188,10 @@ pub struct Root {
 impl Default for Root {
     fn default() -> Self {
         Self {
-            packages: ["busybox-static", "tpm2-tools"]
+            packages: ["base-files", "busybox-static", "tpm2-tools"]
                 .map(PackageName::constant)
                 .to_vec(),
-            assume: vec![PackageName::constant("tpm-udev")],
+            assume: ["awk", "tpm-udev"].map(PackageName::constant).to_vec(),
             console: Console::None,
             hostname: None,
         }

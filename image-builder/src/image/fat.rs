@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fscommon::{BufStream, StreamSlice};
 
-use super::mbr::Partition;
+use super::mbr::{Partition, SECTOR};
 
 /// The volume's label.
 pub const LABEL: &str = "MSEC-BOOT";
@@ -124,12 +125,26 @@ pub fn format(file: &File, at: Partition, volume_id: u32) -> Result<(), FatError
     slice(file, at)
         .and_then(|mut disk| {
             fatfs::format_volume(&mut disk, options)?;
-            disk.flush()
+            disk.flush()?;
+            hide_sectors(file, at)
         })
         .map_err(|source| FatError::Write {
             name: "/".to_owned(),
             source,
         })
+}
+
+/// Tells boot sector and its copy how many sectors lie before the partition
+/// (`BPB_HiddSec`, `BPB_BkBootSec`; Microsoft FAT specification, 3.1 and 3.3),
+/// which formatting a part of a file cannot know.
+fn hide_sectors(file: &File, at: Partition) -> io::Result<()> {
+    const HIDDEN: u64 = 0x1c;
+    const COPY: u64 = 6 * SECTOR;
+    let hidden = u32::try_from(at.start / SECTOR).map_err(io::Error::other)?;
+    for sector in [0, COPY] {
+        file.write_all_at(&hidden.to_le_bytes(), at.start + sector + HIDDEN)?;
+    }
+    Ok(())
 }
 
 /// Refuses files that the partition cannot hold, before anything is written.
@@ -225,7 +240,6 @@ mod tests {
     use super::*;
     use crate::image::mbr::Table;
     use crate::recipe::Disk;
-    use std::os::unix::fs::FileExt as _;
 
     fn card() -> (File, Partition) {
         let disk = Disk::default();
@@ -291,8 +305,7 @@ mod tests {
     fn a_damaged_file_system_never_panics_and_never_hangs() {
         let (file, at) = formatted();
         write(&file, at, [("boot.itb", &[1; 100_000][..])]).unwrap();
-        // The boot sector byte by byte, then every table entry of the file
-        // pointing back at its first cluster.
+        // The boot sector, byte by byte.
         for offset in 0..90 {
             for value in [0, 0xff] {
                 let mut old = [0];
@@ -303,6 +316,14 @@ mod tests {
             }
         }
         assert!(read(&file, at, "boot.itb").is_ok());
+        // Every entry of the first table (sector 8) points at the file's first
+        // cluster: a chain without end.
+        for entry in 3..200_u64 {
+            file.write_all_at(&3_u32.to_le_bytes(), at.start + 8 * SECTOR + entry * 4)
+                .unwrap();
+        }
+        let content = read(&file, at, "boot.itb").unwrap_or_default();
+        assert!(content.len() <= 100_000);
     }
 
     #[test]

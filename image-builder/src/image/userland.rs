@@ -53,7 +53,7 @@ mkdir -p /dev/pts
 missing /dev/pts && mount -t devpts -o nosuid,noexec,gid=5,mode=620 devpts /dev/pts
 mount -o remount,rw /
 hostname -F /etc/hostname
-ip link set lo up
+ip link set lo up 2>/dev/null
 root=$(awk '$2 == "/" { source = $1 } END { print source }' /proc/mounts)
 echo "msec-boot: userland on $root reached"
 "#;
@@ -202,13 +202,13 @@ fn link(tree: &mut Tree, path: &str, target: &str) {
 /// Looks every applet up in busybox's table of names (NUL between them), since
 /// a busybox for another machine cannot be asked.
 fn check_applets(busybox: &[u8]) -> Result<(), UserlandError> {
-    // The table begins with its two odd names (busybox, include/applets.src.h).
-    let start = b"\0[\0[[\0";
-    let table = busybox
-        .windows(start.len())
-        .position(|window| window == start)
-        .and_then(|at| busybox.get(at..))
-        .unwrap_or_default();
+    // The table begins with its two odd names (busybox, include/applets.src.h)
+    // and is some 3 KiB long.
+    const START: &[u8] = b"[\0[[\0";
+    let mut table = vec![0];
+    if let Some(at) = busybox.windows(START.len()).position(|w| w == START) {
+        table.extend(busybox.iter().skip(at).take(8192));
+    }
     let has = |name: &str| {
         let entry = [&b"\0"[..], name.as_bytes(), b"\0"].concat();
         table.windows(entry.len()).any(|window| window == entry)
@@ -236,7 +236,7 @@ mod tests {
     }
 
     fn busybox(without: &str) -> Tree {
-        let mut table = b"\x7fELF\0[\0[[\0".to_vec();
+        let mut table = b"\x7fELF [\0[[\0".to_vec();
         for name in COMMANDS.iter().chain(&SYSTEM_COMMANDS) {
             if *name != without {
                 table.extend_from_slice(name.as_bytes());

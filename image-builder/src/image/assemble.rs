@@ -1,0 +1,176 @@
+//! From recipe and artifacts to an image.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use pcr_measure::manifest::Manifest;
+use sha2::{Digest as _, Sha256};
+
+use super::card::{self, Draft, file_error};
+use super::ext4::{self, Usage};
+use super::fit::{self, Contents};
+use super::mbr::Table;
+use super::packages::{self, Package};
+use super::{ImageError, boot_manifest, config_txt, fat, initramfs, userland};
+use crate::artifacts::Artifacts;
+use crate::progress::Progress;
+use crate::recipe::Recipe;
+
+/// What the VideoCore firmware consists of.
+const FIRMWARE: [&str; 4] = ["bootcode.bin", "start.elf", "fixup.dat", "LICENCE.broadcom"];
+
+/// An image that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// The SD card image.
+    pub path: PathBuf,
+    /// The boot manifest beside it; the same lies on its boot partition.
+    pub manifest_path: PathBuf,
+    /// What the image will measure.
+    pub manifest: Manifest,
+    /// How large its parts are.
+    pub sizes: Sizes,
+}
+
+/// Sizes of an image's parts in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// The FIT with everything in it.
+    pub fit: u64,
+    /// The kernel, compressed.
+    pub kernel: u64,
+    /// The initramfs, compressed.
+    pub initramfs: u64,
+    /// The root file system.
+    pub root: Usage,
+}
+
+/// Makes `OUT/NAME.img` and `OUT/NAME.manifest.json` (NAME is the recipe's).
+/// Both appear when they are complete; the same inputs give the same bytes.
+///
+/// # Errors
+/// If an artifact is missing, something does not fit, or a tool fails.
+pub fn assemble(
+    recipe: &Recipe,
+    artifacts: &Artifacts,
+    packages: &[Package],
+    out: &Path,
+    progress: &Progress,
+) -> Result<Image, ImageError> {
+    let task = progress.task("image");
+    fs::create_dir_all(out).map_err(file_error(out))?;
+
+    task.step("initramfs");
+    let unseal = read(&artifacts.unseal)?;
+    let mut config = serde_json::to_vec_pretty(&initramfs::config(recipe))
+        .map_err(|error| ImageError::Config(error.to_string()))?;
+    config.push(b'\n');
+    let archive = initramfs::archive(initramfs::entries(unseal.clone(), config)?)?;
+    let ramdisk = initramfs::compress(&archive, recipe.initramfs.compression)?;
+
+    task.step("kernel");
+    let contents = Contents {
+        kernel: initramfs::gzip(&read(&artifacts.kernel)?)
+            .map_err(|error| ImageError::Config(error.to_string()))?,
+        fdt: read(&artifacts.dtb)?,
+        ramdisk,
+        command_line: recipe.kernel.command_line.to_string(),
+        description: format!("{} for {}", recipe.name, recipe.board),
+    };
+
+    task.step("FIT");
+    let fit = fit::sign(&contents, &artifacts.mkimage, &artifacts.signing_key)?;
+    fit::check_signature(&fit, &artifacts.fit_check_sign, &artifacts.uboot_dtb)?;
+
+    task.step("boot manifest");
+    let manifest = boot_manifest::of_image(
+        recipe,
+        &contents,
+        &artifacts.uboot_version,
+        &artifacts.kernel_version,
+    )?;
+    let json = manifest.to_json()?;
+
+    task.step("root file system");
+    let mut tree = packages::open(packages)?;
+    userland::complete(&mut tree, recipe, unseal)?;
+    let scratch = tempfile::Builder::new()
+        .prefix(".root-")
+        .tempdir_in(out)
+        .map_err(file_error(out))?;
+    let root_path = scratch.path().join("root.ext4");
+    let usage = ext4::make(&tree, recipe.disk.root_size(), recipe.name.as_str(), &root_path)?;
+
+    task.step("SD card image");
+    let path = out.join(format!("{}.img", recipe.name));
+    let table = Table::from(&recipe.disk);
+    let draft = Draft::new(&path, recipe.disk.size())?;
+    draft.sector(&table.encode(identity("disk", recipe))?)?;
+    let boot_error = |source| card::CardError::Boot {
+        path: path.clone(),
+        source,
+    };
+    fat::format(draft.file(), table.boot, identity("boot", recipe)).map_err(boot_error)?;
+    let files = boot_files(artifacts, &fit, json.as_bytes())?;
+    fat::check_room(table.boot, files.iter().map(|(_, content)| content.len() as u64))
+        .map_err(boot_error)?;
+    draft.boot_files(
+        table,
+        files.iter().map(|(name, content)| (*name, content.as_slice())),
+    )?;
+    let root = File::open(&root_path).map_err(file_error(&root_path))?;
+    draft.copy(&root, table.root.start, table.root.size)?;
+
+    let manifest_path = out.join(format!("{}.manifest.json", recipe.name));
+    draft.finish()?;
+    card::write_whole(&manifest_path, json.as_bytes())?;
+    task.finish();
+    Ok(Image {
+        sizes: Sizes {
+            fit: fit.len() as u64,
+            kernel: contents.kernel.len() as u64,
+            initramfs: contents.ramdisk.len() as u64,
+            root: usage,
+        },
+        path,
+        manifest_path,
+        manifest,
+    })
+}
+
+/// The files of the boot partition, in the order in which they are written.
+fn boot_files(
+    artifacts: &Artifacts,
+    fit: &[u8],
+    manifest: &[u8],
+) -> Result<Vec<(&'static str, Vec<u8>)>, ImageError> {
+    let mut files = Vec::new();
+    for name in FIRMWARE {
+        files.push((name, read(&artifacts.firmware.join(name))?));
+    }
+    files.push(("config.txt", config_txt::text().into_bytes()));
+    files.push((config_txt::ARMSTUB, read(&artifacts.armstub)?));
+    files.push((config_txt::BOARD_DTB, read(&artifacts.board_dtb)?));
+    files.push((card::FIT, fit.to_vec()));
+    files.push((card::MANIFEST, manifest.to_vec()));
+    Ok(files)
+}
+
+/// A 32-bit identity that depends on the recipe's name alone.
+fn identity(purpose: &str, recipe: &Recipe) -> u32 {
+    let hash = Sha256::new()
+        .chain_update(purpose)
+        .chain_update([0])
+        .chain_update(recipe.name.as_str())
+        .finalize();
+    hash.iter()
+        .take(4)
+        .fold(0, |value, byte| value << 8 | u32::from(*byte))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
+    fs::read(path).map_err(|source| ImageError::Artifact {
+        path: path.to_owned(),
+        source,
+    })
+}

@@ -1,0 +1,133 @@
+//! The boot manifest of an image: what U-Boot will measure, in its order.
+
+use pcr_measure::manifest::{Manifest, ManifestError, Measurement, Uboot, component};
+
+use super::fit::Contents;
+use crate::recipe::Recipe;
+
+/// The manifest of a new image.
+///
+/// `uboot_version` is measured with its final NUL; `kernel_version` is a note
+/// for people.
+///
+/// # Errors
+/// If a name or note cannot stand in a manifest.
+pub fn of_image(
+    recipe: &Recipe,
+    contents: &Contents,
+    uboot_version: &[u8],
+    kernel_version: &str,
+) -> Result<Manifest, ManifestError> {
+    Manifest::builder(recipe.name.as_str(), recipe.board.to_string())
+        .uboot(&Uboot {
+            version: uboot_version,
+            kernel: Measurement::of(&contents.kernel),
+            kernel_note: kernel_version,
+            initramfs: Measurement::of(&contents.ramdisk),
+            device_tree: Measurement::of(&contents.fdt),
+            command_line: &contents.command_line,
+        })
+        .seal(
+            &recipe
+                .tpm
+                .pcrs
+                .as_slice()
+                .iter()
+                .map(|pcr| u32::from(*pcr))
+                .collect::<Vec<_>>(),
+        )
+        .build()
+}
+
+/// What a FIT's parts are measured as, by the names of the manifest.
+pub fn parts(contents: &Contents) -> [(&'static str, Measurement); 4] {
+    [
+        (component::KERNEL, Measurement::of(&contents.kernel)),
+        (component::INITRAMFS, Measurement::of(&contents.ramdisk)),
+        (component::DEVICE_TREE, Measurement::of(&contents.fdt)),
+        (
+            component::COMMAND_LINE,
+            Measurement::of_c_string(&contents.command_line),
+        ),
+    ]
+}
+
+/// The manifest of an image whose FIT was exchanged: the same events in the
+/// same order, with the new parts' digests.
+///
+/// # Errors
+/// If the new command line cannot stand in a manifest.
+pub fn of_variant(old: &Manifest, contents: &Contents) -> Result<Manifest, ManifestError> {
+    let parts = parts(contents);
+    let mut builder = Manifest::builder(old.image(), old.board());
+    for event in old.events() {
+        let new = parts.iter().find(|(name, _)| *name == event.component);
+        let measurement = new.map_or(
+            Measurement {
+                digest: event.digest,
+                size: event.size,
+            },
+            |(_, measurement)| *measurement,
+        );
+        let note = if event.component == component::COMMAND_LINE {
+            &contents.command_line
+        } else {
+            &event.note
+        };
+        builder = builder.event(event.pcr.get().into(), &event.component, measurement, note);
+    }
+    let seal: Vec<u32> = old.seal().iter().map(|pcr| pcr.get().into()).collect();
+    builder.seal(&seal).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contents(command_line: &str) -> Contents {
+        Contents {
+            kernel: b"kernel".to_vec(),
+            fdt: b"fdt".to_vec(),
+            ramdisk: b"ramdisk".to_vec(),
+            command_line: command_line.to_owned(),
+            description: "x".to_owned(),
+        }
+    }
+
+    fn manifest(contents: &Contents) -> Manifest {
+        let recipe = Recipe::parse(include_str!("../../recipes/rpi3.toml"), "rpi3").unwrap();
+        of_image(&recipe, contents, b"U-Boot 2025.01\0", "6.12").unwrap()
+    }
+
+    #[test]
+    fn everything_that_is_measured_is_listed_in_order() {
+        let manifest = manifest(&contents("quiet"));
+        let events: Vec<(u32, &str, u64)> = manifest
+            .events()
+            .iter()
+            .map(|e| (e.pcr.get().into(), e.component.as_str(), e.size))
+            .collect();
+        let mut expected = vec![
+            (0, "U-Boot version", 15),
+            (8, "kernel", 6),
+            (9, "initramfs", 7),
+            (1, "device tree", 3),
+            (1, "command line", 6),
+        ];
+        expected.extend((0..8).map(|pcr| (pcr, "separator", 4)));
+        assert_eq!(events, expected);
+        assert_eq!(manifest.image(), "msec-rpi3");
+        assert_eq!(manifest.board(), "rpi3");
+    }
+
+    #[test]
+    fn a_variant_has_the_manifest_that_a_build_would_give_it() {
+        let old = manifest(&contents("quiet"));
+        let mut changed = contents("quiet lockdown=none");
+        changed.ramdisk.push(0);
+        let new = of_variant(&old, &changed).unwrap();
+        assert_eq!(new, manifest(&changed));
+        assert_ne!(new, old);
+        assert_eq!(of_variant(&old, &contents("quiet")).unwrap(), old);
+    }
+}
