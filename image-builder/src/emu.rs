@@ -3,6 +3,9 @@
 //! An image is started as a Raspberry Pi would start it: firmware and device tree
 //! come from its own boot partition, nothing from the build.
 
+pub mod boot;
 pub mod card;
+pub mod device;
 pub mod run;
+pub mod shell;
 mod terminal;
