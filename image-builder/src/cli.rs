@@ -1,8 +1,107 @@
 //! The command line.
+//!
+//! Exit codes: 0 as asked, 1 a negative answer, 2 could not be done, 64 usage.
 
+mod build;
+mod components;
+mod docs;
+mod setting;
+mod sources;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// BSD's sysexits.h, EX_USAGE.
+const USAGE: u8 = 64;
+
+/// Builds, runs and checks measured-boot SD card images.
+#[derive(Debug, Parser)]
+#[command(name = "image-builder", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options of all commands.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Global {
+    /// The checkout; found from the current directory when not given
+    #[arg(long, global = true, value_name = "DIR")]
+    tree: Option<PathBuf>,
+    /// Directory with fit.key and fit.crt to sign with; made in the cache when not given
+    #[arg(long, global = true, value_name = "DIR")]
+    signing_key: Option<PathBuf>,
+    /// How results are printed
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build the image of a recipe, or some of its components
+    Build(build::BuildArgs),
+    /// List the components: keys, what is cached, sizes
+    Components,
+    /// Fetch, pin and show the sources
+    #[command(subcommand)]
+    Sources(sources::SourcesCommand),
+    /// Print the manual page, or completions for a shell
+    #[command(hide = true)]
+    Docs(docs::DocsArgs),
+}
 
 /// Runs the command that the process arguments ask for.
 pub fn main() -> ExitCode {
-    ExitCode::from(2)
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // What cannot be printed cannot be reported either.
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                _ => ExitCode::from(USAGE),
+            };
+        }
+    };
+    match run(&cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("image-builder: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    match &cli.command {
+        Command::Build(args) => build::run(&cli.global, args),
+        Command::Components => components::run(&cli.global),
+        Command::Sources(command) => sources::run(&cli.global, command),
+        Command::Docs(args) => docs::run(args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
 }

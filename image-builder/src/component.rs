@@ -1,1 +1,242 @@
 //! Components: what is built from source, from which inputs, and how.
+//!
+//! Each component has a file of its own below this module, with its
+//! specification and its build. [`plan`] turns the specifications into keys,
+//! [`engine`] builds what the cache has not, [`job`] runs the commands.
+
+pub mod engine;
+pub mod job;
+pub mod plan;
+
+mod cryptsetup;
+mod device_tree;
+mod devmapper;
+mod environment;
+mod firmware;
+mod kconfig;
+mod kernel;
+mod optee;
+mod signing_key;
+mod static_lib;
+mod tf_a;
+mod tss;
+mod u_boot;
+mod u_boot_key;
+mod unseal;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::artifacts::{Artifacts, KeyDir};
+use crate::cache::CacheError;
+use crate::sources::SourceError;
+use job::Job;
+
+pub use signing_key::ensure as ensure_signing_key;
+
+/// Prefix of the cross tools.
+pub(crate) const CROSS: &str = "aarch64-linux-gnu-";
+
+/// Everything that is built. The order is the order of building where nothing
+/// else decides: the kernel takes longest, so it starts first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Component {
+    /// Linux.
+    Kernel,
+    /// Static tpm2-tss for the target.
+    Tss,
+    /// Static libdevmapper for the target.
+    Devmapper,
+    /// Static libcryptsetup for the target.
+    Cryptsetup,
+    /// `initramfs-unseal`, one static file.
+    Unseal,
+    /// U-Boot without its control DTB, and its tools.
+    UBoot,
+    /// U-Boot's control DTB with the key that it demands.
+    UBootKey,
+    /// OP-TEE.
+    Optee,
+    /// TF-A with OP-TEE and U-Boot inside: `armstub8.bin`.
+    TfA,
+    /// The DTB that Linux is given.
+    DeviceTree,
+    /// What the VideoCore needs.
+    Firmware,
+}
+
+/// What a component is made from, and by which function.
+pub(crate) struct Spec {
+    /// Its name, in the cache and on the command line.
+    name: &'static str,
+    /// One line about it.
+    about: &'static str,
+    /// The text of the file that builds it.
+    code: &'static str,
+    /// Its sources, by their names in the lock file.
+    sources: &'static [&'static str],
+    /// The components that it is built with or from.
+    needs: &'static [Component],
+    /// The directory of its patch series.
+    series: Option<&'static str>,
+    /// Its inputs in the checkout.
+    files: &'static [Files],
+    /// True when the signing key's certificate is an input.
+    certificate: bool,
+    /// Builds it.
+    build: fn(&Job<'_>) -> Result<(), BuildError>,
+}
+
+/// Inputs in the checkout. Hidden files are none, whatever they are called: they
+/// are editors' and tools'.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Files {
+    /// One file.
+    One(&'static str),
+    /// The files in a directory with this ending.
+    Dir(&'static str, &'static str),
+    /// The Rust crate in a directory: its manifest and its sources.
+    Crate(&'static str),
+}
+
+impl Component {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::Kernel,
+        Self::Tss,
+        Self::Devmapper,
+        Self::Cryptsetup,
+        Self::Unseal,
+        Self::UBoot,
+        Self::UBootKey,
+        Self::Optee,
+        Self::TfA,
+        Self::DeviceTree,
+        Self::Firmware,
+    ];
+
+    pub(crate) fn spec(self) -> &'static Spec {
+        match self {
+            Self::Kernel => &kernel::SPEC,
+            Self::Tss => &tss::SPEC,
+            Self::Devmapper => &devmapper::SPEC,
+            Self::Cryptsetup => &cryptsetup::SPEC,
+            Self::Unseal => &unseal::SPEC,
+            Self::UBoot => &u_boot::SPEC,
+            Self::UBootKey => &u_boot_key::SPEC,
+            Self::Optee => &optee::SPEC,
+            Self::TfA => &tf_a::SPEC,
+            Self::DeviceTree => &device_tree::SPEC,
+            Self::Firmware => &firmware::SPEC,
+        }
+    }
+
+    /// The component's name.
+    pub fn name(self) -> &'static str {
+        self.spec().name
+    }
+
+    /// One line about it.
+    pub fn about(self) -> &'static str {
+        self.spec().about
+    }
+
+    /// The components that it is built with or from.
+    pub fn needs(self) -> &'static [Self] {
+        self.spec().needs
+    }
+
+    /// The component of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|component| component.name() == name)
+    }
+}
+
+impl fmt::Display for Component {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A component that could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The program runs outside the build root.
+    #[error(
+        "components are built in the build root only, and this is none (there is no {}).\n\
+         Run `make image`, or enter it with `make shell`", plan::TOOLS
+    )]
+    NoBuildRoot,
+    /// A command failed.
+    #[error("{component}: {step} failed ({status}). The last lines of {}:\n{tail}", log.display())]
+    Step {
+        /// The component.
+        component: Component,
+        /// Which step of its build.
+        step: String,
+        /// How the command ended.
+        status: String,
+        /// Where all its words are.
+        log: PathBuf,
+        /// Its last words.
+        tail: String,
+    },
+    /// What was built is not what it must be.
+    #[error("{component}: {reason}")]
+    Result {
+        /// The component.
+        component: Component,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// An input in the checkout cannot be read.
+    #[error("{component}: cannot read its input {}: {source}", path.display())]
+    Input {
+        /// The component.
+        component: Component,
+        /// The input.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another component failed first.
+    #[error("{0}: not built, because another component failed")]
+    Stopped(Component),
+    /// The signing key is missing or cannot be made.
+    #[error("signing key: {0}")]
+    Key(String),
+    /// A source is missing or wrong.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The cache refused something.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+/// Collects what the built components deliver.
+///
+/// # Errors
+/// When a component that was built lacks what it must have.
+pub fn artifacts(plan: &plan::Plan, signing_key: KeyDir) -> Result<Artifacts, BuildError> {
+    let dir = |component| plan.dir(component);
+    let u_boot = dir(Component::UBoot);
+    let read = |component, path: PathBuf| {
+        std::fs::read(&path).map_err(|source| BuildError::Input { component, path, source })
+    };
+    let release = read(Component::Kernel, dir(Component::Kernel).join("release"))?;
+    let uboot_version = read(Component::UBoot, u_boot.join("version"))?;
+    Ok(Artifacts {
+        kernel: dir(Component::Kernel).join("Image"),
+        kernel_version: String::from_utf8_lossy(&release).trim_end().to_owned(),
+        dtb: dir(Component::DeviceTree).join("linux.dtb"),
+        board_dtb: dir(Component::DeviceTree).join("linux.dtb"),
+        armstub: dir(Component::TfA).join("armstub8.bin"),
+        uboot_version,
+        unseal: dir(Component::Unseal).join("initramfs-unseal"),
+        firmware: dir(Component::Firmware),
+        mkimage: u_boot.join("mkimage"),
+        fit_check_sign: u_boot.join("fit_check_sign"),
+        uboot_dtb: dir(Component::UBootKey).join("control.dtb"),
+        signing_key,
+    })
+}

@@ -1,0 +1,52 @@
+//! `image-builder components`.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use indicatif::HumanBytes;
+use serde::Serialize;
+
+use super::{Format, Global, setting};
+use crate::component::Component;
+use crate::component::plan::Plan;
+
+#[derive(Debug, Serialize)]
+struct Row {
+    name: &'static str,
+    about: &'static str,
+    key: String,
+    cached: bool,
+    size: u64,
+    directory: String,
+    needs: Vec<&'static str>,
+}
+
+pub(super) fn run(global: &Global) -> anyhow::Result<ExitCode> {
+    let plan = Plan::new(&setting::context(global)?, &Component::ALL)?;
+    let rows: Vec<Row> = plan
+        .components()
+        .map(|(component, planned)| Row {
+            name: component.name(),
+            about: component.about(),
+            key: planned.key.to_string(),
+            cached: planned.entry.exists(),
+            size: planned.entry.size(),
+            directory: planned.entry.dir().display().to_string(),
+            needs: component.needs().iter().map(|need| need.name()).collect(),
+        })
+        .collect();
+    if global.format == Format::Json {
+        let text = serde_json::to_string_pretty(&serde_json::json!({
+            "schema": "msec-boot/components/1",
+            "components": rows,
+        }));
+        println!("{}", text.context("cannot write JSON")?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    for row in rows {
+        let size = if row.cached { HumanBytes(row.size).to_string() } else { "not built".into() };
+        let key = row.key.get(..16).unwrap_or_default();
+        println!("{:<17} {key}  {size:>11}  {}", row.name, row.about);
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,49 @@
+//! What the commands need to begin: the checkout, the cache, the lock file.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+use super::Global;
+use crate::cache::Cache;
+use crate::component::ensure_signing_key;
+use crate::component::plan::Context;
+use crate::sources::lock::Lock;
+
+/// The lock file's place in the checkout. It also tells a checkout from other
+/// directories.
+const LOCK: &str = "image-builder/sources.lock";
+
+/// The checkout: the given directory, or the nearest one above the current.
+pub(super) fn tree(global: &Global) -> anyhow::Result<PathBuf> {
+    if let Some(tree) = &global.tree {
+        if !tree.join(LOCK).is_file() {
+            bail!("{} is no checkout of msec-boot: it has no {LOCK}", tree.display());
+        }
+        return tree.canonicalize().with_context(|| format!("cannot resolve {}", tree.display()));
+    }
+    let current = std::env::current_dir().context("cannot tell the current directory")?;
+    match current.ancestors().find(|dir| dir.join(LOCK).is_file()) {
+        Some(dir) => Ok(dir.to_owned()),
+        None => bail!("no {LOCK} here or above: run this in a checkout of msec-boot, or give it as --tree"),
+    }
+}
+
+/// The lock file of this checkout.
+pub(super) fn lock_file(tree: &Path) -> PathBuf {
+    tree.join(LOCK)
+}
+
+/// Everything that builds start from. Makes the signing key if there is none.
+pub(super) fn context(global: &Global) -> anyhow::Result<Context> {
+    let tools = Context::tools()?;
+    let tree = tree(global)?;
+    let cache = Cache::from_env()?;
+    Ok(Context {
+        lock: Lock::read(&lock_file(&tree))?,
+        signing_key: ensure_signing_key(&cache, global.signing_key.as_deref())?,
+        tools,
+        cache,
+        tree,
+    })
+}

@@ -1,0 +1,81 @@
+//! `image-builder sources`.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Subcommand;
+use indicatif::HumanBytes;
+
+use super::{Format, Global, setting};
+use crate::cache::Cache;
+use crate::progress::Progress;
+use crate::sources::lock::{Lock, Source};
+use crate::sources::{fetch, store::Store};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SourcesCommand {
+    /// Fetch what is missing, and compare it with the lock file
+    Fetch {
+        /// Which sources; all when none is named
+        names: Vec<String>,
+    },
+    /// Take the versions that the suites have now into the lock file
+    Lock {
+        /// Which sources; all when none is named
+        names: Vec<String>,
+    },
+    /// List the sources: versions, sizes, what is cached
+    Show,
+}
+
+pub(super) fn run(global: &Global, command: &SourcesCommand) -> anyhow::Result<ExitCode> {
+    let path = setting::lock_file(&setting::tree(global)?);
+    let store = Store::new(&Cache::from_env()?);
+    match command {
+        SourcesCommand::Lock { names } => {
+            // It may name packages alone: then it is not complete, but readable.
+            let updates = fetch::relock(&path, names)?;
+            for update in &updates {
+                println!("{}: {} -> {}", update.name, update.from, update.to);
+            }
+            if updates.is_empty() {
+                println!("the lock file has the newest versions already");
+            }
+        }
+        SourcesCommand::Fetch { names } => {
+            let lock = Lock::read(&path)?;
+            let all: Vec<&str> = lock.sources().iter().map(|source| source.name.as_str()).collect();
+            let wanted = if names.is_empty() { all } else { names.iter().map(String::as_str).collect() };
+            fetch::fetch(&lock, &wanted, &store, &Progress::new())?;
+            for name in &wanted {
+                for file in &lock.source(name)?.files {
+                    store.verified(file)?;
+                }
+            }
+            println!("{} sources are here and are what the lock file says", wanted.len());
+        }
+        SourcesCommand::Show => show(global, &Lock::read(&path)?, &store)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(global: &Global, lock: &Lock, store: &Store) -> anyhow::Result<()> {
+    let cached = |source: &Source| source.files.iter().all(|file| store.has(file));
+    if global.format == Format::Json {
+        let rows: Vec<_> = lock
+            .sources()
+            .iter()
+            .map(|source| serde_json::json!({ "source": source, "cached": cached(source) }))
+            .collect();
+        let value = serde_json::json!({ "schema": "msec-boot/sources/1", "sources": rows });
+        println!("{}", serde_json::to_string_pretty(&value).context("cannot write JSON")?);
+        return Ok(());
+    }
+    for source in lock.sources() {
+        let size: u64 = source.files.iter().map(|file| file.size).sum();
+        let state = if cached(source) { "cached" } else { "to be fetched" };
+        let size = HumanBytes(size).to_string();
+        println!("{:<21} {:<16} {:<7} {size:>11}  {state}", source.name, source.version, source.suite);
+    }
+    Ok(())
+}

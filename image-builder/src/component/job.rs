@@ -1,0 +1,240 @@
+//! One build in progress: its directories, its commands, its log.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::plan::{self, Context, Plan};
+use super::{BuildError, Component, environment};
+use crate::cache::IoContext;
+use crate::progress::Task;
+use crate::sources::lock::Kind;
+use crate::sources::store::Store;
+
+/// How many of a command's last lines an error shows.
+const TAIL: usize = 15;
+
+/// A line is shown up to here; the log has all of it.
+const LINE: u64 = 4096;
+
+/// Variables that say where crates come from; nothing else of the environment
+/// reaches a build.
+fn is_network_setting(name: &str) -> bool {
+    name == "CARGO_HOME"
+        || ["CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTR"].iter().any(|p| name.starts_with(p))
+        || name.to_ascii_lowercase().ends_with("_proxy")
+}
+
+/// Ends all commands when one component has failed.
+#[derive(Debug, Default)]
+pub(crate) struct Stop {
+    stopped: AtomicBool,
+    running: Mutex<BTreeSet<u32>>,
+}
+
+impl Stop {
+    /// True once [`Stop::now`] was called.
+    pub(crate) fn is_set(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
+    /// Ends what runs, and lets nothing more begin.
+    pub(crate) fn now(&self) {
+        let running = self.running();
+        self.stopped.store(true, Ordering::SeqCst);
+        for pid in running.iter().filter_map(|pid| i32::try_from(*pid).ok()) {
+            // make and cargo end their own children; one that is gone is no error.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGTERM);
+        }
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, BTreeSet<u32>> {
+        self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn spawn(&self, command: &mut Command) -> std::io::Result<Option<Child>> {
+        let mut running = self.running();
+        if self.is_set() {
+            return Ok(None);
+        }
+        let child = command.spawn()?;
+        running.insert(child.id());
+        Ok(Some(child))
+    }
+
+    /// Waits under the lock, so that no process id is signalled after its reuse.
+    fn wait(&self, child: &mut Child) -> std::io::Result<std::process::ExitStatus> {
+        let mut running = self.running();
+        running.remove(&child.id());
+        child.wait()
+    }
+}
+
+/// A component that is being built.
+#[derive(Debug)]
+pub struct Job<'a> {
+    pub(crate) component: Component,
+    pub(crate) context: &'a Context,
+    pub(crate) plan: &'a Plan,
+    pub(crate) task: &'a Task,
+    pub(crate) stop: &'a Stop,
+    pub(crate) out: PathBuf,
+    pub(crate) work: PathBuf,
+    pub(crate) log: PathBuf,
+}
+
+impl Job<'_> {
+    /// A directory or file of the checkout.
+    pub(crate) fn tree(&self, path: &str) -> PathBuf {
+        self.context.tree.join(path)
+    }
+
+    /// A component that this one needs.
+    pub(crate) fn need(&self, component: Component) -> PathBuf {
+        self.plan.dir(component)
+    }
+
+    /// `-j` for make and cargo.
+    pub(crate) fn jobs(&self) -> String {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        format!("-j{cpus}")
+    }
+
+    /// A command with an environment of its own.
+    pub(crate) fn command(&self, program: impl AsRef<std::ffi::OsStr>, dir: &Path) -> Command {
+        environment::command(program, dir, &self.work)
+    }
+
+    /// Lets cargo reach the crates as the caller's cargo does.
+    pub(crate) fn with_network(command: &mut Command) -> &mut Command {
+        command.envs(std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_network_setting)))
+    }
+
+    /// Runs a command; its words go to the log.
+    pub(crate) fn run(&self, step: &str, command: &mut Command) -> Result<(), BuildError> {
+        self.task.step(step);
+        let mut log = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .on("cannot open the log", &self.log)?;
+        let (reader, writer) = std::io::pipe().on("cannot make a pipe for", &self.log)?;
+        let errors = writer.try_clone().on("cannot make a pipe for", &self.log)?;
+        writeln!(log, "== {step}: {command:?}").on("cannot write", &self.log)?;
+        command.stdin(Stdio::null()).stdout(writer).stderr(errors);
+        let spawned = self.stop.spawn(command);
+        // The command holds the writing ends; the loop below ends when all are closed.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = match spawned {
+            Ok(Some(child)) => child,
+            Ok(None) => return Err(BuildError::Stopped(self.component)),
+            Err(error) => return Err(self.step_failed(step, format!("{:?}: {error}", command.get_program()), &VecDeque::new())),
+        };
+        let mut tail = VecDeque::new();
+        let mut reader = BufReader::new(reader);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).on("cannot read the output for", &self.log)? > 0 {
+            log.write_all(&line).on("cannot write", &self.log)?;
+            line.truncate(LINE as usize);
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            line.clear();
+            if !text.is_empty() {
+                self.task.detail(step, &text);
+                if tail.len() == TAIL {
+                    tail.pop_front();
+                }
+                tail.push_back(text);
+            }
+        }
+        let status = self.stop.wait(&mut child).on("cannot wait for a command of", &self.log)?;
+        match status.success() {
+            true => Ok(()),
+            false if self.stop.is_set() => Err(BuildError::Stopped(self.component)),
+            false => Err(self.step_failed(step, status.to_string(), &tail)),
+        }
+    }
+
+    fn step_failed(&self, step: &str, status: String, tail: &VecDeque<String>) -> BuildError {
+        BuildError::Step {
+            component: self.component,
+            step: step.to_owned(),
+            status,
+            log: self.log.clone(),
+            tail: tail.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"),
+        }
+    }
+
+    /// Something is wrong with what came out.
+    pub(crate) fn wrong(&self, reason: impl Into<String>) -> BuildError {
+        BuildError::Result {
+            component: self.component,
+            reason: reason.into(),
+        }
+    }
+
+    /// Verifies a source and unpacks it: a source package with Debian's patches,
+    /// a binary package as it would be installed. Returns the directory.
+    pub(crate) fn unpack(&self, name: &str) -> Result<PathBuf, BuildError> {
+        let source = self.context.lock.source(name)?;
+        let store = Store::new(&self.context.cache);
+        let files = self.work.join(format!("{name}.files"));
+        fs::create_dir_all(&files).on("cannot create", &files)?;
+        for file in &source.files {
+            let link = files.join(&file.name);
+            std::os::unix::fs::symlink(store.verified(file)?, &link).on("cannot link", &link)?;
+        }
+        let main = source
+            .main_file()
+            .map(|file| files.join(&file.name))
+            .ok_or_else(|| self.wrong(format!("source {name} has no main file")))?;
+        let dir = self.work.join(name);
+        let mut command = match source.kind {
+            Kind::DebSrc => self.command("dpkg-source", &self.work),
+            Kind::Deb => self.command("dpkg-deb", &self.work),
+        };
+        match source.kind {
+            // The lock file's SHA-256 stand for the signature.
+            Kind::DebSrc => command.args(["--no-check", "--no-copy", "--extract"]),
+            Kind::Deb => command.arg("--extract"),
+        };
+        self.run(&format!("unpacking {name}"), command.arg(main).arg(&dir))?;
+        Ok(dir)
+    }
+
+    /// Applies our patch series to an unpacked source.
+    pub(crate) fn patch(&self, dir: &Path) -> Result<(), BuildError> {
+        let Some(series) = self.component.spec().series.map(|path| self.tree(path)) else { return Ok(()) };
+        for name in plan::series(&series).on("cannot read the series in", &series)? {
+            // No fuzz: a patch that no longer fits exactly wants a person's eye.
+            let mut command = self.command("patch", dir);
+            command.args(["--strip=1", "--forward", "--fuzz=0", "--input"]).arg(series.join(&name));
+            self.run(&format!("patch {name}"), &mut command)?;
+        }
+        Ok(())
+    }
+
+    /// Delivers a file.
+    pub(crate) fn keep(&self, from: &Path, name: &str) -> Result<(), BuildError> {
+        let to = self.out.join(name);
+        if let Some(parent) = to.parent() {
+            fs::create_dir_all(parent).on("cannot create", parent)?;
+        }
+        fs::copy(from, &to).on("the build did not make", from)?;
+        Ok(())
+    }
+
+    /// Delivers bytes as a file.
+    pub(crate) fn keep_bytes(&self, bytes: &[u8], name: &str) -> Result<(), BuildError> {
+        let to = self.out.join(name);
+        Ok(fs::write(&to, bytes).on("cannot write", &to)?)
+    }
+
+    /// Reads what a build made.
+    pub(crate) fn read(&self, path: &Path) -> Result<Vec<u8>, BuildError> {
+        Ok(fs::read(path).on("the build did not make", path)?)
+    }
+}

@@ -1,0 +1,46 @@
+//! OP-TEE, the secure world.
+
+use super::{BuildError, CROSS, Spec, job::Job};
+
+pub(super) const SPEC: Spec = Spec {
+    name: "optee",
+    about: "OP-TEE, the secure world",
+    code: include_str!("optee.rs"),
+    sources: &["optee-os"],
+    needs: &[],
+    series: None,
+    files: &[],
+    certificate: false,
+    build,
+};
+
+fn build(job: &Job<'_>) -> Result<(), BuildError> {
+    let source = job.unpack("optee-os")?;
+    let version = job.context.lock.source("optee-os")?.upstream_version();
+    let mut make = job.command("make", &source);
+    make.args([
+        &job.jobs(),
+        "PLATFORM=rpi3",
+        "CFG_ARM64_core=y",
+        "CFG_USER_TA_TARGETS=ta_arm64",
+        &format!("CROSS_COMPILE={CROSS}"),
+        &format!("CROSS_COMPILE64={CROSS}"),
+        "DEBUG=0",
+        // Errors alone on the console.
+        "CFG_TEE_CORE_LOG_LEVEL=1",
+        "CFG_TEE_CORE_EMBED_INTERNAL_TESTS=n",
+        "CFG_WITH_STATS=n",
+        // Without it the version comes from git, which is not there.
+        &format!("TEE_IMPL_VERSION={version}"),
+        "O=out",
+        "all",
+    ]);
+    job.run("make", &mut make)?;
+    for name in IMAGES {
+        job.keep(&source.join("out/core").join(name), name)?;
+    }
+    Ok(())
+}
+
+/// Header, resident part, pageable part (empty: the rpi3 platform has no pager).
+pub(super) const IMAGES: [&str; 3] = ["tee-header_v2.bin", "tee-pager_v2.bin", "tee-pageable_v2.bin"];

@@ -1,0 +1,155 @@
+//! Keys of components: what changes them, and what does not.
+
+use super::*;
+use crate::component::Component as C;
+
+const HASH: &str = "58a5f218191fe32900102760250741bed4e4f058ca915eb91f5f9a48a16562d7";
+
+/// A checkout and a cache with one file of every kind of input.
+fn context() -> (tempfile::TempDir, Context) {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    let files = [
+        "Cargo.toml",
+        "Cargo.lock",
+        "initramfs-unseal/Cargo.toml",
+        "initramfs-unseal/src/main.rs",
+        "initramfs-unseal/src/deep/er.rs",
+        "pcr-measure/Cargo.toml",
+        "pcr-measure/src/lib.rs",
+        "kernel-config/tpm.config",
+        "kernel-config/overlays/rpi3-tpm-i2c.dtso",
+        "uboot-patches/u-boot/rpi3.config",
+        "uboot-patches/u-boot/a.patch",
+        "uboot-patches/u-boot/b.patch",
+        "uboot-patches/tf-a/c.patch",
+        "keys/fit.crt",
+    ];
+    for file in files {
+        write(&tree, file, file);
+    }
+    write(&tree, "uboot-patches/u-boot/series", "# ours\na.patch\nb.patch # last\n");
+    write(&tree, "uboot-patches/tf-a/series", "c.patch\n");
+    let mut lock = "schema = \"msec-boot/sources-lock/1\"\n".to_owned();
+    for name in C::ALL.iter().flat_map(|c| c.spec().sources) {
+        lock.push_str(&format!(
+            "[[source]]\nname = \"{name}\"\nkind = \"deb-src\"\nsuite = \"trixie\"\nversion = \"1-1\"\n\
+             [[source.file]]\nname = \"{name}_1-1.dsc\"\nsize = 1\nsha256 = \"{HASH}\"\n"
+        ));
+    }
+    let context = Context {
+        cache: Cache::at(dir.path().join("cache")),
+        lock: Lock::parse(&lock, Path::new("lock")).unwrap(),
+        tools: "00".into(),
+        signing_key: KeyDir::new(tree.join("keys")),
+        tree,
+    };
+    (dir, context)
+}
+
+fn write(tree: &Path, file: &str, contents: &str) {
+    let path = tree.join(file);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, contents).unwrap();
+}
+
+fn keys(context: &Context) -> BTreeMap<C, Key> {
+    let plan = Plan::new(context, &C::ALL).unwrap();
+    plan.components().map(|(component, planned)| (component, planned.key)).collect()
+}
+
+/// The components whose keys a change of the checkout changes.
+fn changed_by(change: impl FnOnce(&mut Context)) -> Vec<C> {
+    let (_dir, mut context) = context();
+    let before = keys(&context);
+    change(&mut context);
+    let after = keys(&context);
+    C::ALL.into_iter().filter(|component| before[component] != after[component]).collect()
+}
+
+#[test]
+fn a_change_reaches_exactly_what_is_built_from_it() {
+    let signed = [C::UBootKey, C::TfA];
+    let cases: [(&str, &[C]); 12] = [
+        ("Cargo.lock", &[C::Unseal]),
+        ("initramfs-unseal/src/deep/er.rs", &[C::Unseal]),
+        ("pcr-measure/src/lib.rs", &[C::Unseal]),
+        ("pcr-measure/src/new.rs", &[C::Unseal]),
+        ("kernel-config/tpm.config", &[C::Kernel, C::DeviceTree]),
+        ("kernel-config/new.config", &[C::Kernel, C::DeviceTree]),
+        ("kernel-config/overlays/rpi3-tpm-i2c.dtso", &[C::UBootKey, C::TfA, C::DeviceTree]),
+        ("uboot-patches/u-boot/a.patch", &[C::UBoot, C::UBootKey, C::TfA]),
+        ("uboot-patches/u-boot/rpi3.config", &[C::UBoot, C::UBootKey, C::TfA]),
+        ("uboot-patches/tf-a/c.patch", &[C::TfA]),
+        ("keys/fit.crt", &signed),
+        ("keys/fit.key", &[]),
+    ];
+    for (file, expected) in cases {
+        assert_eq!(changed_by(|context| write(&context.tree, file, "changed")), expected, "{file}");
+    }
+}
+
+#[test]
+fn what_is_no_input_changes_nothing() {
+    for file in [
+        "README.md",
+        "target/release/x.rs",
+        "initramfs-unseal/src/.main.rs.swp",
+        "initramfs-unseal/src/notes.txt",
+        "initramfs-unseal/tests/t.rs",
+        "kernel-config/.tpm.config",
+        "kernel-config/tpm.config~",
+        "uboot-patches/u-boot/not-in-the-series.patch",
+    ] {
+        assert_eq!(changed_by(|context| write(&context.tree, file, "x")), [], "{file}");
+    }
+}
+
+#[test]
+fn the_order_of_a_series_is_an_input() {
+    let series = "uboot-patches/u-boot/series";
+    assert_eq!(
+        changed_by(|c| write(&c.tree, series, "b.patch\na.patch\n")),
+        [C::UBoot, C::UBootKey, C::TfA]
+    );
+    assert_eq!(changed_by(|c| write(&c.tree, series, "a.patch\n\n# a comment\nb.patch\n")), []);
+}
+
+#[test]
+fn other_tools_change_everything() {
+    assert_eq!(changed_by(|context| context.tools = "01".into()), C::ALL);
+}
+
+#[test]
+fn another_source_changes_its_component_and_what_is_built_with_it() {
+    let changed = changed_by(|context| {
+        let text = context.lock.to_text().unwrap();
+        let (before, after) = text.split_once("name = \"lvm2\"").unwrap();
+        let text = format!("{before}name = \"lvm2\"{}", after.replacen("58a5", "58a6", 1));
+        context.lock = Lock::parse(&text, Path::new("lock")).unwrap();
+    });
+    assert_eq!(changed, [C::Devmapper, C::Cryptsetup, C::Unseal]);
+}
+
+#[test]
+fn keys_hold_nothing_of_the_machine() {
+    let ((_a, one), (_b, other)) = (context(), context());
+    assert_ne!(one.tree, other.tree);
+    assert_eq!(keys(&one), keys(&other));
+}
+
+#[test]
+fn a_patch_that_is_missing_is_named() {
+    let (_dir, context) = context();
+    fs::remove_file(context.tree.join("uboot-patches/u-boot/b.patch")).unwrap();
+    let error = Plan::new(&context, &[C::UBoot]).unwrap_err().to_string();
+    assert!(error.starts_with("u-boot: cannot read its input") && error.contains("b.patch"), "{error}");
+}
+
+#[test]
+fn only_what_was_asked_for_and_its_needs_are_planned() {
+    let (_dir, context) = context();
+    let plan = Plan::new(&context, &[C::Cryptsetup]).unwrap();
+    let planned: Vec<C> = plan.components().map(|(component, _)| component).collect();
+    assert_eq!(planned, [C::Devmapper, C::Cryptsetup]);
+}

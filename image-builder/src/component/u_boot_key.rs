@@ -1,0 +1,36 @@
+//! U-Boot's control DTB: its own, our overlay with the TPM, and the public key
+//! without whose signature no configuration boots.
+//!
+//! It lies inside U-Boot's binary. A control DTB from the boot partition could be
+//! exchanged together with the key in it.
+
+use super::device_tree::{OVERLAY, apply_overlay};
+use super::{BuildError, Component, Files, Spec, job::Job};
+use crate::artifacts::KeyDir;
+
+pub(super) const SPEC: Spec = Spec {
+    name: "u-boot-key",
+    about: "U-Boot's control DTB with the key that it demands",
+    code: include_str!("u_boot_key.rs"),
+    sources: &[],
+    needs: &[Component::UBoot],
+    series: None,
+    files: &[Files::One(OVERLAY)],
+    certificate: true,
+    build,
+};
+
+fn build(job: &Job<'_>) -> Result<(), BuildError> {
+    let u_boot = job.need(Component::UBoot);
+    apply_overlay(job, &u_boot.join("u-boot.dtb"), "control.dtb")?;
+    let control = job.out.join("control.dtb");
+    let mut tool = job.command(u_boot.join("fdt_add_pubkey"), &job.work);
+    // Only the certificate is read. `conf`: a configuration without a good
+    // signature does not boot.
+    tool.args(["-a", "sha256,rsa3072", "-r", "conf", "-n", KeyDir::HINT, "-k"]);
+    job.run("adding the key", tool.arg(job.context.signing_key.dir()).arg(&control))?;
+    // CONFIG_OF_SEPARATE: the control DTB follows U-Boot's binary.
+    let mut binary = job.read(&u_boot.join("u-boot-nodtb.bin"))?;
+    binary.extend(job.read(&control)?);
+    job.keep_bytes(&binary, "u-boot.bin")
+}
