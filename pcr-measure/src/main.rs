@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 use cli::{Answer, Cli};
 
 /// `EX_USAGE` of sysexits.h.
@@ -19,14 +20,15 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are asked for; anything else is a usage error.
-            let asked = !error.use_stderr();
-            let written = error.print().is_ok();
-            return if asked && written {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::from(USAGE)
+            // Help and version were asked for, and are no errors.
+            let code = match error.kind() {
+                _ if !error.use_stderr() => 0,
+                // The command is well formed, a value in it cannot be: PCR 24.
+                ErrorKind::ValueValidation => 2,
+                _ => USAGE,
             };
+            let written = error.print().is_ok();
+            return ExitCode::from(if written { code } else { 2 });
         }
     };
     let result = cli::run(&cli).and_then(|answer| {

@@ -78,7 +78,7 @@ pub(super) fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<EventLog<'a>> {
     if log.events.is_empty() {
         let why = match log.end {
             LogEnd::Broken { reason, .. } => reason.to_string(),
-            _ => "it holds zeros alone".to_owned(),
+            _ => "it holds nothing but fill bytes".to_owned(),
         };
         bail!("{} is no TCG event log: {why}", path.display());
     }

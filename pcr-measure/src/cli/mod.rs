@@ -30,7 +30,7 @@ pub(crate) struct Cli {
 enum Format {
     /// For people
     Text,
-    /// For programs, as docs/pcr-measure.md has it
+    /// For programs, as the crate's README has it
     Json,
 }
 

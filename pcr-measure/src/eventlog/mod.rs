@@ -116,9 +116,10 @@ pub struct EventDigest<'a> {
 pub enum LogEnd {
     /// With the last byte of the last event.
     Complete,
-    /// With zeros behind the last event: the unused rest of the log's memory.
+    /// With zeros, or bytes 0xff, behind the last event: the unused rest of the
+    /// log's memory.
     Padding {
-        /// First zero byte.
+        /// First byte of it.
         offset: usize,
     },
     /// With an event that could not be read; those before it are given.

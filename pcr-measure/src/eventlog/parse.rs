@@ -21,10 +21,7 @@ impl From<Short> for BrokenEvent {
 }
 
 pub(super) fn parse(bytes: &[u8]) -> EventLog<'_> {
-    let used = bytes
-        .iter()
-        .rposition(|byte| *byte != 0)
-        .map_or(0, |last| last + 1);
+    let used = used(bytes);
     let mut reader = Reader::new(bytes);
     let mut log = EventLog {
         format: Format::Sha1,
@@ -46,6 +43,18 @@ pub(super) fn parse(bytes: &[u8]) -> EventLog<'_> {
         }
     }
     log
+}
+
+/// Where the fill behind the last event begins, or the end. Firmware clears the
+/// log's memory to zeros (U-Boot's is, Linux's copy too) or to ones (edk2).
+fn used(bytes: &[u8]) -> usize {
+    match bytes.last() {
+        Some(fill @ (0 | 0xff)) => bytes
+            .iter()
+            .rposition(|b| b != fill)
+            .map_or(0, |last| last + 1),
+        _ => bytes.len(),
+    }
 }
 
 fn next_event<'a>(

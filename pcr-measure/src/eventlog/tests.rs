@@ -110,18 +110,13 @@ fn a_log_of_uboot_form_is_read() {
 }
 
 #[test]
-fn zeros_behind_the_last_event_are_padding() {
+fn fill_behind_the_last_event_is_padding() {
     let bytes = small_log();
-    for zeros in [1, 8, 12, 64, 65536] {
-        let padded = [bytes.clone(), vec![0; zeros]].concat();
+    for (fill, count) in [(0, 1), (0, 8), (0, 12), (0, 65536), (0xff, 65536)] {
+        let padded = [bytes.clone(), vec![fill; count]].concat();
         let log = EventLog::parse(&padded);
-        assert_eq!(
-            log.end,
-            LogEnd::Padding {
-                offset: bytes.len()
-            },
-            "{zeros}"
-        );
+        let offset = bytes.len();
+        assert_eq!(log.end, LogEnd::Padding { offset }, "{count} times {fill}");
         assert_eq!(log.events, EventLog::parse(&bytes).events);
     }
     // Zeros in front of something else are no padding.

@@ -1,6 +1,6 @@
 //! An emulated TPM of a test's own, driven by tpm2-tools.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -97,9 +97,4 @@ fn run(command: &mut Command) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8(output.stdout).unwrap()
-}
-
-/// The bytes of a file as hexadecimal digits.
-pub(crate) fn hex_of(path: &Path) -> String {
-    hex::encode(std::fs::read(path).unwrap())
 }

@@ -1,0 +1,238 @@
+//! The command's output, word by word, and its exit codes.
+//!
+//! `UPDATE_GOLDEN=1 cargo test` writes the files of `tests/golden` anew.
+
+#![cfg(feature = "cli")]
+
+use std::path::PathBuf;
+use std::process::Command;
+
+struct Ran {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+fn vector(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/vectors")
+        .join(name)
+}
+
+/// Runs the command in the directory of the vectors.
+fn run(line: &str) -> Ran {
+    let output = Command::new(env!("CARGO_BIN_EXE_pcr-measure"))
+        .args(line.split_whitespace())
+        .current_dir(vector(""))
+        .output()
+        .unwrap();
+    Ran {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+#[test]
+fn output_is_as_in_the_golden_files() {
+    const EXPLAIN: &str = "explain --manifest uboot-expected.manifest.json";
+    let expected = "--log uboot-expected.bin --pcrs uboot-expected.pcrs";
+    let other = "--log uboot-other-initramfs.bin --pcrs uboot-other-initramfs.pcrs";
+    // The log of the good boot beside the TPM's values of the other one.
+    let forged = "--log uboot-expected.bin --pcrs uboot-other-initramfs.pcrs";
+    let manifest = "uboot-expected.manifest.json";
+    let cases = [
+        ("log-show.txt", "log show uboot-expected.bin".to_owned(), 0),
+        (
+            "log-show-uefi.txt",
+            "log show --bank sha1 aavmf-4banks.bin".to_owned(),
+            0,
+        ),
+        (
+            "log-show.json",
+            "log show --format json uboot-expected.bin".to_owned(),
+            0,
+        ),
+        (
+            "log-replay.txt",
+            "log replay aavmf-4banks.bin --bank sha384".to_owned(),
+            0,
+        ),
+        (
+            "log-replay.json",
+            "log replay aavmf-sha1-sha512.bin --format json".to_owned(),
+            0,
+        ),
+        ("predict.txt", format!("predict {manifest}"), 0),
+        (
+            "predict.json",
+            format!("predict {manifest} --format json"),
+            0,
+        ),
+        ("explain-expected.txt", format!("{EXPLAIN} {expected}"), 0),
+        (
+            "explain-other-initramfs.txt",
+            format!("{EXPLAIN} {other}"),
+            1,
+        ),
+        (
+            "explain-other-initramfs.json",
+            format!("{EXPLAIN} {other} --format json"),
+            1,
+        ),
+        ("explain-forged-log.txt", format!("{EXPLAIN} {forged}"), 1),
+        (
+            "explain-log-alone.txt",
+            format!("{EXPLAIN} --log uboot-other-initramfs.bin"),
+            1,
+        ),
+        (
+            "policy-pcr.txt",
+            format!("policy pcr --manifest {manifest}"),
+            0,
+        ),
+        (
+            "policy-or.json",
+            format!("policy or {0} {0} --format json", "ab".repeat(32)),
+            0,
+        ),
+    ];
+    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    for (name, line, code) in cases {
+        let ran = run(&line);
+        assert_eq!((ran.code, ran.stderr.as_str()), (code, ""), "{line}");
+        let file = golden.join(name);
+        if update {
+            std::fs::write(&file, &ran.stdout).unwrap();
+        }
+        assert_eq!(
+            ran.stdout,
+            std::fs::read_to_string(&file).unwrap(),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn a_prediction_is_what_the_tpm_held() {
+    let predicted = run("predict uboot-expected.manifest.json").stdout;
+    let held = std::fs::read_to_string(vector("uboot-expected.pcrs")).unwrap();
+    assert!(held.starts_with(&predicted));
+    assert_eq!(predicted.lines().count(), 11);
+}
+
+#[test]
+fn the_manifest_of_the_vectors_is_written_as_we_write_manifests() {
+    let text = std::fs::read_to_string(vector("uboot-expected.manifest.json")).unwrap();
+    let manifest = pcr_measure::manifest::Manifest::from_json(text.as_bytes()).unwrap();
+    assert_eq!(manifest.to_json().unwrap(), text);
+}
+
+#[test]
+fn a_policy_can_be_made_from_values_as_from_a_manifest() {
+    let pcrs = "--pcrs 0,1,8,9,15";
+    let from_values = run(&format!("policy pcr {pcrs} --values uboot-expected.pcrs"));
+    let from_manifest = run("policy pcr --manifest uboot-expected.manifest.json");
+    assert_eq!(from_values.code, 0);
+    assert_eq!(from_values.stdout, from_manifest.stdout);
+}
+
+#[test]
+fn policies_chain() {
+    // A trial session of swtpm 0.7.1 with tpm2-tools 5.7, all PCRs zero:
+    // tpm2_policypcr -l sha256:0,1, then tpm2_policyauthvalue.
+    let dir = tempfile::TempDir::new().unwrap();
+    let zeros = dir.path().join("zeros.json");
+    let zero = "00".repeat(32);
+    std::fs::write(&zeros, format!("{{\"0\":\"{zero}\",\"1\":\"{zero}\"}}")).unwrap();
+    let pcr = run(&format!(
+        "policy pcr --pcrs 0,1 --values {}",
+        zeros.display()
+    ))
+    .stdout;
+    assert_eq!(
+        pcr,
+        "182c84e9792152b63f7716ef2c303b0e34442f51e72883f944b18d3075b45719\n"
+    );
+    let both = run(&format!("policy auth-value --start {}", pcr.trim())).stdout;
+    assert_eq!(
+        both,
+        "8de5425b09fd5bbeedf755a68c9befe3320f44ff13abbfb07c7fbc7cd5258a94\n"
+    );
+    // tpm2_policyauthorize with this Name and the policyRef "aa".
+    let line = format!("policy authorize --key-name 000b{zero} --policy-ref 6161");
+    let authorize = run(&line).stdout;
+    assert_eq!(
+        authorize,
+        "f756e7fc687641bbdad950174dce2e1ab8674c73eb3b5474617f257fa13689a7\n"
+    );
+}
+
+#[test]
+fn a_cut_log_is_shown_up_to_the_cut() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let file = dir.path().join("cut");
+    let whole = std::fs::read(vector("uboot-expected.bin")).unwrap();
+    std::fs::write(&file, &whole[..300]).unwrap();
+    for command in ["show", "replay"] {
+        let ran = run(&format!("log {command} {}", file.display()));
+        assert_eq!(ran.code, 1);
+        let at = format!("{}: broken at byte 279, after 4 events: ", file.display());
+        let what = "the log ends inside the event";
+        assert_eq!(ran.stderr, format!("pcr-measure: {at}{what}\n"));
+        assert!(!ran.stdout.is_empty());
+    }
+}
+
+#[test]
+fn what_cannot_be_done_says_why() {
+    let policy = "policy pcr --values uboot-expected.pcrs --pcrs";
+    let cases = [
+        (2, "log show nowhere".to_owned(), "cannot read nowhere"),
+        (
+            2,
+            "log show README.md".to_owned(),
+            "README.md is no TCG event log",
+        ),
+        (2, "log show /dev/null".to_owned(), "is empty"),
+        (2, "log show /dev/zero".to_owned(), "longer than"),
+        (
+            2,
+            "log show --bank sha1 uboot-expected.bin".to_owned(),
+            "no sha1 bank",
+        ),
+        (
+            2,
+            "log show --bank md5 uboot-expected.bin".to_owned(),
+            "md5",
+        ),
+        (
+            2,
+            "predict uboot-expected.bin".to_owned(),
+            "this is no boot manifest",
+        ),
+        (2, format!("{policy} 24"), "there is no PCR 24"),
+        (2, format!("{policy} sha256:"), "empty"),
+        (2, format!("{policy} sha1:0"), "no sha1 values"),
+        (2, "policy authorize --key-name zz".to_owned(), "--key-name"),
+        (2, "policy nv --name 00 --operand 00".to_owned(), "no Name"),
+        (
+            2,
+            "explain --log aavmf-sha1-sha512.bin --manifest uboot-expected.manifest.json"
+                .to_owned(),
+            "no sha256 bank",
+        ),
+        (64, "log".to_owned(), "Usage"),
+        (64, "log show".to_owned(), "<FILE>"),
+        (64, "nothing".to_owned(), "nothing"),
+        (64, format!("policy or {}", "ab".repeat(32)), "2"),
+    ];
+    for (code, line, want) in cases {
+        let ran = run(&line);
+        assert_eq!(ran.code, code, "{line}: {}", ran.stderr);
+        assert!(ran.stderr.contains(want), "{line}: {}", ran.stderr);
+        assert_eq!(ran.stdout, "", "{line}");
+    }
+    assert_eq!(run("--help").code, 0);
+}
