@@ -1,1 +1,13 @@
-//! The demonstration: the whole journey on an emulated board.
+//! The demonstration: the whole life of a device on the emulated board.
+//!
+//! A boot that provisions, one that unlocks by itself, one with a changed command
+//! line and one with a changed initramfs that the TPM refuses, and the original
+//! again, which unlocks as before. [`journey()`] runs it and gives what was seen;
+//! [`summary`] prints that. Tests assert on the same values.
+
+pub mod journey;
+pub mod record;
+pub mod summary;
+
+pub use journey::{Images, JourneyError, journey};
+pub use record::{BootRecord, Journey};

@@ -1,0 +1,328 @@
+//! The journey: five boots of one device.
+
+use std::path::Path;
+
+use crate::{
+    emu::{
+        boot::{Boot, BootError},
+        card::{Card, CardError},
+        device::{Device, DeviceError, RecoveryKey},
+        shell::{Shell, Status},
+    },
+    progress::Progress,
+};
+
+use super::record::{BootRecord, Journey};
+
+/// The images of a journey, all of one recipe and signed by one key.
+#[derive(Debug, Clone)]
+pub struct Images {
+    /// As built.
+    pub original: Card,
+    /// With a changed command line.
+    pub command_line: Card,
+    /// With a changed initramfs.
+    pub initramfs: Card,
+}
+
+/// Why a journey did not go as told.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JourneyError {
+    /// A boot went another way, or could not be followed.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// The device cannot be made.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A card cannot be used.
+    #[error(transparent)]
+    Card(#[from] CardError),
+}
+
+/// What the userland tries with Debian's tools: a policy session bound to the PCRs
+/// as they are, and a read of the index under it. It is what anyone with root would
+/// try first; the TPM has to refuse the read.
+const TPM2_TOOLS: [&str; 3] = [
+    "tpm2_startauthsession --policy-session -S /run/try.session",
+    "tpm2_policypcr -Q -S /run/try.session -l sha256:{pcrs}",
+    "tpm2_nvread {index} -P session:/run/try.session -o /run/try.secret",
+];
+
+/// Runs the journey in `dir`; its device stays there, and each boot's logs in a
+/// directory of the boot's name. What was seen goes into `seen` boot by boot, so
+/// that it is there when a later boot deviates.
+///
+/// # Errors
+/// [`JourneyError`], which names boot, expectation, what came instead, and the log.
+pub fn journey(
+    images: &Images,
+    dir: &Path,
+    progress: &Progress,
+    seen: &mut Journey,
+) -> Result<Device, JourneyError> {
+    let mut device = Device::new(&dir.join("device"), &images.original)?;
+    let mut run = Run {
+        images,
+        dir,
+        progress,
+        seen,
+    };
+    let key = run.provision(&device)?;
+    run.unlock("2-unlock", "unlocks by itself", &device)?;
+    device.card.take_boot_files_of(&images.command_line)?;
+    let title = "changed command line: the TPM refuses, the recovery key opens";
+    run.refuse(
+        "3a-command-line",
+        title,
+        &device,
+        &images.command_line,
+        "command line",
+        &key,
+    )?;
+    device.card.take_boot_files_of(&images.initramfs)?;
+    let title = "changed initramfs: the TPM refuses, the recovery key opens";
+    run.refuse(
+        "3b-initramfs",
+        title,
+        &device,
+        &images.initramfs,
+        "initramfs",
+        &key,
+    )?;
+    device.card.take_boot_files_of(&images.original)?;
+    run.unlock(
+        "4-original",
+        "the original again: unlocks by itself",
+        &device,
+    )?;
+    Ok(device)
+}
+
+struct Run<'a> {
+    images: &'a Images,
+    dir: &'a Path,
+    progress: &'a Progress,
+    seen: &'a mut Journey,
+}
+
+impl Run<'_> {
+    /// Boot 1: a plain root becomes an encrypted one.
+    fn provision(&mut self, device: &Device) -> Result<RecoveryKey, JourneyError> {
+        let (name, title) = (
+            "1-provision",
+            "provisions: encrypts the root, seals its key",
+        );
+        let task = self.progress.task(name);
+        task.step("power-on");
+        let mut boot = device.boot(name, &self.dir.join(name))?;
+        let key = provision(&mut boot, |step| task.step(step))?;
+        let status = self.userland(&mut boot, "provisioned", |_| Ok(()))?;
+        self.record(name, title, &boot, status, &self.images.original);
+        task.finish();
+        Ok(key)
+    }
+
+    /// A boot that unlocks by itself.
+    fn unlock(&mut self, name: &str, title: &str, device: &Device) -> Result<(), JourneyError> {
+        let task = self.progress.task(name);
+        task.step("power-on");
+        let mut boot = device.boot(name, &self.dir.join(name))?;
+        boot.expect("initramfs-unseal starts", "initramfs-unseal: msec-boot ")?;
+        task.step("unlock");
+        boot.expect(
+            "the TPM unlocks the root",
+            "initramfs-unseal: unlocked by the TPM\n",
+        )?;
+        task.step("userland");
+        let status = self.userland(&mut boot, "tpm", |_| Ok(()))?;
+        self.record(name, title, &boot, status, &self.images.original);
+        task.finish();
+        Ok(())
+    }
+
+    /// A boot the TPM refuses, opened by hand.
+    fn refuse(
+        &mut self,
+        name: &str,
+        title: &str,
+        device: &Device,
+        booted: &Card,
+        component: &str,
+        key: &RecoveryKey,
+    ) -> Result<(), JourneyError> {
+        let task = self.progress.task(name);
+        task.step("power-on");
+        let mut boot = device.boot(name, &self.dir.join(name))?;
+        refusal(&mut boot, component)?;
+        task.step("recovery key");
+        boot.type_recovery_key(key)?;
+        boot.expect(
+            "the recovery key opens",
+            "initramfs-unseal: unlocked by the recovery key\n",
+        )?;
+        task.step("userland");
+        let mut tools = String::new();
+        let manifest = self.images.original.manifest();
+        let status = self.userland(&mut boot, "recovery", |shell| {
+            tools = tpm2_tools_refused(shell, manifest)?;
+            Ok(())
+        })?;
+        let named: Vec<_> = status
+            .report
+            .differences
+            .iter()
+            .map(|d| &*d.component)
+            .collect();
+        if named != [component] {
+            let what = format!("the report names {component} and nothing else");
+            return Err(boot.deviation(&what, format!("{named:?}")).into());
+        }
+        self.record(name, title, &boot, status, booted);
+        if let Some(last) = self.seen.boots.last_mut() {
+            last.secret.tpm2_tools = Some(tools);
+        }
+        task.finish();
+        Ok(())
+    }
+
+    /// The userland's part of every boot: status, whatever `more` does, power-off.
+    fn userland(
+        &self,
+        boot: &mut Boot,
+        method: &str,
+        more: impl FnOnce(&mut Shell<'_>) -> Result<(), BootError>,
+    ) -> Result<Status, JourneyError> {
+        let mut shell = boot.userland()?;
+        let status = shell.status()?;
+        more(&mut shell)?;
+        shell.power_off()?;
+        check_status(boot, &status, method)?;
+        Ok(status)
+    }
+
+    fn record(&mut self, name: &str, title: &str, boot: &Boot, status: Status, booted: &Card) {
+        let manifests = (booted.manifest(), self.images.original.manifest());
+        self.seen
+            .boots
+            .push(BootRecord::of(name, title, boot, status, manifests));
+    }
+}
+
+/// Follows a provisioning to its end; gives the recovery key.
+///
+/// # Errors
+/// [`BootError`] when it does not get there.
+pub fn provision(boot: &mut Boot, step: impl Fn(&str)) -> Result<RecoveryKey, BootError> {
+    boot.expect(
+        "provisioning starts",
+        "initramfs-unseal: provisioning: [^\n]*\n",
+    )?;
+    step("encrypting the root");
+    let key = boot.recovery_key()?;
+    boot.expect(
+        "the root is provisioned",
+        "initramfs-unseal: provisioned: [^\n]*\n",
+    )?;
+    step("userland");
+    Ok(key)
+}
+
+/// Follows a boot to the refusal that names `component`.
+///
+/// # Errors
+/// [`BootError`] when the TPM unlocks, or another component is named first.
+pub fn refusal(boot: &mut Boot, component: &str) -> Result<(), BootError> {
+    let said = boot.expect(
+        "the TPM refuses the key",
+        "initramfs-unseal: (the TPM did not release the key|unlocked by [^\n]*)",
+    )?;
+    if said.text.starts_with("unlocked") {
+        return Err(boot.deviation("the TPM refuses the key", said.text));
+    }
+    let named = boot.expect(
+        "the console names what differs",
+        "initramfs-unseal: (?:differs: PCR [0-9]+, ([^:\n]*):|(enter the recovery key))",
+    )?;
+    if named.text == component {
+        Ok(())
+    } else {
+        Err(boot.deviation(&format!("the console names {component}"), named.text))
+    }
+}
+
+fn check_status(boot: &Boot, status: &Status, method: &str) -> Result<(), BootError> {
+    let check = |what: &str, expected: &str, got: &str| {
+        if expected == got {
+            Ok(())
+        } else {
+            Err(boot.deviation(&format!("{what} {expected:?}"), format!("{got:?}")))
+        }
+    };
+    check("the root was unlocked by", method, &status.report.method)?;
+    check("the root lies on", "/dev/mapper/root", &status.root.source)?;
+    check("the secret is", "unreachable", &status.sealed)
+}
+
+/// Tries to read the secret with Debian's tools.
+///
+/// # Errors
+/// [`BootError::Deviation`] when they get it, or fail before the TPM had to decide.
+pub fn tpm2_tools_refused(
+    shell: &mut Shell<'_>,
+    sealed: &pcr_measure::manifest::Manifest,
+) -> Result<String, BootError> {
+    let pcrs: Vec<String> = sealed
+        .seal()
+        .iter()
+        .map(|pcr| pcr.get().to_string())
+        .collect();
+    let (pcrs, index) = (pcrs.join(","), nv_index(shell)?);
+    let mut output = None;
+    for command in TPM2_TOOLS {
+        let command = command.replace("{pcrs}", &pcrs).replace("{index}", &index);
+        if let Some(before) = output.replace(shell.run(&format!("{command} 2>&1"))?)
+            && before.code != 0
+        {
+            return Err(shell
+                .boot()
+                .deviation("tpm2-tools start a policy session", before.text));
+        }
+    }
+    let Some(read) = output else {
+        return Ok(String::new());
+    };
+    // TPM_RC_POLICY_FAIL (0x9d) and TPM_RC_NV_LOCKED (0x148) are refusals of the
+    // TPM. Any other failure would prove nothing.
+    let refused = ["0x99D", "0x148"]
+        .iter()
+        .any(|code| read.text.contains(code));
+    if read.code == 0 || !refused {
+        let instead = format!("exit code {}: {}", read.code, read.text.trim());
+        return Err(shell
+            .boot()
+            .deviation("the TPM refuses tpm2_nvread", instead));
+    }
+    let line = read
+        .text
+        .lines()
+        .find(|line| line.contains("0x"))
+        .unwrap_or(&read.text);
+    Ok(line.trim().to_owned())
+}
+
+/// The index the configuration of the running system names.
+fn nv_index(shell: &mut Shell<'_>) -> Result<String, BootError> {
+    let command = "tpm2_getcap handles-nv-index";
+    let output = shell.run(command)?;
+    let index = output
+        .text
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("- "));
+    match index {
+        Some(index) if output.code == 0 => Ok(index.trim().to_owned()),
+        _ => Err(shell
+            .boot()
+            .deviation("the TPM holds an NV index", output.text)),
+    }
+}

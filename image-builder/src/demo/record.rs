@@ -1,0 +1,223 @@
+//! What a journey shows, as values.
+
+use std::path::PathBuf;
+
+use emulated_board::{
+    Line,
+    stages::{Stage, stages},
+    wire::Exchange,
+};
+use pcr_measure::{PcrBank, PcrIndex, Sha256Digest, manifest::Manifest};
+use serde::Serialize;
+
+use crate::emu::{boot::Boot, shell::Status};
+
+/// The PCRs that firmware and boot loader measure into: 0 to 9.
+const PREDICTED: u32 = 10;
+
+/// The line the unlock's TPM commands are counted from: nothing of
+/// initramfs-unseal runs before it.
+pub const UNLOCK_FROM: &str = "initramfs-unseal: msec-boot ";
+/// The line a provisioning boot's unlock is counted from.
+pub const UNLOCK_FROM_PROVISIONED: &str = "initramfs-unseal: provisioned: ";
+/// The line the unlock ends with.
+pub const UNLOCK_TO: &str = "initramfs-unseal: unlocked by ";
+
+/// All of a journey.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Journey {
+    /// The image.
+    pub image: Option<Sizes>,
+    /// The boots, in order.
+    pub boots: Vec<BootRecord>,
+}
+
+/// Sizes in bytes.
+#[derive(Debug, Clone, Serialize)]
+pub struct Sizes {
+    /// The image.
+    pub path: PathBuf,
+    /// `initramfs-unseal`, the static binary, if it is known.
+    pub unseal: Option<u64>,
+    /// The initramfs as stored.
+    pub initramfs: u64,
+    /// The FIT.
+    pub fit: u64,
+}
+
+/// One boot.
+#[derive(Debug, Clone, Serialize)]
+pub struct BootRecord {
+    /// Its name, which is its log directory's too.
+    pub name: String,
+    /// What it shows.
+    pub title: String,
+    /// What took how long.
+    pub stages: Vec<Stage>,
+    /// PCRs 0 to 9, predicted and measured.
+    pub pcrs: Vec<PcrRow>,
+    /// What unlocked the root: `tpm`, `recovery` or `provisioned`.
+    pub unlocked_by: String,
+    /// Where the root came from.
+    pub root: String,
+    /// Why the TPM did not release the key.
+    pub refusal: Option<String>,
+    /// What the console named as different.
+    pub differences: Vec<String>,
+    /// The unlock's commands on the TPM's wire.
+    pub tpm: TpmCommands,
+    /// What became of the secret once the userland ran.
+    pub secret: Secret,
+    /// Where the logs are.
+    pub logs: PathBuf,
+}
+
+/// One PCR of a boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PcrRow {
+    /// The PCR.
+    pub pcr: u8,
+    /// What the booted image's manifest says.
+    pub predicted: Option<Sha256Digest>,
+    /// What the TPM says.
+    pub measured: Option<Sha256Digest>,
+    /// False when the key was sealed to another value of this PCR; `None` when it
+    /// was not sealed to this PCR.
+    pub as_sealed: Option<bool>,
+}
+
+impl PcrRow {
+    /// Predicted and measured are there and the same.
+    #[must_use]
+    pub fn agrees(&self) -> bool {
+        self.predicted.is_some() && self.predicted == self.measured
+    }
+}
+
+/// TPM commands.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct TpmCommands {
+    /// Those of the unlock by name, in order, as they passed on the wire.
+    pub unlock: Vec<String>,
+    /// How many initramfs-unseal says it sent; provisioning's are among them.
+    pub reported: u32,
+    /// All of the boot: U-Boot's and the kernel's too.
+    pub boot: usize,
+}
+
+/// Whether the secret could be unsealed in the running userland.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Secret {
+    /// `initramfs-unseal status`: `unreachable` is what it must be.
+    pub status: String,
+    /// What Debian's tpm2-tools got: the error of a PCR policy session and
+    /// `tpm2_nvread`. `None` where that was not tried.
+    pub tpm2_tools: Option<String>,
+}
+
+/// PCRs 0 to 9 side by side. `booted` is the manifest of the image that was booted,
+/// `sealed` that of the one the key was sealed to.
+#[must_use]
+pub fn pcr_rows(booted: &Manifest, sealed: &Manifest, measured: &PcrBank) -> Vec<PcrRow> {
+    let (predicted, values) = (booted.predict(), sealed.sealed_values());
+    (0..PREDICTED)
+        .filter_map(|index| PcrIndex::new(index).ok())
+        .map(|pcr| {
+            let measured = measured.sha256(pcr);
+            let sealed_to = sealed.seal().iter().any(|p| p == pcr);
+            PcrRow {
+                pcr: pcr.get(),
+                predicted: predicted.sha256(pcr),
+                measured,
+                as_sealed: sealed_to.then(|| values.sha256(pcr) == measured),
+            }
+        })
+        .collect()
+}
+
+impl BootRecord {
+    /// Takes down a boot that has gone off.
+    #[must_use]
+    pub fn of(
+        name: &str,
+        title: &str,
+        boot: &Boot,
+        status: Status,
+        (booted, sealed): (&Manifest, &Manifest),
+    ) -> Self {
+        let lines = boot.lines();
+        let provisioned = status.report.method == "provisioned";
+        let from = if provisioned {
+            UNLOCK_FROM_PROVISIONED
+        } else {
+            UNLOCK_FROM
+        };
+        let unlock = boot.commands_between(from, UNLOCK_TO);
+        Self {
+            name: name.to_owned(),
+            title: title.to_owned(),
+            stages: stages(&lines),
+            pcrs: pcr_rows(booted, sealed, &status.pcrs),
+            unlocked_by: status.report.method,
+            root: format!("{} ({})", status.root.source, status.root.fstype),
+            refusal: status.report.refusal,
+            differences: differences(&lines),
+            tpm: TpmCommands {
+                unlock: unlock.iter().map(Exchange::name).collect(),
+                reported: status.report.tpm_commands,
+                boot: boot.board.wire.exchanges().len(),
+            },
+            secret: Secret {
+                status: status.sealed,
+                tpm2_tools: None,
+            },
+            logs: boot.board.logs().to_owned(),
+        }
+    }
+}
+
+/// The console's lines about components that differ, without their prefix.
+fn differences(lines: &[Line]) -> Vec<String> {
+    let prefix = "initramfs-unseal: differs: ";
+    lines
+        .iter()
+        .filter_map(|l| l.text.strip_prefix(prefix))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_pcr_with_both_values_agrees() {
+        let value = Some(Sha256Digest::of(b"x"));
+        let row = |predicted, measured| PcrRow {
+            pcr: 0,
+            predicted,
+            measured,
+            as_sealed: None,
+        };
+        assert!(row(value, value).agrees());
+        assert!(!row(value, Some(Sha256Digest::of(b"y"))).agrees());
+        assert!(!row(value, None).agrees());
+        assert!(!row(None, None).agrees());
+    }
+
+    #[test]
+    fn differences_are_taken_from_the_console() {
+        let line = |text: &str| Line {
+            at: std::time::Duration::ZERO,
+            text: text.to_owned(),
+        };
+        let lines = [
+            line("initramfs-unseal: differs: PCR 1, command line: expected 00…, measured 11…"),
+            line("differs: PCR 8, kernel: a program prints this"),
+        ];
+        assert_eq!(
+            differences(&lines),
+            ["PCR 1, command line: expected 00…, measured 11…"]
+        );
+    }
+}

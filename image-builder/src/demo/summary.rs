@@ -1,0 +1,211 @@
+//! The summary of a journey, for people.
+
+use std::fmt::{self, Display, Formatter};
+
+use pcr_measure::Sha256Digest;
+
+use super::record::{BootRecord, Journey, PcrRow};
+
+/// How many hex digits of a PCR are shown; all of them are in the JSON form.
+const SHOWN: usize = 16;
+
+impl Display for Journey {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if let Some(image) = &self.image {
+            writeln!(f, "image      {}", image.path.display())?;
+            if let Some(unseal) = image.unseal {
+                writeln!(f, "           initramfs-unseal {:>9} bytes", unseal)?;
+            }
+            writeln!(
+                f,
+                "           initramfs        {:>9} bytes",
+                image.initramfs
+            )?;
+            writeln!(f, "           FIT              {:>9} bytes", image.fit)?;
+        }
+        for boot in &self.boots {
+            writeln!(f, "\n{boot}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for BootRecord {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "boot {}: {}", self.name, self.title)?;
+        self.stages(f)?;
+        self.pcrs(f)?;
+        writeln!(
+            f,
+            "  root        {}, unlocked by: {}",
+            self.root, self.unlocked_by
+        )?;
+        if let Some(refusal) = &self.refusal {
+            writeln!(f, "  refusal     {refusal}")?;
+        }
+        for difference in &self.differences {
+            writeln!(f, "  differs     {difference}")?;
+        }
+        let tpm = &self.tpm;
+        writeln!(
+            f,
+            "  TPM         {} commands for the unlock: {}",
+            tpm.unlock.len(),
+            tpm.unlock.join(" ")
+        )?;
+        writeln!(
+            f,
+            "              {} commands in the whole boot, U-Boot and Linux included",
+            tpm.boot
+        )?;
+        writeln!(
+            f,
+            "  secret      {} in the running system",
+            self.secret.status
+        )?;
+        if let Some(tools) = &self.secret.tpm2_tools {
+            writeln!(f, "              tpm2-tools: {tools}")?;
+        }
+        write!(f, "  logs        {}", self.logs.display())
+    }
+}
+
+impl BootRecord {
+    fn stages(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "  {:<18} {:>8} {:>8}", "stage", "at", "took")?;
+        for stage in &self.stages {
+            let (at, took) = (stage.at.as_secs_f64(), stage.took.as_secs_f64());
+            writeln!(f, "  {:<18} {at:>7.2}s {took:>7.2}s", stage.name)?;
+        }
+        Ok(())
+    }
+
+    fn pcrs(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "  PCR  {:<SHOWN$}…  {:<SHOWN$}…",
+            "predicted", "measured"
+        )?;
+        for row in &self.pcrs {
+            writeln!(
+                f,
+                "  {:>3}  {:<SHOWN$}…  {:<SHOWN$}…  {}",
+                row.pcr,
+                short(row.predicted),
+                short(row.measured),
+                verdict(row)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn short(value: Option<Sha256Digest>) -> String {
+    value.map_or_else(
+        || "nothing".to_owned(),
+        |v| v.to_string().chars().take(SHOWN).collect(),
+    )
+}
+
+fn verdict(row: &PcrRow) -> String {
+    let agrees = if row.agrees() {
+        "as predicted"
+    } else {
+        "NOT AS PREDICTED"
+    };
+    match row.as_sealed {
+        None => agrees.to_owned(),
+        Some(true) => format!("{agrees}, as sealed"),
+        Some(false) => format!("{agrees}, differs from what was sealed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use emulated_board::stages::Stage;
+
+    use super::super::record::{Secret, Sizes, TpmCommands};
+    use super::*;
+
+    #[test]
+    fn a_refused_boot_reads_like_this() {
+        let (a, b) = (Sha256Digest::of(b"a"), Sha256Digest::of(b"b"));
+        let row = |pcr, predicted, measured, as_sealed| PcrRow {
+            pcr,
+            predicted,
+            measured,
+            as_sealed,
+        };
+        let boot = BootRecord {
+            name: "3a".into(),
+            title: "changed command line".into(),
+            stages: vec![
+                Stage {
+                    name: "power-on",
+                    at: Duration::ZERO,
+                    took: Duration::from_millis(1500),
+                },
+                Stage {
+                    name: "Linux",
+                    at: Duration::from_millis(1500),
+                    took: Duration::ZERO,
+                },
+            ],
+            pcrs: vec![
+                row(0, Some(a), Some(a), Some(true)),
+                row(1, Some(b), Some(b), Some(false)),
+                row(2, Some(a), None, None),
+            ],
+            unlocked_by: "recovery".into(),
+            root: "/dev/mapper/root (ext4)".into(),
+            refusal: Some("policy failure".into()),
+            differences: vec!["PCR 1, command line: expected 00…, measured 11…".into()],
+            tpm: TpmCommands {
+                unlock: vec!["PCR_Read".into(), "PolicyPCR".into()],
+                reported: 2,
+                boot: 99,
+            },
+            secret: Secret {
+                status: "unreachable".into(),
+                tpm2_tools: Some("ERROR 0x99D".into()),
+            },
+            logs: "build/demo/3a".into(),
+        };
+        let image = Sizes {
+            path: "pi.img".into(),
+            unseal: Some(2_000_000),
+            initramfs: 900_000,
+            fit: 3_400_000,
+        };
+        let journey = Journey {
+            image: Some(image),
+            boots: vec![boot],
+        };
+        let expected = "\
+image      pi.img
+           initramfs-unseal   2000000 bytes
+           initramfs           900000 bytes
+           FIT                3400000 bytes
+
+boot 3a: changed command line
+  stage                    at     took
+  power-on              0.00s    1.50s
+  Linux                 1.50s    0.00s
+  PCR  predicted       …  measured        …
+    0  ca978112ca1bbdca…  ca978112ca1bbdca…  as predicted, as sealed
+    1  3e23e8160039594a…  3e23e8160039594a…  as predicted, differs from what was sealed
+    2  ca978112ca1bbdca…  nothing         …  NOT AS PREDICTED
+  root        /dev/mapper/root (ext4), unlocked by: recovery
+  refusal     policy failure
+  differs     PCR 1, command line: expected 00…, measured 11…
+  TPM         2 commands for the unlock: PCR_Read PolicyPCR
+              99 commands in the whole boot, U-Boot and Linux included
+  secret      unreachable in the running system
+              tpm2-tools: ERROR 0x99D
+  logs        build/demo/3a
+";
+        assert_eq!(journey.to_string(), expected);
+    }
+}
