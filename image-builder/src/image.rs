@@ -1,11 +1,12 @@
 //! The SD card image: initramfs, FIT, root file system, disk, boot manifest.
 //!
-//! [`assemble`] makes one from a recipe and built artifacts, `verify` holds
-//! one against its manifest, `tamper` makes the variants that tests boot.
+//! [`assemble`] makes one from a recipe and built artifacts, [`verify`] holds
+//! one against its manifest, [`tamper`] makes the variants that tests boot.
 
 mod assemble;
 pub mod boot_manifest;
 pub mod card;
+pub mod cli;
 pub mod config_txt;
 pub mod ext4;
 pub mod fat;
@@ -14,9 +15,11 @@ pub mod fit;
 pub mod initramfs;
 pub mod mbr;
 pub mod packages;
+pub mod tamper;
 pub mod tool;
 pub mod tree;
 pub mod userland;
+pub mod verify;
 
 use std::path::PathBuf;
 

@@ -79,7 +79,11 @@ pub fn assemble(
     };
 
     task.step("FIT");
-    let fit = fit::sign(&contents, &artifacts.mkimage, &artifacts.signing_key)?;
+    let fit = fit::pack(
+        &contents,
+        &artifacts.mkimage,
+        Some(&artifacts.signing_key),
+    )?;
     fit::check_signature(&fit, &artifacts.fit_check_sign, &artifacts.uboot_dtb)?;
 
     task.step("boot manifest");

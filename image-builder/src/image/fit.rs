@@ -102,8 +102,8 @@ impl Contents {
 }
 
 /// The source of a FIT whose parts lie beside it as `kernel`, `fdt` and
-/// `ramdisk`.
-pub fn source(description: &str, command_line: &str) -> String {
+/// `ramdisk`, with a node for the signature if it is `signed`.
+pub fn source(description: &str, command_line: &str, signed: bool) -> String {
     let image = |name: &str, kind: &str, compression: &str, more: &str| {
         format!(
             "\t\t{name} {{\n\
@@ -121,6 +121,15 @@ pub fn source(description: &str, command_line: &str) -> String {
     let kernel_at = format!(
         "\t\t\tload = <0x{KERNEL_ADDRESS:08x}>;\n\t\t\tentry = <0x{KERNEL_ADDRESS:08x}>;\n"
     );
+    let signature = format!(
+        "\t\t\tsignature-1 {{\n\
+         \t\t\t\talgo = \"sha256,rsa3072\";\n\
+         \t\t\t\tkey-name-hint = \"{}\";\n\
+         \t\t\t\tsign-images = \"kernel\", \"fdt\", \"ramdisk\";\n\
+         \t\t\t}};\n",
+        KeyDir::HINT
+    );
+    let signature = if signed { signature.as_str() } else { "" };
     let fdt_at = format!("\t\t\tload = <0x{FDT_ADDRESS:08x}>;\n");
     format!(
         "/dts-v1/;\n\
@@ -137,11 +146,7 @@ pub fn source(description: &str, command_line: &str) -> String {
          \t\t\tfdt = \"fdt\";\n\
          \t\t\tramdisk = \"ramdisk\";\n\
          \t\t\tbootargs = \"{command_line}\";\n\
-         \t\t\tsignature-1 {{\n\
-         \t\t\t\talgo = \"sha256,rsa3072\";\n\
-         \t\t\t\tkey-name-hint = \"{hint}\";\n\
-         \t\t\t\tsign-images = \"kernel\", \"fdt\", \"ramdisk\";\n\
-         \t\t\t}};\n\
+         {signature}\
          \t\t}};\n\
          \t}};\n\
          }};\n",
@@ -150,7 +155,6 @@ pub fn source(description: &str, command_line: &str) -> String {
         fdt = image("fdt", "flat_dt", "none", &fdt_at),
         ramdisk = image("ramdisk", "ramdisk", "none", ""),
         command_line = quoted(command_line),
-        hint = KeyDir::HINT,
     )
 }
 
@@ -167,11 +171,16 @@ fn quoted(text: &str) -> String {
         .collect()
 }
 
-/// Packs and signs a FIT, in a directory of its own, and returns its bytes.
+/// Packs a FIT in a scratch directory, signs it if there are keys, and returns
+/// its bytes.
 ///
 /// # Errors
 /// If a file cannot be written or `mkimage` fails.
-pub fn sign(contents: &Contents, mkimage: &Path, keys: &KeyDir) -> Result<Vec<u8>, FitError> {
+pub fn pack(
+    contents: &Contents,
+    mkimage: &Path,
+    keys: Option<&KeyDir>,
+) -> Result<Vec<u8>, FitError> {
     let scratch = tempfile::tempdir().map_err(file_error(&std::env::temp_dir()))?;
     let put = |name: &str, bytes: &[u8]| {
         let path = scratch.path().join(name);
@@ -180,14 +189,19 @@ pub fn sign(contents: &Contents, mkimage: &Path, keys: &KeyDir) -> Result<Vec<u8
     put("kernel", &contents.kernel)?;
     put("fdt", &contents.fdt)?;
     put("ramdisk", &contents.ramdisk)?;
-    let its = source(&contents.description, &contents.command_line);
+    let its = source(
+        &contents.description,
+        &contents.command_line,
+        keys.is_some(),
+    );
     put("boot.its", its.as_bytes())?;
-    Tool::new(mkimage, "sign the FIT")
+    let mut tool = Tool::new(mkimage, "pack and sign the FIT")
         .in_dir(scratch.path())
-        .args(["-f", "boot.its", "-k"])
-        .arg(keys.dir())
-        .args(["-r", "boot.itb"])
-        .run()?;
+        .args(["-f", "boot.its"]);
+    if let Some(keys) = keys {
+        tool = tool.arg("-k").arg(keys.dir()).arg("-r");
+    }
+    tool.arg("boot.itb").run()?;
     let path = scratch.path().join("boot.itb");
     std::fs::read(&path).map_err(file_error(&path))
 }
@@ -225,7 +239,7 @@ mod tests {
 
     #[test]
     fn the_source_signs_every_part_and_carries_the_command_line() {
-        let its = source("msec-rpi3", "console=ttyAMA0,115200 panic=10");
+        let its = source("msec-rpi3", "console=ttyAMA0,115200 panic=10", true);
         for line in [
             "bootargs = \"console=ttyAMA0,115200 panic=10\";",
             "sign-images = \"kernel\", \"fdt\", \"ramdisk\";",
@@ -242,8 +256,15 @@ mod tests {
     }
 
     #[test]
+    fn an_unsigned_source_has_no_signature_and_nothing_else_less() {
+        let (with, without) = (source("x", "quiet", true), source("x", "quiet", false));
+        assert!(!without.contains("signature"));
+        assert_eq!(with.lines().count(), without.lines().count() + 5);
+    }
+
+    #[test]
     fn a_command_line_cannot_leave_its_quotes() {
-        let its = source("x", "a=\"b\"; }; evil { \\ \n");
+        let its = source("x", "a=\"b\"; }; evil { \\ \n", true);
         assert!(its.contains("bootargs = \"a=\\\"b\\\"; }; evil { \\\\ \\x0a\";"), "{its}");
     }
 

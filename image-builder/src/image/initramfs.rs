@@ -54,8 +54,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// A directory, mode 0755.
-    fn directory(path: &str) -> Self {
+    /// A directory, mode 0755. Only for paths that [`Entry::file`] takes.
+    pub(super) fn directory(path: &str) -> Self {
         Self {
             path: path.to_owned(),
             mode: S_IFDIR | 0o755,

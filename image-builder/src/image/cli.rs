@@ -1,0 +1,191 @@
+//! `image-builder verify`, `image-builder tamper` and `image-builder recipe`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+
+use super::packages;
+use super::tamper::{self, Signing, Tamper};
+use super::verify::{self, Report};
+use crate::recipe::Recipe;
+
+/// Hold an image against its manifest and show what it will measure
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The SD card image, or the card itself
+    image: PathBuf,
+    /// A manifest to hold it against, instead of the one on its boot partition
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
+}
+
+/// Make a variant of an image for tests: signed again, or broken
+#[derive(Debug, Args)]
+pub struct TamperArgs {
+    /// The SD card image; it is replaced unless --output is given
+    #[arg(long, value_name = "FILE")]
+    image: PathBuf,
+    /// Where the variant goes
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    change: Change,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Change {
+    /// Append words to the command line, and sign again
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    append_cmdline: Option<String>,
+    /// Add a file to the initramfs under /etc, and sign again
+    #[arg(long, value_name = "FILE")]
+    add_file: Option<PathBuf>,
+    /// Pack the same kernel with another date, and sign again
+    #[arg(long)]
+    kernel: bool,
+    /// Pad the device tree, and sign again
+    #[arg(long)]
+    device_tree: bool,
+    /// Take the signature away
+    #[arg(long)]
+    unsigned: bool,
+    /// Flip one bit of the kernel in the FIT
+    #[arg(long)]
+    flip_bit: bool,
+    /// Change one digit of the manifest
+    #[arg(long)]
+    manifest_digit: bool,
+    /// Cut the manifest in half
+    #[arg(long)]
+    manifest_cut: bool,
+    /// Put another image's manifest there
+    #[arg(long, value_name = "IMAGE")]
+    manifest_of: Option<PathBuf>,
+}
+
+/// Read a recipe, or pin its packages
+#[derive(Debug, Subcommand)]
+pub enum RecipeCommand {
+    /// Read a recipe and say what is wrong with it, if anything
+    Check(RecipeArgs),
+    /// Pin the packages that the mirror has now in the recipe's lock file
+    Lock(RecipeArgs),
+}
+
+/// A recipe.
+#[derive(Debug, Args)]
+pub struct RecipeArgs {
+    /// The recipe
+    recipe: PathBuf,
+}
+
+/// Prints the verdict on an image: 0 if it is good, 1 if not.
+///
+/// # Errors
+/// If the image cannot be read.
+pub fn verify(
+    args: &VerifyArgs,
+    json: bool,
+    fit_check_sign: Option<&Path>,
+) -> anyhow::Result<ExitCode> {
+    let report = match verify::verify(&args.image, args.manifest.as_deref(), fit_check_sign) {
+        Ok(report) => report,
+        Err(error) if error.is_verdict() => {
+            eprintln!("image-builder: {error}");
+            return Ok(ExitCode::from(1));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    print!("{}", printed(&report, json)?);
+    Ok(ExitCode::from(u8::from(!report.good)))
+}
+
+fn printed(report: &Report, json: bool) -> anyhow::Result<String> {
+    if json {
+        Ok(format!("{}\n", serde_json::to_string_pretty(report)?))
+    } else {
+        Ok(report.text())
+    }
+}
+
+impl Change {
+    fn tamper(&self) -> anyhow::Result<Tamper> {
+        if let Some(words) = &self.append_cmdline {
+            return Ok(Tamper::CommandLine(words.clone()));
+        }
+        if let Some(path) = &self.add_file {
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .with_context(|| format!("{} has no file name", path.display()))?;
+            return Ok(Tamper::Initramfs {
+                path: format!("etc/{name}"),
+                content: std::fs::read(path)
+                    .with_context(|| format!("cannot read {}", path.display()))?,
+            });
+        }
+        if let Some(image) = &self.manifest_of {
+            return Ok(Tamper::ManifestOf(image.clone()));
+        }
+        let switches = [
+            (self.kernel, Tamper::Kernel),
+            (self.device_tree, Tamper::DeviceTree),
+            (self.unsigned, Tamper::Unsigned),
+            (self.flip_bit, Tamper::FlippedBit),
+            (self.manifest_digit, Tamper::ManifestDigit),
+            (self.manifest_cut, Tamper::ManifestCut),
+        ];
+        switches
+            .into_iter()
+            .find_map(|(given, tamper)| given.then_some(tamper))
+            .context("nothing to change was named")
+    }
+}
+
+/// Makes a variant of an image and says where it is.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn tamper(args: &TamperArgs, json: bool, signing: &Signing) -> anyhow::Result<ExitCode> {
+    let out = args.output.as_ref().unwrap_or(&args.image);
+    let manifest = tamper::variant(&args.image, &args.change.tamper()?, signing, out)?;
+    if json {
+        let pcrs = manifest.map(|manifest| manifest.predict());
+        let report = serde_json::json!({
+            "schema": "msec-boot/variant/1", "image": out, "pcrs": pcrs,
+        });
+        println!("{report:#}");
+    } else {
+        println!("{}", out.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Checks a recipe, or pins its packages: 1 if the recipe is not valid.
+///
+/// # Errors
+/// If files or mirror cannot be read.
+pub fn recipe(command: &RecipeCommand) -> anyhow::Result<ExitCode> {
+    let (RecipeCommand::Check(args) | RecipeCommand::Lock(args)) = command;
+    let recipe = match Recipe::load(&args.recipe) {
+        Ok(recipe) => recipe,
+        Err(error @ crate::recipe::RecipeError::Parse { .. }) => {
+            eprintln!("image-builder: {error}");
+            return Ok(ExitCode::from(1));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    match command {
+        RecipeCommand::Check(_) => {
+            println!("{}: {} for {}", args.recipe.display(), recipe.name, recipe.board);
+        }
+        RecipeCommand::Lock(_) => {
+            let (path, count) = packages::relock(&recipe, &args.recipe)?;
+            println!("{}: {count} packages", path.display());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

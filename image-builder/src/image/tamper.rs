@@ -1,0 +1,293 @@
+//! Variants of an image for tests: what an attacker, a mishap or an update
+//! would make of its boot partition.
+//!
+//! A variant keeps the rest of the card, so that one made from a provisioned
+//! card keeps its encrypted root. Whatever is signed again carries its own,
+//! correct manifest; whatever is broken keeps the old one.
+
+use std::path::{Path, PathBuf};
+
+use pcr_measure::manifest::Manifest;
+
+use super::card::{self, Card, CardError};
+use super::fit::{self, Contents, FitError};
+use super::initramfs::{self, Entry};
+use super::{ImageError, boot_manifest};
+use crate::artifacts::{Artifacts, KeyDir};
+use crate::recipe::{CommandLine, Compression};
+
+/// What a FIT is signed with.
+#[derive(Debug, Clone)]
+pub struct Signing {
+    /// `mkimage` of the U-Boot build.
+    pub mkimage: PathBuf,
+    /// The key.
+    pub keys: KeyDir,
+}
+
+impl From<&Artifacts> for Signing {
+    fn from(artifacts: &Artifacts) -> Self {
+        Self {
+            mkimage: artifacts.mkimage.clone(),
+            keys: artifacts.signing_key.clone(),
+        }
+    }
+}
+
+/// What is changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tamper {
+    /// Words are appended to the command line; signed again.
+    CommandLine(String),
+    /// A file is added to the initramfs; signed again.
+    Initramfs {
+        /// Its path, relative.
+        path: String,
+        /// Its content.
+        content: Vec<u8>,
+    },
+    /// The kernel is the same but packed with another date; signed again.
+    Kernel,
+    /// The device tree has the same nodes and four bytes more; signed again.
+    DeviceTree,
+    /// The FIT has no signature at all.
+    Unsigned,
+    /// One bit of the kernel in the FIT is flipped; the signature stays.
+    FlippedBit,
+    /// One digit of the manifest is changed.
+    ManifestDigit,
+    /// The manifest is cut in half.
+    ManifestCut,
+    /// The manifest is that of another image.
+    ManifestOf(PathBuf),
+}
+
+/// Why there is no variant.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TamperError {
+    /// The command line cannot be extended by that.
+    #[error(
+        "cannot append `{0}` to the command line: printable ASCII, {max} bytes in all",
+        max = CommandLine::MAX
+    )]
+    Words(String),
+    /// The kernel of the image is not packed with gzip.
+    #[error("the kernel in boot.itb is no gzip file")]
+    NoGzip,
+    /// The device tree of the image is none.
+    #[error("the device tree in boot.itb is too short to be one")]
+    NoTree,
+    /// The manifest on the card cannot be used.
+    #[error("the manifest of {path} cannot be used: {source}")]
+    Manifest {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: pcr_measure::manifest::ManifestError,
+    },
+    /// The image.
+    #[error(transparent)]
+    Card(#[from] CardError),
+    /// The FIT.
+    #[error(transparent)]
+    Fit(#[from] FitError),
+    /// Anything else on the way to an image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}
+
+/// Makes a variant of `image` at `out`, which may be `image` itself: then it is
+/// replaced when the variant is complete. Returns the manifest of what lies
+/// there now, as far as that has one that can be read.
+///
+/// # Errors
+/// If the image is none, or cannot be signed or written.
+pub fn variant(
+    image: &Path,
+    tamper: &Tamper,
+    signing: &Signing,
+    out: &Path,
+) -> Result<Option<Manifest>, TamperError> {
+    let card = Card::open(image)?;
+    let fit = card.boot_file(card::FIT)?;
+    let manifest = card.boot_file(card::MANIFEST)?;
+    let (fit, manifest) = match tamper {
+        Tamper::FlippedBit => (flip_in_kernel(fit)?, manifest),
+        Tamper::ManifestDigit => (fit, change_digit(manifest)),
+        Tamper::ManifestCut => {
+            let half = manifest.len() / 2;
+            (fit, manifest.into_iter().take(half).collect())
+        }
+        Tamper::ManifestOf(other) => (fit, Card::open(other)?.boot_file(card::MANIFEST)?),
+        Tamper::Unsigned => {
+            let contents = Contents::read(&fit)?;
+            (fit::pack(&contents, &signing.mkimage, None)?, manifest)
+        }
+        Tamper::CommandLine(_) | Tamper::Initramfs { .. } | Tamper::Kernel | Tamper::DeviceTree => {
+            let contents = changed(Contents::read(&fit)?, tamper)?;
+            let old = Manifest::from_json(&manifest).map_err(|source| TamperError::Manifest {
+                path: image.to_owned(),
+                source,
+            })?;
+            let new = boot_manifest::of_variant(&old, &contents).map_err(ImageError::from)?;
+            let json = new.to_json().map_err(ImageError::from)?;
+            let fit = fit::pack(&contents, &signing.mkimage, Some(&signing.keys))?;
+            (fit, json.into_bytes())
+        }
+    };
+    let files = [
+        (card::FIT, fit.as_slice()),
+        (card::MANIFEST, manifest.as_slice()),
+    ];
+    card.with_boot_files(&files, out)?;
+    Ok(Manifest::from_json(&manifest).ok())
+}
+
+/// The contents of a FIT after one change.
+fn changed(mut contents: Contents, tamper: &Tamper) -> Result<Contents, TamperError> {
+    match tamper {
+        Tamper::CommandLine(words) => {
+            let words = words.trim();
+            let line = format!("{} {words}", contents.command_line);
+            let printable = line.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+            if words.is_empty() || !printable || line.len() > CommandLine::MAX {
+                return Err(TamperError::Words(words.escape_debug().to_string()));
+            }
+            contents.command_line = line;
+        }
+        Tamper::Initramfs { path, content } => {
+            // A second archive behind the first: Linux unpacks both, the second
+            // over the first (Documentation/driver-api/early-userspace/buffer-format.rst).
+            let mut entries: Vec<Entry> = path
+                .match_indices('/')
+                .filter_map(|(end, _)| path.get(..end))
+                .map(Entry::directory)
+                .collect();
+            entries.push(Entry::file(path, 0o755, content.clone()).map_err(ImageError::from)?);
+            let archive = initramfs::archive(entries).map_err(ImageError::from)?;
+            let packed =
+                initramfs::compress(&archive, Compression::Gzip).map_err(ImageError::from)?;
+            contents.ramdisk.extend(packed);
+        }
+        Tamper::Kernel => {
+            // MTIME, which no decompressor looks at (RFC 1952, 2.3).
+            match contents.kernel.get_mut(..8) {
+                Some([0x1f, 0x8b, _, _, date, _, _, _]) => *date = date.wrapping_add(1),
+                _ => return Err(TamperError::NoGzip),
+            }
+        }
+        Tamper::DeviceTree => {
+            // totalsize (Devicetree Specification 0.4, 5.2).
+            let size = u32::try_from(contents.fdt.len() + 4).map_err(|_| TamperError::NoTree)?;
+            contents.fdt.extend([0; 4]);
+            contents
+                .fdt
+                .get_mut(4..8)
+                .ok_or(TamperError::NoTree)?
+                .copy_from_slice(&size.to_be_bytes());
+        }
+        _ => {}
+    }
+    Ok(contents)
+}
+
+/// Flips the lowest bit of the byte in the middle of the kernel.
+fn flip_in_kernel(mut fit: Vec<u8>) -> Result<Vec<u8>, TamperError> {
+    let kernel = Contents::read(&fit)?.kernel;
+    let at = fit
+        .windows(kernel.len().max(1))
+        .position(|window| window == kernel)
+        .map(|start| start + kernel.len() / 2);
+    match at.and_then(|at| fit.get_mut(at)) {
+        Some(byte) => *byte ^= 1,
+        None => return Err(TamperError::NoGzip),
+    }
+    Ok(fit)
+}
+
+/// Changes the first digit of the first digest.
+fn change_digit(mut manifest: Vec<u8>) -> Vec<u8> {
+    const KEY: &[u8] = b"\"digest\": \"";
+    let at = manifest.windows(KEY.len()).position(|window| window == KEY);
+    if let Some(digit) = at.and_then(|at| manifest.get_mut(at + KEY.len())) {
+        *digit = if *digit == b'0' { b'1' } else { b'0' };
+    }
+    manifest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contents() -> Contents {
+        Contents {
+            kernel: initramfs::gzip(b"kernel").unwrap(),
+            fdt: [&[0xd0, 0x0d, 0xfe, 0xed, 0, 0, 0, 40][..], &[0; 32]].concat(),
+            ramdisk: vec![1; 8],
+            command_line: "quiet".to_owned(),
+            description: String::new(),
+        }
+    }
+
+    #[test]
+    fn every_change_changes_one_part_alone() {
+        let file = Tamper::Initramfs {
+            path: "etc/evil".to_owned(),
+            content: b"x".to_vec(),
+        };
+        let cases = [
+            (Tamper::CommandLine("rdinit=/bin/sh".to_owned()), [true, false, false, false]),
+            (file, [false, true, false, false]),
+            (Tamper::Kernel, [false, false, true, false]),
+            (Tamper::DeviceTree, [false, false, false, true]),
+        ];
+        let old = contents();
+        for (tamper, expected) in cases {
+            let new = changed(contents(), &tamper).unwrap();
+            let differs = [
+                new.command_line != old.command_line,
+                new.ramdisk != old.ramdisk,
+                new.kernel != old.kernel,
+                new.fdt != old.fdt,
+            ];
+            assert_eq!(differs, expected, "{tamper:?}");
+        }
+    }
+
+    #[test]
+    fn the_changed_kernel_still_unpacks() {
+        let new = changed(contents(), &Tamper::Kernel).unwrap();
+        let mut back = Vec::new();
+        std::io::Read::read_to_end(
+            &mut flate2::read::GzDecoder::new(new.kernel.as_slice()),
+            &mut back,
+        )
+        .unwrap();
+        assert_eq!(back, b"kernel");
+    }
+
+    #[test]
+    fn the_changed_device_tree_says_its_size() {
+        let new = changed(contents(), &Tamper::DeviceTree).unwrap();
+        assert_eq!(new.fdt.len(), 44);
+        assert_eq!(new.fdt[4..8], [0, 0, 0, 44]);
+    }
+
+    #[test]
+    fn what_cannot_be_appended_is_refused() {
+        for words in ["", "  ", "a\nb", &"x".repeat(CommandLine::MAX)] {
+            let tamper = Tamper::CommandLine(words.to_owned());
+            assert!(matches!(changed(contents(), &tamper), Err(TamperError::Words(_))));
+        }
+    }
+
+    #[test]
+    fn a_digit_is_changed() {
+        let manifest = b"{\"digest\": \"0a\", \"digest\": \"0b\"}".to_vec();
+        assert_eq!(
+            change_digit(manifest),
+            b"{\"digest\": \"1a\", \"digest\": \"0b\"}"
+        );
+    }
+}

@@ -1,0 +1,454 @@
+//! Holds an image against its manifest, and its FIT against the U-Boot on the
+//! same card.
+//!
+//! Everything read from the card is foreign: a verdict is given, nothing else is
+//! done with it. What is judged is the card's consistency and what it will
+//! measure; whether that is what somebody wants to trust, the manifest of a
+//! trusted build says (`--manifest`).
+
+use std::path::{Path, PathBuf};
+
+use pcr_measure::PcrBank;
+use pcr_measure::manifest::{Manifest, Measurement, component};
+use serde::Serialize;
+
+use super::card::{self, Card, CardError};
+use super::fdt::Fdt;
+use super::fit::{self, Contents, FitError};
+use super::{boot_manifest, config_txt, ext4};
+
+/// What a boot partition of ours has besides FIT and manifest.
+const BOOT_FILES: [&str; 6] = [
+    "bootcode.bin",
+    "start.elf",
+    "fixup.dat",
+    "config.txt",
+    config_txt::ARMSTUB,
+    config_txt::BOARD_DTB,
+];
+
+/// A LUKS header's first bytes (LUKS2 On-Disk Format 1.1, 3.1).
+const LUKS_MAGIC: &[u8] = b"LUKS\xba\xbe";
+
+/// First bytes of a flattened device tree.
+const FDT_MAGIC: &[u8] = &[0xd0, 0x0d, 0xfe, 0xed];
+
+/// The outcome of one check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// As it should be.
+    Good,
+    /// Not as it should be.
+    Bad,
+    /// Could not be checked here.
+    Skipped,
+}
+
+/// One check.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What was looked at.
+    pub what: &'static str,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// In words.
+    pub detail: String,
+}
+
+/// What stands in the root partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RootState {
+    /// A plain ext4: as built, to be encrypted at first boot.
+    Plain,
+    /// A LUKS container: provisioned.
+    Encrypted,
+    /// Neither; perhaps encryption was interrupted.
+    Unknown,
+}
+
+/// The verdict on an image.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// `msec-boot/image-report/1`.
+    pub schema: &'static str,
+    /// The image's file.
+    pub path: PathBuf,
+    /// True if no check was bad.
+    pub good: bool,
+    /// Name in the manifest.
+    pub image: Option<String>,
+    /// Board in the manifest.
+    pub board: Option<String>,
+    /// The root partition.
+    pub root: RootState,
+    /// The command line in the FIT.
+    pub command_line: Option<String>,
+    /// Every check, in order.
+    pub checks: Vec<Check>,
+    /// What the card, as it is, will bring into the PCRs.
+    pub pcrs: Option<PcrBank>,
+    /// What the manifest says, where that differs.
+    pub pcrs_in_manifest: Option<PcrBank>,
+}
+
+/// Why no verdict could be given.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// The file cannot be read, or is no image at all.
+    #[error(transparent)]
+    Card(#[from] CardError),
+    /// The signature checker cannot run.
+    #[error(transparent)]
+    Fit(#[from] FitError),
+    /// The given manifest cannot be used.
+    #[error("the manifest {path} cannot be used: {reason}")]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl VerifyError {
+    /// True if this is a negative answer and not a failure to look.
+    pub fn is_verdict(&self) -> bool {
+        matches!(self, Self::Card(error) if error.is_verdict())
+    }
+}
+
+struct Checks(Vec<Check>);
+
+impl Checks {
+    fn add(&mut self, what: &'static str, outcome: Outcome, detail: impl Into<String>) {
+        self.0.push(Check {
+            what,
+            outcome,
+            detail: detail.into(),
+        });
+    }
+
+    /// Passes a value on, or notes why there is none.
+    fn take<T, E: ToString>(&mut self, what: &'static str, result: Result<T, E>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.add(what, Outcome::Bad, error.to_string());
+                None
+            }
+        }
+    }
+}
+
+/// Judges an image. `manifest` is another manifest to hold it against;
+/// `fit_check_sign` checks the signature, which is skipped without it.
+///
+/// # Errors
+/// If the file cannot be read or has no partition table of ours.
+pub fn verify(
+    path: &Path,
+    manifest: Option<&Path>,
+    fit_check_sign: Option<&Path>,
+) -> Result<Report, VerifyError> {
+    let card = Card::open(path)?;
+    let mut checks = Checks(Vec::new());
+    let root = root_state(&card);
+    let detail = format!("boot and root partition within {} MiB", card.size >> 20);
+    checks.add("partitions", Outcome::Good, detail);
+    let armstub = boot_files(&card, &mut checks);
+    let manifest = match manifest {
+        Some(path) => Some(read_manifest(path)?),
+        None => own_manifest(&card, &mut checks),
+    };
+    let fit = checks.take("FIT", card.boot_file(card::FIT));
+    let contents = fit
+        .as_deref()
+        .and_then(|fit| checks.take("FIT", Contents::read(fit)));
+    if let (Some(manifest), Some(contents)) = (&manifest, &contents) {
+        parts(manifest, contents, &mut checks);
+    }
+    if let (Some(manifest), Some(armstub)) = (&manifest, &armstub) {
+        uboot_version(manifest, armstub, &mut checks);
+    }
+    if let (Some(fit), Some(armstub)) = (&fit, &armstub) {
+        signature(fit, armstub, fit_check_sign, &mut checks)?;
+    }
+    let real = match (&manifest, &contents) {
+        (Some(manifest), Some(contents)) => {
+            checks.take("PCRs", boot_manifest::of_variant(manifest, contents))
+        }
+        _ => None,
+    };
+    let pcrs = real.map(|real| real.predict());
+    let said = manifest.as_ref().map(Manifest::predict);
+    Ok(Report {
+        schema: "msec-boot/image-report/1",
+        path: path.to_owned(),
+        good: !checks.0.iter().any(|check| check.outcome == Outcome::Bad),
+        image: manifest.as_ref().map(|m| m.image().to_owned()),
+        board: manifest.as_ref().map(|m| m.board().to_owned()),
+        root,
+        command_line: contents.map(|contents| contents.command_line),
+        checks: checks.0,
+        pcrs_in_manifest: said.filter(|said| Some(said) != pcrs.as_ref()),
+        pcrs,
+    })
+}
+
+/// Every file is there. Returns the one with U-Boot in it.
+fn boot_files(card: &Card, checks: &mut Checks) -> Option<Vec<u8>> {
+    let mut armstub = None;
+    let before = checks.0.len();
+    for name in BOOT_FILES {
+        let content = checks.take("boot files", card.boot_file(name));
+        if name == config_txt::ARMSTUB {
+            armstub = content;
+        }
+    }
+    if checks.0.len() == before {
+        let detail = "firmware, config.txt, armstub and DTB are there (neither signed nor measured)";
+        checks.add("boot files", Outcome::Good, detail);
+    }
+    armstub
+}
+
+fn own_manifest(card: &Card, checks: &mut Checks) -> Option<Manifest> {
+    let json = checks.take("manifest", card.boot_file(card::MANIFEST))?;
+    let manifest = checks.take("manifest", Manifest::from_json(&json))?;
+    let detail = format!("{} for {}", manifest.image(), manifest.board());
+    checks.add("manifest", Outcome::Good, detail);
+    Some(manifest)
+}
+
+fn read_manifest(path: &Path) -> Result<Manifest, VerifyError> {
+    let fail = |reason: String| VerifyError::Manifest {
+        path: path.to_owned(),
+        reason,
+    };
+    let json = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
+    Manifest::from_json(&json).map_err(|error| fail(error.to_string()))
+}
+
+/// What the FIT holds is what the manifest lists.
+fn parts(manifest: &Manifest, contents: &Contents, checks: &mut Checks) {
+    for (name, measured) in boot_manifest::parts(contents) {
+        let listed = manifest
+            .events()
+            .iter()
+            .find(|event| event.component == name)
+            .map(|event| Measurement {
+                digest: event.digest,
+                size: event.size,
+            });
+        let show = |m: Measurement| format!("{}… ({} bytes)", m.digest.short(), m.size);
+        match listed {
+            Some(listed) if listed == measured => checks.add(name, Outcome::Good, show(measured)),
+            Some(listed) => checks.add(
+                name,
+                Outcome::Bad,
+                format!(
+                    "the manifest lists {}, the FIT holds {}",
+                    show(listed),
+                    show(measured)
+                ),
+            ),
+            None => checks.add(name, Outcome::Bad, "the manifest does not list it"),
+        }
+    }
+}
+
+/// U-Boot in the armstub has the version that the manifest lists.
+fn uboot_version(manifest: &Manifest, armstub: &[u8], checks: &mut Checks) {
+    let what = component::UBOOT_VERSION;
+    let Some(event) = manifest.events().iter().find(|e| e.component == what) else {
+        checks.add(what, Outcome::Bad, "the manifest does not list it");
+        return;
+    };
+    let version = [event.note.as_bytes(), b"\0"].concat();
+    if Measurement::of(&version).digest != event.digest {
+        checks.add(what, Outcome::Bad, "the manifest's note is not what was measured");
+    } else if !contains(armstub, &version) {
+        let detail = format!("{} holds no `{}`", config_txt::ARMSTUB, event.note);
+        checks.add(what, Outcome::Bad, detail);
+    } else {
+        checks.add(what, Outcome::Good, &event.note);
+    }
+}
+
+/// The FIT has the signature that the U-Boot on this card demands.
+fn signature(
+    fit: &[u8],
+    armstub: &[u8],
+    fit_check_sign: Option<&Path>,
+    checks: &mut Checks,
+) -> Result<(), VerifyError> {
+    const WHAT: &str = "signature";
+    let Some(control_dtb) = control_dtb(armstub) else {
+        let detail = "U-Boot on this card demands none: it has no required key";
+        checks.add(WHAT, Outcome::Bad, detail);
+        return Ok(());
+    };
+    let Some(tool) = fit_check_sign else {
+        checks.add(WHAT, Outcome::Skipped, "no fit_check_sign was given");
+        return Ok(());
+    };
+    let scratch = tempfile::NamedTempFile::new()
+        .and_then(|file| std::fs::write(file.path(), control_dtb).map(|()| file))
+        .map_err(|source| FitError::File {
+            path: std::env::temp_dir(),
+            source,
+        })?;
+    match fit::check_signature(fit, tool, scratch.path()) {
+        Ok(()) => checks.add(WHAT, Outcome::Good, "made with the key in the card's U-Boot"),
+        Err(FitError::Tool(error @ super::tool::ToolError::Failed { .. })) => {
+            checks.add(WHAT, Outcome::Bad, error.to_string());
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+/// U-Boot's control DTB: the device tree in the armstub that requires a key
+/// for configurations.
+fn control_dtb(armstub: &[u8]) -> Option<&[u8]> {
+    let starts = armstub
+        .windows(FDT_MAGIC.len())
+        .enumerate()
+        .filter(|(_, window)| *window == FDT_MAGIC);
+    for (at, _) in starts {
+        let bytes = armstub.get(at..)?;
+        if let Ok(tree) = Fdt::new(bytes)
+            && tree.text("/signature/key-fit", "required") == Some("conf")
+        {
+            return bytes.get(..tree.total_size());
+        }
+    }
+    None
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack
+        .windows(needle.len())
+        .any(|window| window == needle)
+}
+
+fn root_state(card: &Card) -> RootState {
+    use std::os::unix::fs::FileExt as _;
+    let start = card.table.root.start;
+    let mut magic = [0; LUKS_MAGIC.len()];
+    if card.file().read_exact_at(&mut magic, start).is_ok() && magic == LUKS_MAGIC {
+        return RootState::Encrypted;
+    }
+    match ext4::usage(card.file(), start) {
+        Ok(Some(_)) => RootState::Plain,
+        _ => RootState::Unknown,
+    }
+}
+
+impl Report {
+    /// The report for people.
+    pub fn text(&self) -> String {
+        let mut text = format!("{}\n", self.path.display());
+        let root = match self.root {
+            RootState::Plain => "plain ext4, to be encrypted at first boot",
+            RootState::Encrypted => "encrypted (LUKS)",
+            RootState::Unknown => "neither ext4 nor LUKS",
+        };
+        text += &format!("  root            {root}\n");
+        if let Some(line) = &self.command_line {
+            let line = line.escape_debug();
+            text += &format!("  command line    {line}\n");
+        }
+        for check in &self.checks {
+            let outcome = match check.outcome {
+                Outcome::Good => "good",
+                Outcome::Bad => "BAD",
+                Outcome::Skipped => "skipped",
+            };
+            text += &format!("  {:<15} {outcome:<8} {}\n", check.what, check.detail);
+        }
+        if let Some(pcrs) = &self.pcrs {
+            text += "  what it will measure (SHA-256):\n";
+            for (pcr, value) in pcrs.iter() {
+                let said = self.pcrs_in_manifest.as_ref().and_then(|p| p.sha256(pcr));
+                let differs = match said {
+                    Some(said) if said.to_string() != value.to_string() => {
+                        format!("  the manifest says {}…", said.short())
+                    }
+                    _ => String::new(),
+                };
+                text += &format!("    PCR {:<2} {value}{differs}\n", pcr.get());
+            }
+        }
+        text += if self.good {
+            "  The image is as its manifest says.\n"
+        } else {
+            "  The image is NOT as its manifest says: it was changed, or the manifest is another's.\n"
+        };
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contents(kernel: &[u8]) -> Contents {
+        Contents {
+            kernel: kernel.to_vec(),
+            fdt: vec![2],
+            ramdisk: vec![3],
+            command_line: "quiet".to_owned(),
+            description: String::new(),
+        }
+    }
+
+    fn manifest() -> Manifest {
+        let text = include_str!("../../recipes/rpi3.toml");
+        let recipe = crate::recipe::Recipe::parse(text, "rpi3").unwrap();
+        boot_manifest::of_image(&recipe, &contents(b"k"), b"U-Boot 1\0", "6").unwrap()
+    }
+
+    fn outcomes(checks: Checks) -> Vec<(&'static str, Outcome)> {
+        checks.0.iter().map(|c| (c.what, c.outcome)).collect()
+    }
+
+    #[test]
+    fn a_part_that_differs_is_named() {
+        let mut checks = Checks(vec![]);
+        parts(&manifest(), &contents(b"other"), &mut checks);
+        assert_eq!(
+            outcomes(checks),
+            [
+                ("kernel", Outcome::Bad),
+                ("initramfs", Outcome::Good),
+                ("device tree", Outcome::Good),
+                ("command line", Outcome::Good),
+            ]
+        );
+    }
+
+    #[test]
+    fn another_uboot_is_noticed() {
+        for (armstub, expected) in [
+            (&b"..U-Boot 1\0.."[..], Outcome::Good),
+            (b"..U-Boot 10\0..", Outcome::Bad),
+            (b"", Outcome::Bad),
+        ] {
+            let mut checks = Checks(vec![]);
+            uboot_version(&manifest(), armstub, &mut checks);
+            assert_eq!(outcomes(checks), [("U-Boot version", expected)]);
+        }
+    }
+
+    #[test]
+    fn a_uboot_that_demands_no_signature_is_bad() {
+        let mut checks = Checks(vec![]);
+        let armstub = [b"junk", FDT_MAGIC, &[0xff; 64]].concat();
+        signature(b"fit", &armstub, None, &mut checks).unwrap();
+        assert_eq!(outcomes(checks), [("signature", Outcome::Bad)]);
+    }
+}
