@@ -2,6 +2,8 @@
 //!
 //! `UPDATE_GOLDEN=1 cargo test` writes the files of `tests/golden` anew.
 
+// Helpers of tests may panic as tests do; clippy.toml knows `#[test]` functions alone.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 #![cfg(feature = "cli")]
 
 use std::path::PathBuf;

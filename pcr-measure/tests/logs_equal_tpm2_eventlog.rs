@@ -1,6 +1,8 @@
 //! Logs of real firmware and random ones: events and values are those that
 //! `tpm2_eventlog` finds.
 
+// Helpers of tests may panic as tests do; clippy.toml knows `#[test]` functions alone.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 #![cfg(feature = "all-banks")]
 
 mod common;
