@@ -383,10 +383,13 @@ impl Report {
                 text += &format!("    PCR {:<2} {value}{differs}\n", pcr.get());
             }
         }
-        text += if self.good {
-            "  The image is as its manifest says.\n"
-        } else {
-            "  The image is NOT as its manifest says: it was changed, or the manifest is another's.\n"
+        text += match (self.good, self.pcrs_in_manifest.is_none()) {
+            (true, _) => "  The image is good.\n",
+            (false, true) => "  The image is NOT good: see above.\n",
+            (false, false) => {
+                "  The image is NOT good: the manifest is another image's, or the image was changed \
+                 after it was written.\n"
+            }
         };
         text
     }

@@ -1,0 +1,312 @@
+//! Whole images from small stand-ins for the artifacts, judged by the tools of
+//! the build root: this runs there, as root, and needs no network.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use image_builder::artifacts::{Artifacts, KeyDir};
+use image_builder::image::packages::Package;
+use image_builder::image::tamper::{self, Signing, Tamper, TamperError};
+use image_builder::image::verify::{Outcome, RootState, verify};
+use image_builder::image::{Image, ImageError, assemble, card, fit};
+use image_builder::progress::Progress;
+use image_builder::recipe::{MIB, Recipe};
+use tempfile::TempDir;
+
+const RECIPE: &str = include_str!("../recipes/rpi3.toml");
+
+fn run(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().unwrap_or_else(|error| {
+        panic!("{program}: {error}; this test runs in the build root, which has it")
+    });
+    let said = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {said}");
+    said
+}
+
+/// A workshop with everything that an image is made of.
+struct Bench {
+    dir: TempDir,
+    artifacts: Artifacts,
+    packages: Vec<Package>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        fs::write(at("kernel"), vec![7; 100_000]).unwrap();
+        fs::write(at("unseal"), b"\x7fNOT-REALLY-ELF").unwrap();
+        let version = b"U-Boot 2025.01-test\0";
+        let dtb = |source: &str, name: &str| {
+            fs::write(at("x.dts"), format!("/dts-v1/; / {{ {source} }};")).unwrap();
+            run("dtc", &["-q", "-o", &text(&at(name)), &text(&at("x.dts"))]);
+        };
+        dtb("compatible = \"test\";", "linux.dtb");
+        dtb(
+            "signature { key-fit { required = \"conf\"; }; };",
+            "control.dtb",
+        );
+        let control = fs::read(at("control.dtb")).unwrap();
+        fs::write(
+            at("armstub8.bin"),
+            [&b"BL1 and a FIP with "[..], version, &control, b"end"].concat(),
+        )
+        .unwrap();
+        fs::create_dir(at("firmware")).unwrap();
+        for name in ["bootcode.bin", "start.elf", "fixup.dat", "LICENCE.broadcom"] {
+            fs::write(at("firmware").join(name), name).unwrap();
+        }
+        fs::create_dir(at("keys")).unwrap();
+        run(
+            "openssl",
+            &[
+                "req", "-batch", "-new", "-newkey", "rsa:3072", "-nodes", "-x509", "-subj",
+                "/CN=test", "-keyout", &text(&at("keys/fit.key")), "-out",
+                &text(&at("keys/fit.crt")),
+            ],
+        );
+        let packages = vec![busybox(dir.path())];
+        Self {
+            artifacts: Artifacts {
+                kernel: at("kernel"),
+                kernel_version: "6.12-test".to_owned(),
+                dtb: at("linux.dtb"),
+                board_dtb: at("linux.dtb"),
+                armstub: at("armstub8.bin"),
+                uboot_version: version.to_vec(),
+                unseal: at("unseal"),
+                firmware: at("firmware"),
+                mkimage: PathBuf::from("mkimage"),
+                // The real one comes out of the U-Boot build; the tests on the
+                // emulated board have it, and U-Boot's own check.
+                fit_check_sign: PathBuf::from("/bin/true"),
+                uboot_dtb: at("control.dtb"),
+                signing_key: KeyDir::new(at("keys")),
+            },
+            packages,
+            dir,
+        }
+    }
+
+    fn image(&self, name: &str) -> Image {
+        let recipe = RECIPE.replace("name = \"msec-rpi3\"", &format!("name = \"{name}\""));
+        let recipe = Recipe::parse(&recipe, "test").unwrap();
+        let out = self.dir.path().join("out");
+        assemble(&recipe, &self.artifacts, &self.packages, &out, &Progress::hidden()).unwrap()
+    }
+
+    fn signing(&self) -> Signing {
+        Signing::from(&self.artifacts)
+    }
+}
+
+/// A package with a busybox whose table of applets is all there is of it.
+fn busybox(dir: &Path) -> Package {
+    let source = include_str!("../src/image/userland.rs");
+    let names = source
+        .split("const COMMANDS")
+        .nth(1)
+        .and_then(|rest| rest.split("/// Why there is").next())
+        .unwrap();
+    let mut table = b"busybox [\0[[\0".to_vec();
+    for name in names.split('"').skip(1).step_by(2) {
+        table.extend_from_slice(name.as_bytes());
+        table.push(0);
+    }
+    let root = dir.join("package");
+    fs::create_dir_all(root.join("usr/bin")).unwrap();
+    fs::create_dir_all(root.join("usr/share/man/man1")).unwrap();
+    fs::create_dir_all(root.join("DEBIAN")).unwrap();
+    fs::write(root.join("usr/bin/busybox"), table).unwrap();
+    fs::set_permissions(root.join("usr/bin/busybox"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(root.join("usr/share/man/man1/busybox.1"), "manual").unwrap();
+    fs::write(
+        root.join("DEBIAN/control"),
+        "Package: busybox-static\nVersion: 1\nArchitecture: arm64\nMaintainer: t <t@t>\nDescription: t\n",
+    )
+    .unwrap();
+    let deb = dir.join("busybox.deb");
+    run(
+        "dpkg-deb",
+        &["-b", root.to_str().unwrap(), deb.to_str().unwrap()],
+    );
+    Package {
+        name: "busybox-static".to_owned(),
+        version: "1".to_owned(),
+        deb,
+    }
+}
+
+/// Copies a partition out of an image.
+fn part(image: &Path, start: u64, size: u64, to: &Path) -> String {
+    let bytes = fs::read(image).unwrap();
+    let start = usize::try_from(start).unwrap();
+    fs::write(to, &bytes[start..start + usize::try_from(size).unwrap()]).unwrap();
+    to.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn an_image_is_clean_complete_and_reproducible() {
+    let bench = Bench::new();
+    let image = bench.image("one");
+    let first = fs::read(&image.path).unwrap();
+    let manifest = fs::read(&image.manifest_path).unwrap();
+    assert_eq!(first.len() as u64, 128 * MIB);
+    assert_eq!(bench.image("one"), image);
+    assert!(fs::read(&image.path).unwrap() == first, "the second build differs");
+    let left = fs::read_dir(bench.dir.path().join("out")).unwrap().count();
+    assert_eq!(left, 2, "image and manifest, and nothing half-written");
+
+    let path = image.path.to_str().unwrap();
+    run("sfdisk", &["--verify", path]);
+    let boot = part(&image.path, MIB, 47 * MIB, &bench.dir.path().join("p1"));
+    run("fsck.fat", &["-n", &boot]);
+    let root = part(&image.path, 64 * MIB, 64 * MIB, &bench.dir.path().join("p2"));
+    run("e2fsck", &["-fn", &root]);
+    let etc = run("debugfs", &["-R", "ls -l /etc", &root]);
+    assert!(etc.contains("inittab"), "{etc}");
+    assert!(etc.contains(" 0      0 "), "root owns it: {etc}");
+    let manual = run("debugfs", &["-R", "stat /usr/share/man", &root]);
+    assert!(manual.contains("File not found"), "{manual}");
+
+    let card = card::Card::open(&image.path).unwrap();
+    assert_eq!(card.boot_file("manifest.json").unwrap(), manifest);
+    let contents = fit::Contents::read(&card.boot_file("boot.itb").unwrap()).unwrap();
+    assert_eq!(contents.command_line, "console=ttyAMA0,115200 panic=10");
+
+    let report = verify(&image.path, Some(&image.manifest_path), Some(Path::new("/bin/true")));
+    let report = report.unwrap();
+    assert!(report.good, "{}", report.text());
+    assert_eq!(report.root, RootState::Plain);
+    assert_eq!(report.pcrs, Some(image.manifest.predict()));
+    assert!(report.checks.iter().all(|c| c.outcome == Outcome::Good), "{}", report.text());
+}
+
+#[test]
+fn variants_signed_again_are_good_and_differ_in_one_pcr() {
+    let bench = Bench::new();
+    let image = bench.image("one");
+    let before = fs::read(&image.path).unwrap();
+    let out = bench.dir.path().join("variant.img");
+    let file = Tamper::Initramfs {
+        path: "etc/evil".to_owned(),
+        content: b"evil".to_vec(),
+    };
+    let words = Tamper::CommandLine("rdinit=/bin/sh".to_owned());
+    for (tamper, pcr) in [
+        (words, 1),
+        (file, 9),
+        (Tamper::Kernel, 8),
+        (Tamper::DeviceTree, 1),
+    ] {
+        let manifest = tamper::variant(&image.path, &tamper, &bench.signing(), &out)
+            .unwrap()
+            .unwrap();
+        let report = verify(&out, None, Some(Path::new("/bin/true"))).unwrap();
+        assert!(report.good, "{tamper:?}: {}", report.text());
+        let (old, new) = (image.manifest.predict(), manifest.predict());
+        let differ: Vec<u8> = old
+            .iter()
+            .filter(|(index, value)| new.sha256(*index).as_ref().map(ToString::to_string) != Some(value.to_string()))
+            .map(|(index, _)| index.get())
+            .collect();
+        assert_eq!(differ, [pcr], "{tamper:?}");
+        // Held against the manifest of the build, the variant is found out.
+        let report = verify(&out, Some(&image.manifest_path), None).unwrap();
+        assert!(!report.good, "{tamper:?}");
+        let root = usize::try_from(48 * MIB).unwrap();
+        assert!(fs::read(&out).unwrap()[root..] == before[root..], "the root changed");
+    }
+    assert!(fs::read(&image.path).unwrap() == before, "the original changed");
+}
+
+#[test]
+fn broken_variants_are_found_out() {
+    let bench = Bench::new();
+    let image = bench.image("one");
+    let other = {
+        fs::write(&bench.artifacts.kernel, vec![8; 100_000]).unwrap();
+        bench.image("two")
+    };
+    for (tamper, what) in [
+        (Tamper::FlippedBit, "kernel"),
+        (Tamper::ManifestDigit, "manifest"),
+        (Tamper::ManifestCut, "manifest"),
+        (Tamper::ManifestOf(other.path), "kernel"),
+    ] {
+        let out = bench.dir.path().join("variant.img");
+        fs::copy(&image.path, &out).unwrap();
+        // In place, as it is done to a working copy.
+        tamper::variant(&out, &tamper, &bench.signing(), &out).unwrap();
+        let report = verify(&out, None, Some(Path::new("/bin/true"))).unwrap();
+        let bad: Vec<&str> = report
+            .checks
+            .iter()
+            .filter(|check| check.outcome == Outcome::Bad)
+            .map(|check| check.what)
+            .collect();
+        assert_eq!(bad, [what], "{tamper:?}: {}", report.text());
+        assert!(report.text().contains("The image is NOT good"));
+    }
+}
+
+#[test]
+fn an_unsigned_fit_has_no_signature() {
+    let bench = Bench::new();
+    let image = bench.image("one");
+    let signature = |path: &Path| {
+        let fit = card::Card::open(path).unwrap().boot_file("boot.itb").unwrap();
+        let tree = image_builder::image::fdt::Fdt::new(&fit).unwrap();
+        tree.property("/configurations/conf-1/signature-1", "value").is_some()
+    };
+    assert!(signature(&image.path));
+    let out = bench.dir.path().join("variant.img");
+    tamper::variant(&image.path, &Tamper::Unsigned, &bench.signing(), &out).unwrap();
+    assert!(!signature(&out));
+    // The card's own check would refuse it, and that is said.
+    let report = verify(&out, None, Some(Path::new("/bin/false"))).unwrap();
+    let bad: Vec<&str> = report
+        .checks
+        .iter()
+        .filter(|check| check.outcome == Outcome::Bad)
+        .map(|check| check.what)
+        .collect();
+    assert_eq!(bad, ["signature"], "{}", report.text());
+}
+
+#[test]
+fn a_failed_build_leaves_nothing() {
+    let mut bench = Bench::new();
+    let out = bench.dir.path().join("out");
+    let recipe = Recipe::parse(RECIPE, "test").unwrap();
+    bench.artifacts.fit_check_sign = PathBuf::from("/bin/false");
+    let progress = Progress::hidden();
+    let result = assemble(&recipe, &bench.artifacts, &bench.packages, &out, &progress);
+    assert!(matches!(result, Err(ImageError::Fit(_))), "{result:?}");
+
+    bench.artifacts.fit_check_sign = PathBuf::from("/bin/true");
+    fs::write(&bench.artifacts.unseal, vec![0; 40 << 20]).unwrap();
+    let small = RECIPE.replace("root_mib = 64", "root_mib = 32");
+    let small = Recipe::parse(&small, "test").unwrap();
+    let error = assemble(&small, &bench.artifacts, &bench.packages, &out, &progress).unwrap_err();
+    assert!(error.to_string().contains("raise root_mib"), "{error}");
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 0);
+}
+
+#[test]
+fn what_is_no_image_is_left_alone() {
+    let bench = Bench::new();
+    let path = bench.dir.path().join("letter.txt");
+    fs::write(&path, "Dear Sir or Madam").unwrap();
+    let error = verify(&path, None, None).unwrap_err();
+    assert!(error.is_verdict());
+    assert!(error.to_string().contains("is no SD card image of msec-boot"), "{error}");
+    let result = tamper::variant(&path, &Tamper::Unsigned, &bench.signing(), &path);
+    assert!(matches!(result, Err(TamperError::Card(_))), "{result:?}");
+    assert_eq!(fs::read(&path).unwrap(), b"Dear Sir or Madam");
+}
