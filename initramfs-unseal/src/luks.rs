@@ -31,6 +31,9 @@ const PBKDF2_ITERATIONS: u32 = 1000;
 const ARGON2_MEMORY_KIB: u32 = 64 * 1024;
 const ARGON2_PASSES: u32 = 4;
 const ARGON2_LANES: u32 = 4;
+/// Data that is encrypted in one go, in sectors: 2 MiB. It bounds the memory
+/// needed, and sets how often progress shows.
+const HOTZONE: u64 = (2 << 20) / SECTOR;
 /// Largest volume key that is taken, in bytes.
 const MAX_VOLUME_KEY: usize = 64;
 /// Size of each of the two copies of the metadata, in bytes
@@ -328,7 +331,7 @@ fn reencryption(luks2: Option<CryptParamsLuks2>, flags: CryptReencrypt) -> Crypt
         resilience: "checksum".into(),
         hash: "sha256".into(),
         data_shift: 0,
-        max_hotzone_size: 0,
+        max_hotzone_size: HOTZONE,
         device_size: 0,
         luks2,
         flags,

@@ -82,25 +82,29 @@ impl Tpm {
         self.commands
     }
 
-    /// Reads up to eight PCRs of the SHA-256 bank, in one command.
+    /// Reads PCRs of the SHA-256 bank, eight to a command (`TPML_DIGEST`,
+    /// TPM 2.0 Library part 2, 10.9.4).
     ///
     /// # Errors
     /// [`TpmError::NoSha256Bank`] when the TPM leaves out any of them.
     pub fn pcrs(&mut self, pcrs: &PcrSelection) -> Result<PcrBank, TpmError> {
-        let list = selection(pcrs)?;
-        let (_, _, digests) =
-            self.run(0, |c| c.execute_without_session(|c| c.pcr_read(list.clone())))?;
-        let digests = digests.value();
-        if digests.len() != pcrs.iter().count() {
-            return Err(TpmError::NoSha256Bank);
-        }
-        pcrs.iter()
-            .zip(digests)
-            .map(|(pcr, digest)| {
+        let all: Vec<PcrIndex> = pcrs.iter().collect();
+        let mut values = Vec::with_capacity(all.len());
+        for some in all.chunks(8) {
+            let list = selection(some.iter().copied())?;
+            let (_, _, digests) =
+                self.run(0, |c| c.execute_without_session(|c| c.pcr_read(list)))?;
+            let digests = digests.value();
+            if digests.len() != some.len() {
+                return Err(TpmError::NoSha256Bank);
+            }
+            for (pcr, digest) in some.iter().zip(digests) {
                 let bytes = <[u8; 32]>::try_from(digest.as_bytes());
-                bytes.map(|b| (pcr, Sha256Digest::from(b))).map_err(|_| TpmError::NoSha256Bank)
-            })
-            .collect()
+                let bytes = bytes.map_err(|_| TpmError::NoSha256Bank)?;
+                values.push((*pcr, Sha256Digest::from(bytes)));
+            }
+        }
+        Ok(values.into_iter().collect())
     }
 
     /// Extends a PCR of the SHA-256 bank.
@@ -220,9 +224,8 @@ enum Encrypt {
     Response,
 }
 
-fn selection(pcrs: &PcrSelection) -> Result<PcrSelectionList, TpmError> {
+fn selection(pcrs: impl Iterator<Item = PcrIndex>) -> Result<PcrSelectionList, TpmError> {
     let slots = pcrs
-        .iter()
         .map(|pcr| PcrSlot::try_from(1u32 << pcr.get()))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| error::from_esapi(e, 0))?;

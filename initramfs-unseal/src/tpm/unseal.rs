@@ -99,7 +99,7 @@ impl Tpm {
         pcrs: &PcrSelection,
         mut use_it: impl FnMut(&mut Self) -> Result<T, TpmError>,
     ) -> Result<T, TpmError> {
-        let list = selection(pcrs)?;
+        let list = selection(pcrs.iter())?;
         let mut tries = 0;
         loop {
             tries += 1;

@@ -1,0 +1,281 @@
+//! Sealing and unsealing against a software TPM, with Debian's tpm2-tools as
+//! the second opinion. Each refusal stands beside its premise: the same call
+//! works while the defence is not in its way.
+
+use initramfs_unseal::flow::IndexState;
+use initramfs_unseal::sealed::Sealed;
+use initramfs_unseal::secret::Secret;
+use initramfs_unseal::tpm::{Sealing, Tpm, TpmError, Unsealing};
+use initramfs_unseal::volume::{self, Fingerprint, OPENED_BY_HAND};
+use pcr_measure::pcr::{PcrIndex, PcrSelection};
+use pcr_measure::policy;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+use tss_esapi::tcti_ldr::TctiNameConf;
+
+const INDEX: u32 = 0x0180_6d73;
+const SRK: u32 = 0x8100_0001;
+const PCRS: &str = "0,1,8,9,15";
+
+/// A software TPM of this test's own, gone with it.
+struct SoftTpm {
+    process: Child,
+    dir: tempfile::TempDir,
+}
+
+impl SoftTpm {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("tpm");
+        let process = Command::new("swtpm")
+            .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
+            .arg("--tpmstate")
+            .arg(format!("dir={}", dir.path().display()))
+            .arg("--server")
+            .arg(format!("type=unixio,path={}", socket.display()))
+            .arg("--ctrl")
+            .arg(format!("type=unixio,path={}.ctrl", socket.display()))
+            .arg("--log")
+            .arg(format!("file={},level=20", dir.path().join("log").display()))
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("swtpm is installed");
+        let tpm = Self { process, dir };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !socket.exists() || !PathBuf::from(format!("{}.ctrl", socket.display())).exists() {
+            assert!(Instant::now() < deadline, "swtpm opened no socket");
+            std::thread::yield_now();
+        }
+        tpm
+    }
+
+    fn tcti(&self) -> String {
+        format!("swtpm:path={}", self.dir.path().join("tpm").display())
+    }
+
+    fn connect(&self) -> Tpm {
+        Tpm::connect(TctiNameConf::from_str(&self.tcti()).unwrap()).unwrap()
+    }
+
+    /// All that crossed the bus since the last call, as lower-case hex.
+    fn wire(&self) -> String {
+        let log = self.dir.path().join("log");
+        let text = std::fs::read_to_string(&log).unwrap();
+        std::fs::write(&log, "").unwrap();
+        let hex = |line: &str| line.starts_with(' ') && line.trim().len() % 3 != 0;
+        let lines = text.lines().filter(|l| hex(l));
+        lines.flat_map(|l| l.chars().filter(char::is_ascii_hexdigit)).collect::<String>().to_lowercase()
+    }
+
+    fn tool(&self, program: &str, args: &[&str]) -> Output {
+        let output = Command::new(program)
+            .args(args)
+            .env("TPM2TOOLS_TCTI", self.tcti())
+            .current_dir(self.dir.path())
+            .output()
+            .expect("tpm2-tools is installed");
+        output
+    }
+
+    /// Reads the index with tpm2-tools under the same policy.
+    fn nvread(&self) -> Output {
+        let pcrs = format!("sha256:{PCRS}");
+        for (program, args) in [
+            ("tpm2_startauthsession", vec!["--policy-session", "-S", "s"]),
+            ("tpm2_policypcr", vec!["-Q", "-S", "s", "-l", &pcrs]),
+        ] {
+            let out = self.tool(program, &args);
+            assert!(out.status.success(), "{program}: {out:?}");
+        }
+        let index = format!("{INDEX:#x}");
+        let read = self.tool("tpm2_nvread", &[&index, "-P", "session:s", "-o", "out"]);
+        self.tool("tpm2_flushcontext", &["s"]);
+        read
+    }
+}
+
+impl Drop for SoftTpm {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+struct Board {
+    soft: SoftTpm,
+    pcrs: PcrSelection,
+    srk_name: Vec<u8>,
+    sealed: Sealed,
+}
+
+impl Board {
+    /// A TPM with something measured, and a secret sealed to it.
+    fn sealed() -> Self {
+        let soft = SoftTpm::start();
+        let pcrs: PcrSelection = PCRS.parse().unwrap();
+        let mut tpm = soft.connect();
+        for number in [0, 1, 8, 9] {
+            tpm.extend(PcrIndex::new(number).unwrap(), &volume::words("measured")).unwrap();
+        }
+        let policy = policy::pcr_digest(&pcrs, &tpm.pcrs(&pcrs).unwrap()).unwrap();
+        let srk_name = tpm.ensure_srk(SRK).unwrap();
+        assert_eq!(tpm.ensure_srk(SRK).unwrap(), srk_name, "a second call keeps the key");
+        let sealed = Sealed {
+            secret: Secret::from_slice(&std::array::from_fn::<u8, 32, _>(|i| 0xa0 ^ i as u8)).unwrap(),
+            fingerprint: Fingerprint([0x5a; 32]),
+        };
+        tpm.seal(Sealing { nv_index: INDEX, srk: SRK, policy }, &srk_name, &sealed).unwrap();
+        Self { soft, pcrs, srk_name, sealed }
+    }
+
+    fn unseal(&self, tpm: &mut Tpm, lock: bool) -> Result<Sealed, TpmError> {
+        let index = tpm.index(INDEX)?.ok_or(TpmError::IndexMissing(INDEX))?;
+        let what = Unsealing {
+            srk: SRK,
+            srk_name: &self.srk_name,
+            pcrs: &self.pcrs,
+            nv_index: INDEX,
+            lock,
+        };
+        tpm.unseal(&index, what)
+    }
+}
+
+#[test]
+fn what_was_sealed_comes_back_within_the_budget_of_commands() {
+    let board = Board::sealed();
+    let mut tpm = board.soft.connect();
+    tpm.pcrs(&board.pcrs).unwrap();
+    let got = board.unseal(&mut tpm, true).unwrap();
+    assert_eq!(got.secret.expose(), board.sealed.secret.expose());
+    assert_eq!(got.fingerprint, board.sealed.fingerprint);
+    for pcr in [15, 11] {
+        tpm.extend(PcrIndex::new(pcr).unwrap(), &volume::words("x")).unwrap();
+    }
+    assert!(tpm.commands() <= 12, "{} commands", tpm.commands());
+}
+
+#[test]
+fn another_boot_is_refused() {
+    for pcr in [0, 1, 8, 9] {
+        let board = Board::sealed();
+        let mut tpm = board.soft.connect();
+        assert!(board.unseal(&mut tpm, false).is_ok(), "premise");
+        tpm.extend(PcrIndex::new(pcr).unwrap(), &volume::words("changed")).unwrap();
+        assert_eq!(board.unseal(&mut tpm, false).unwrap_err(), TpmError::PolicyFailed, "PCR {pcr}");
+    }
+}
+
+#[test]
+fn the_latch_ends_unsealing_for_everybody() {
+    let board = Board::sealed();
+    assert!(board.soft.nvread().status.success(), "premise: tpm2-tools can read before the latch");
+    let mut tpm = board.soft.connect();
+    assert!(board.unseal(&mut tpm, false).is_ok(), "premise");
+    tpm.extend(PcrIndex::new(15).unwrap(), &volume::words(OPENED_BY_HAND)).unwrap();
+    assert_eq!(board.unseal(&mut tpm, false).unwrap_err(), TpmError::PolicyFailed);
+    drop(tpm);
+    assert!(!board.soft.nvread().status.success(), "tpm2-tools reads past the latch");
+}
+
+#[test]
+fn a_second_read_in_one_boot_is_refused() {
+    let board = Board::sealed();
+    let mut tpm = board.soft.connect();
+    for _ in 0..2 {
+        assert!(board.unseal(&mut tpm, false).is_ok(), "premise: without the lock it can be read");
+    }
+    assert!(board.unseal(&mut tpm, true).is_ok());
+    assert_eq!(board.unseal(&mut tpm, false).unwrap_err(), TpmError::Locked);
+    drop(tpm);
+    assert!(!board.soft.nvread().status.success(), "tpm2-tools reads past the lock");
+}
+
+#[test]
+fn nothing_but_the_policy_reads_the_index() {
+    let board = Board::sealed();
+    assert!(board.soft.nvread().status.success(), "premise");
+    let index = format!("{INDEX:#x}");
+    for auth in [["-C", "o"], ["-C", &index]] {
+        let out = board.soft.tool("tpm2_nvread", &[&index, auth[0], auth[1], "-o", "out"]);
+        assert!(!out.status.success(), "{auth:?}: {out:?}");
+    }
+}
+
+#[test]
+fn another_srk_is_not_trusted_with_the_session() {
+    let board = Board::sealed();
+    let mut tpm = board.soft.connect();
+    assert!(board.unseal(&mut tpm, false).is_ok(), "premise");
+    let mut other = Board { srk_name: board.srk_name.clone(), ..board };
+    other.srk_name[10] ^= 1;
+    assert_eq!(other.unseal(&mut tpm, false).unwrap_err(), TpmError::WrongSrk(SRK));
+    drop(tpm);
+    let handle = format!("{SRK:#x}");
+    assert!(other.soft.tool("tpm2_evictcontrol", &["-C", "o", "-c", &handle]).status.success());
+    let mut tpm = other.soft.connect();
+    assert_eq!(other.unseal(&mut tpm, false).unwrap_err(), TpmError::SrkMissing(SRK));
+}
+
+#[test]
+fn a_foreign_key_at_the_srk_handle_is_refused() {
+    let soft = SoftTpm::start();
+    let made = soft.tool("tpm2_createprimary", &["-Q", "-C", "o", "-G", "rsa2048", "-c", "k"]);
+    assert!(made.status.success(), "{made:?}");
+    let handle = format!("{SRK:#x}");
+    let kept = soft.tool("tpm2_evictcontrol", &["-Q", "-C", "o", "-c", "k", &handle]);
+    assert!(kept.status.success(), "{kept:?}");
+    soft.tool("tpm2_flushcontext", &["-t"]);
+    assert_eq!(soft.connect().ensure_srk(SRK).unwrap_err(), TpmError::ForeignSrk(SRK));
+}
+
+#[test]
+fn a_finished_index_cannot_be_written_again() {
+    let board = Board::sealed();
+    let index = format!("{INDEX:#x}");
+    std::fs::write(board.soft.dir.path().join("in"), [7; 65]).unwrap();
+    let write = || board.soft.tool("tpm2_nvwrite", &[&index, "-C", "o", "-i", "in"]).status.success();
+    assert!(write(), "premise: open, the owner can write it");
+    let mut tpm = board.soft.connect();
+    let public = tpm.index(INDEX).unwrap().unwrap();
+    assert_eq!(public.state(), IndexState::Open);
+    tpm.lock_index(&public, INDEX).unwrap();
+    assert_eq!(tpm.index(INDEX).unwrap().unwrap().state(), IndexState::Locked);
+    drop(tpm);
+    assert!(!write(), "the owner writes a locked index");
+}
+
+#[test]
+fn an_index_that_is_not_there_is_told_apart() {
+    let soft = SoftTpm::start();
+    assert!(soft.connect().index(INDEX).unwrap().is_none());
+    let board = Board::sealed();
+    let mut tpm = board.soft.connect();
+    assert!(tpm.index(INDEX).unwrap().is_some());
+    assert_eq!(
+        Tpm::open(Path::new("/nonexistent")).unwrap_err(),
+        TpmError::Absent("/nonexistent".into())
+    );
+}
+
+#[test]
+fn no_eight_bytes_of_the_secret_cross_the_bus() {
+    let board = Board::sealed();
+    let seal = board.soft.wire();
+    let mut tpm = board.soft.connect();
+    board.unseal(&mut tpm, false).unwrap();
+    drop(tpm);
+    let unseal = board.soft.wire();
+    assert!(board.soft.nvread().status.success());
+    let control = board.soft.wire();
+
+    let secret = board.sealed.encode();
+    let leaks = |wire: &str| secret.windows(8).any(|run| wire.contains(&hex::encode(run)));
+    assert!(leaks(&control), "premise: an unencrypted read shows the secret on the bus");
+    assert!(seal.contains(&hex::encode(INDEX.to_be_bytes())), "the capture saw the commands");
+    assert!(unseal.contains(&hex::encode(INDEX.to_be_bytes())), "the capture saw the commands");
+    assert!(!leaks(&seal), "sealing leaks");
+    assert!(!leaks(&unseal), "unsealing leaks");
+}
