@@ -36,13 +36,17 @@ pub(crate) fn parse(text: &str) -> Oracle {
             oracle
                 .pcrs
                 .push((bank.clone(), key.parse().unwrap(), value));
-        } else if line.starts_with("- EventNum") {
-            oracle.events.push(OracleEvent::default());
+        } else if line.starts_with("  PCRIndex:") {
+            // The first field of an event; its number stands in newer logs alone.
+            let pcr = value.parse().unwrap();
+            oracle.events.push(OracleEvent {
+                pcr,
+                ..OracleEvent::default()
+            });
         } else if let Some(event) = oracle.events.last_mut() {
             // Fields of the event itself, not of what its data holds.
             let own = line.starts_with("  ") && !line.starts_with("   ");
             match key {
-                "PCRIndex" if own => event.pcr = value.parse().unwrap(),
                 "EventType" if own => event.event_type = value.to_owned(),
                 "EventSize" if own => event.size = value.parse().unwrap(),
                 "AlgorithmId" if own => bank = value.to_owned(),
