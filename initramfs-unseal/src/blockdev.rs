@@ -93,7 +93,9 @@ pub fn grow_down(disk: &Path, number: u8, reserve: u64) -> Result<(), BlockError
     device.read_exact_at(&mut sector, 0).map_err(|e| failed("reading", disk, e))?;
     let sectors = u32::try_from(reserve / SECTOR as u64).unwrap_or(u32::MAX);
     let table = mbr::grow_down(&sector, number, sectors)?;
-    device.write_all_at(&table, 0).map_err(|e| failed("writing the partition table of", disk, e))?;
+    device
+        .write_all_at(&table, 0)
+        .map_err(|e| failed("writing the partition table of", disk, e))?;
     device.sync_all().map_err(|e| failed("writing the partition table of", disk, e))?;
     sys::reread_partitions(&device).map_err(|e| failed("reading the partition table of", disk, e))
 }

@@ -65,13 +65,21 @@ impl Boot {
         self.find_tpm(patience);
         self.report.reached("tpm");
         let root = self.config.root();
-        blockdev::wait_for(&root, patience, "check that the card is seated and that its partition table is whole; write the image again if it is not")?;
+        blockdev::wait_for(
+            &root,
+            patience,
+            "check that the card is seated and that its partition table is whole; write the image again if it is not",
+        )?;
         self.report.reached("root-device");
         loop {
             let (mut found, index) = self.look(&root)?;
             self.report.sealed =
                 found.token.as_ref().map(|token| Objects::new(&self.config, &token.srk_name));
-            match flow::plan(self.config.provision, tpm_found(self.tpm.is_some(), index.as_ref()), found.root) {
+            match flow::plan(
+                self.config.provision,
+                tpm_found(self.tpm.is_some(), index.as_ref()),
+                found.root,
+            ) {
                 Plan::Provision(step) => {
                     self.provision(step)?;
                     self.provisioned = true;
@@ -80,7 +88,8 @@ impl Boot {
                     let Some(volume) = found.volume.as_mut() else { bail!("no volume to open") };
                     match self.unlock(volume, &found.token, index.as_ref(), lock_index) {
                         Ok(()) => {
-                            let method = if self.provisioned { Method::Provisioned } else { Method::Tpm };
+                            let method =
+                                if self.provisioned { Method::Provisioned } else { Method::Tpm };
                             self.consoles.say("unlocked by the TPM");
                             return self.enter(method);
                         }
@@ -122,12 +131,10 @@ impl Boot {
             Seen::Unknown => Found::only(RootFound::Unknown),
             Seen::Luks => Found::luks(root, self.config.reserve()),
             // A header in the reserve counts only once encryption has begun.
-            Seen::Moved { header: true, .. } => {
-                match Found::luks(root, self.config.reserve()) {
-                    luks @ Found { root: RootFound::Luks { reencrypting: true, .. }, .. } => luks,
-                    _ => Found::only(RootFound::Moved),
-                }
-            }
+            Seen::Moved { header: true, .. } => match Found::luks(root, self.config.reserve()) {
+                luks @ Found { root: RootFound::Luks { reencrypting: true, .. }, .. } => luks,
+                _ => Found::only(RootFound::Moved),
+            },
         };
         self.report.reached("header");
         let index = match self.tpm.as_mut() {
@@ -141,16 +148,16 @@ impl Boot {
         let Some(tpm) = self.tpm.as_mut() else { bail!(Why::NoTpmToProvision) };
         let boot_partition = self.config.partition(self.config.boot_partition);
         let manifest = read_manifest(&boot_partition)?;
-        let log = read_bounded(EVENT_LOG, MAX_EVENT_LOG)
-            .map_err(|e| BootError::NoLog(e.to_string()))?;
+        let log =
+            read_bounded(EVENT_LOG, MAX_EVENT_LOG).map_err(|e| BootError::NoLog(e.to_string()))?;
         let firmware = PcrSelection::sha256(&FIRMWARE_PCRS)?;
         let all = firmware.iter().chain(self.config.pcrs.iter());
         let all = PcrSelection::new(firmware.bank(), all)?;
         let live = tpm.pcrs(&all)?;
         let reference = provision::check_boot(&self.config.pcrs, &manifest, &log, &live)
             .context("this boot must not be sealed against")?;
-        let cpu_has_aes = std::fs::read_to_string("/proc/cpuinfo")
-            .is_ok_and(|text| provision::has_aes(&text));
+        let cpu_has_aes =
+            std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| provision::has_aes(&text));
         Provisioning {
             config: &self.config,
             tpm,
@@ -241,7 +248,9 @@ impl Boot {
             let typed = match self.consoles.ask(&question, patience) {
                 Answer::Line(line) => line,
                 Answer::TimedOut => bail!("nobody entered the recovery key"),
-                Answer::NoConsole => bail!("there is no console to enter the recovery key on: connect one and boot again"),
+                Answer::NoConsole => bail!(
+                    "there is no console to enter the recovery key on: connect one and boot again"
+                ),
             };
             let result = match RecoveryKey::parse(&typed) {
                 Some(key) => self.open(volume, RECOVERY_SLOT, key.expose().as_bytes(), None),

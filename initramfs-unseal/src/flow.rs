@@ -88,34 +88,52 @@ pub enum Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Why {
     /// No TPM, but a root to open.
-    #[error("no TPM answers: check that the TPM board sits firmly on the header and that its overlay is in config.txt")]
+    #[error(
+        "no TPM answers: check that the TPM board sits firmly on the header and that its overlay is in config.txt"
+    )]
     NoTpm,
     /// No TPM, and a plain root.
-    #[error("the root is not encrypted and no TPM answers: provisioning needs the TPM; check that its board sits firmly on the header, then boot again")]
+    #[error(
+        "the root is not encrypted and no TPM answers: provisioning needs the TPM; check that its board sits firmly on the header, then boot again"
+    )]
     NoTpmToProvision,
     /// A plain root where the configuration refuses it.
-    #[error("the root is not encrypted and this image does not provision: write an image with provision = \"in-place\", or put in the provisioned card")]
+    #[error(
+        "the root is not encrypted and this image does not provision: write an image with provision = \"in-place\", or put in the provisioned card"
+    )]
     NotEncrypted,
     /// A plain root on a board that holds a sealed one.
-    #[error("the root is not encrypted, but this board's TPM already holds a sealed root: put in the card that belongs to it, or free the TPM from a trusted system (tpm2_nvundefine) to provision anew")]
+    #[error(
+        "the root is not encrypted, but this board's TPM already holds a sealed root: put in the card that belongs to it, or free the TPM from a trusted system (tpm2_nvundefine) to provision anew"
+    )]
     AlreadySealed,
     /// The index has gone.
-    #[error("the TPM holds no secret for this root: this card belongs to another board, or the TPM was cleared")]
+    #[error(
+        "the TPM holds no secret for this root: this card belongs to another board, or the TPM was cleared"
+    )]
     IndexMissing,
     /// No token of ours.
-    #[error("the LUKS2 header has no msec-boot token: it was not made by provisioning, or was changed")]
+    #[error(
+        "the LUKS2 header has no msec-boot token: it was not made by provisioning, or was changed"
+    )]
     NoToken,
     /// Token and index contradict each other.
-    #[error("the LUKS2 header says that provisioning has not finished, the TPM says that it has: the header was changed")]
+    #[error(
+        "the LUKS2 header says that provisioning has not finished, the TPM says that it has: the header was changed"
+    )]
     TokenTurnedBack,
     /// Half encrypted, and the secret is out of reach.
-    #[error("the root is half encrypted and the TPM that holds its secret is not here: put the card into the board that began to encrypt it, or write the image to it again")]
+    #[error(
+        "the root is half encrypted and the TPM that holds its secret is not here: put the card into the board that began to encrypt it, or write the image to it again"
+    )]
     HalfEncrypted,
     /// Refused metadata.
     #[error("the LUKS2 header was refused")]
     BadHeader,
     /// Neither file system nor LUKS2.
-    #[error("the root partition holds neither an ext4 file system nor a LUKS2 volume: write the image to the card again")]
+    #[error(
+        "the root partition holds neither an ext4 file system nor a LUKS2 volume: write the image to the card again"
+    )]
     UnknownRoot,
 }
 
@@ -187,9 +205,8 @@ mod tests {
 
     fn every() -> impl Iterator<Item = (Provision, TpmFound, RootFound, Plan)> {
         PROVISION.into_iter().flat_map(|p| {
-            TPM.into_iter().flat_map(move |t| {
-                roots().into_iter().map(move |r| (p, t, r, plan(p, t, r)))
-            })
+            TPM.into_iter()
+                .flat_map(move |t| roots().into_iter().map(move |r| (p, t, r, plan(p, t, r))))
         })
     }
 

@@ -19,8 +19,7 @@ const CIPHERS: [&str; 3] =
 /// Key slot area ciphers; libcryptsetup uses the data cipher where it can.
 const AREA_CIPHERS: [&str; 3] = CIPHERS;
 /// The requirement that a running LUKS2 encryption sets.
-const REENCRYPT: [&str; 3] =
-    ["online-reencrypt", "online-reencrypt-v2", "online-reencrypt-v3"];
+const REENCRYPT: [&str; 3] = ["online-reencrypt", "online-reencrypt-v2", "online-reencrypt-v3"];
 /// Key sizes in bytes that are taken: 256 bits, and 512 for AES-XTS.
 const KEY_SIZES: [u64; 2] = [32, 64];
 /// Sector sizes of dm-crypt.
@@ -38,7 +37,9 @@ pub struct Facts {
 
 /// Metadata that is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the LUKS2 header is not one that provisioning writes: {0}; if this card is not tampered with, write the image to it again")]
+#[error(
+    "the LUKS2 header is not one that provisioning writes: {0}; if this card is not tampered with, write the image to it again"
+)]
 pub struct Refusal(String);
 
 /// Checks loaded metadata (`crypt_dump_json`) against the allowlist.
@@ -83,7 +84,9 @@ fn segments(metadata: &Value, data_offset: u64, reencrypting: bool) -> Result<()
         match kind {
             Some("crypt") => crypt_segment(number, segment)?,
             Some("linear") if reencrypting => {}
-            other => return refuse(format!("segment {number} is of type {}", other.unwrap_or("?"))),
+            other => {
+                return refuse(format!("segment {number} is of type {}", other.unwrap_or("?")));
+            }
         }
         let moving = flags(segment).any(|f| f == "in-reencryption");
         if !reencrypting && (backup || moving || flags(segment).next().is_some()) {
@@ -133,7 +136,9 @@ fn keyslots(metadata: &Value, reencrypting: bool) -> Result<(), Refusal> {
                     return refuse("it is being decrypted or reencrypted, not encrypted");
                 }
             }
-            other => return refuse(format!("key slot {number} is of type {}", other.unwrap_or("?"))),
+            other => {
+                return refuse(format!("key slot {number} is of type {}", other.unwrap_or("?")));
+            }
         }
     }
     Ok(())

@@ -17,8 +17,7 @@ const MOUNTS: [(&str, &str, &str, MsFlags); 5] = [
     ("tmpfs", "/run", "tmpfs", MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV)),
     ("securityfs", "/sys/kernel/security", "securityfs", PSEUDO),
 ];
-const PSEUDO: MsFlags =
-    MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+const PSEUDO: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 /// Only errors of the kernel go to the console while people read there.
 const CONSOLE_LEVEL: &str = "4";
 
@@ -28,12 +27,10 @@ pub fn run() -> ! {
     let consoles = Consoles::open();
     consoles.say(concat!("msec-boot ", env!("CARGO_PKG_VERSION")));
     let why = match prepared.and_then(|()| read_config()) {
-        Ok(config) => {
-            match Boot::new(config, consoles).run() {
-                Ok(never) => match never {},
-                Err(why) => why,
-            }
-        }
+        Ok(config) => match Boot::new(config, consoles).run() {
+            Ok(never) => match never {},
+            Err(why) => why,
+        },
         Err(why) => why,
     };
     Consoles::open().say(&format!("powering off: {why:#}"));

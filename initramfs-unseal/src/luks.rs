@@ -7,12 +7,10 @@
 use crate::header::{self, Facts, Refusal};
 use crate::secret::Secret;
 use crate::token::{TPM_SLOT, Token};
-use libcryptsetup_rs::consts::flags::{
-    CryptActivate, CryptPbkdf, CryptReencrypt, CryptVolumeKey,
-};
+use libcryptsetup_rs::consts::flags::{CryptActivate, CryptPbkdf, CryptReencrypt, CryptVolumeKey};
 use libcryptsetup_rs::consts::vals::{
-    CryptKdf, CryptLogLevel, CryptReencryptDirectionInfo, CryptReencryptModeInfo,
-    EncryptionFormat, KeyslotsSize, MetadataSize,
+    CryptKdf, CryptLogLevel, CryptReencryptDirectionInfo, CryptReencryptModeInfo, EncryptionFormat,
+    KeyslotsSize, MetadataSize,
 };
 use libcryptsetup_rs::{
     CryptDevice, CryptInit, CryptParamsLuks2, CryptParamsLuks2Ref, CryptParamsReencrypt,
@@ -36,9 +34,9 @@ const ARGON2_LANES: u32 = 4;
 const HOTZONE: u64 = (2 << 20) / SECTOR;
 /// Largest volume key that is taken, in bytes.
 const MAX_VOLUME_KEY: usize = 64;
-/// Size of each of the two copies of the metadata, in bytes
-/// (`MetadataSize::Kb32`): the token carries what was measured, about 2 KiB.
-const METADATA: u64 = 32 << 10;
+/// Size of the area for key slots, in bytes: six of 512 bit keys, and one for
+/// an encryption under way. All of it is wiped when a header is made.
+const KEYSLOTS: u64 = 2 << 20;
 /// Bytes of a sector as libcryptsetup counts data offsets.
 const SECTOR: u64 = 512;
 
@@ -70,7 +68,8 @@ pub struct Cipher {
 }
 
 /// Adiantum with XChaCha12, a 256 bit key.
-pub const ADIANTUM: Cipher = Cipher { name: "xchacha12,aes", mode: "adiantum-plain64", key_len: 32 };
+pub const ADIANTUM: Cipher =
+    Cipher { name: "xchacha12,aes", mode: "adiantum-plain64", key_len: 32 };
 /// AES-256-XTS, a 512 bit key.
 pub const AES_XTS: Cipher = Cipher { name: "aes", mode: "xts-plain64", key_len: 64 };
 
@@ -195,16 +194,14 @@ impl Volume {
     fn format(&mut self, new: &NewVolume<'_>) -> Result<(), LuksError> {
         let offset = self.device.set_data_offset(new.data_offset / SECTOR);
         self.ok("placing the data", offset)?;
-        let sizes = KeyslotsSize::try_from(new.data_offset.saturating_sub(2 * METADATA))
-            .and_then(|slots| {
-                self.device.settings_handle().set_metadata_size(MetadataSize::Kb32, slots)
-            });
+        let sizes = KeyslotsSize::try_from(KEYSLOTS).and_then(|slots| {
+            self.device.settings_handle().set_metadata_size(MetadataSize::Kb32, slots)
+        });
         self.ok("sizing the header", sizes)?;
         self.set_kdf(&pbkdf2())?;
         let params = new.params();
-        let mut params: CryptParamsLuks2Ref<'_> = (&params)
-            .try_into()
-            .map_err(|e| library("formatting", &self.path, &e))?;
+        let mut params: CryptParamsLuks2Ref<'_> =
+            (&params).try_into().map_err(|e| library("formatting", &self.path, &e))?;
         let done = self.device.context_handle().format(
             EncryptionFormat::Luks2,
             (new.cipher.name, new.cipher.mode),
@@ -380,11 +377,7 @@ fn library(what: &'static str, device: &Path, error: &LibcryptErr) -> LuksError 
 
 /// Keeps error messages for [`library`] instead of writing them to the console.
 #[allow(unsafe_code)]
-extern "C" fn keep_error(
-    level: libc::c_int,
-    message: *const libc::c_char,
-    _: *mut libc::c_void,
-) {
+extern "C" fn keep_error(level: libc::c_int, message: *const libc::c_char, _: *mut libc::c_void) {
     if level == CryptLogLevel::Error as libc::c_int && !message.is_null() {
         // SAFETY: libcryptsetup hands over a NUL-terminated string that lives
         // until this function returns (crypt_set_log_callback, libcryptsetup.h).

@@ -32,10 +32,14 @@ pub enum MbrError {
     #[error("the disk has no plain DOS partition table; write the image to the card again")]
     NoTable,
     /// The wanted partition is not there or is of another type.
-    #[error("partition {0} is missing or is no Linux partition (type 83); write the image to the card again")]
+    #[error(
+        "partition {0} is missing or is no Linux partition (type 83); write the image to the card again"
+    )]
     NoPartition(u8),
     /// The reserve overlaps another partition or the table.
-    #[error("there is no free room of {0} sectors before partition {1} for the LUKS2 header; build the image with a reserve")]
+    #[error(
+        "there is no free room of {0} sectors before partition {1} for the LUKS2 header; build the image with a reserve"
+    )]
     NoReserve(u32, u8),
 }
 

@@ -22,10 +22,10 @@ use crate::secret::{RandomError, SECRET_LEN, Secret, combine};
 use crate::token::{Objects, Phase, RECOVERY_SLOT, TPM_SLOT, Token, TokenError};
 use crate::tpm::{Index, Sealing, Tpm, TpmError, Unsealing};
 use crate::volume::{Fingerprint, LATCH};
+use pcr_measure::digest::Sha256Digest;
 use pcr_measure::eventlog::EventLog;
 use pcr_measure::explain::{MeasuredEvent, explain};
 use pcr_measure::manifest::{Manifest, ManifestError, Reference};
-use pcr_measure::digest::Sha256Digest;
 use pcr_measure::pcr::{PcrBank, PcrIndex, PcrSelection};
 use pcr_measure::policy;
 use std::path::{Path, PathBuf};
@@ -76,10 +76,14 @@ pub enum BootError {
     #[error("the boot manifest is broken ({0}); write the image to the card again")]
     BadManifest(#[from] ManifestError),
     /// No event log.
-    #[error("the firmware left no event log ({0}); check that U-Boot and the device tree reserve it")]
+    #[error(
+        "the firmware left no event log ({0}); check that U-Boot and the device tree reserve it"
+    )]
     NoLog(String),
     /// The manifest was made for other PCRs.
-    #[error("the boot manifest seals {manifest}, the initramfs {config}; build both from one recipe")]
+    #[error(
+        "the boot manifest seals {manifest}, the initramfs {config}; build both from one recipe"
+    )]
     Selection {
         /// What the manifest says.
         manifest: PcrSelection,
@@ -87,10 +91,14 @@ pub enum BootError {
         config: PcrSelection,
     },
     /// Log and PCRs tell different stories.
-    #[error("the event log does not lead to the TPM's value of PCR {0}: the log is broken, or something else measured")]
+    #[error(
+        "the event log does not lead to the TPM's value of PCR {0}: the log is broken, or something else measured"
+    )]
     Contradiction(PcrIndex),
     /// The manifest belongs to another image.
-    #[error("the boot manifest does not belong to what was booted ({0}); write the image to the card again")]
+    #[error(
+        "the boot manifest does not belong to what was booted ({0}); write the image to the card again"
+    )]
     Manifest(String),
     /// A PCR without a measurement.
     #[error("PCR {0} is all zeros or all ones: nothing was measured into it")]
@@ -199,8 +207,7 @@ impl Provisioning<'_> {
         let policy = policy::pcr_digest(self.reference.seal(), &self.reference.sealed_values())
             .map_err(|e| BootError::Policy(e.to_string()))?;
         let srk_name = self.tpm.ensure_srk(self.config.srk)?;
-        let sealed =
-            Sealed { secret: secret.clone(), fingerprint: Fingerprint::of(&volume_key) };
+        let sealed = Sealed { secret: secret.clone(), fingerprint: Fingerprint::of(&volume_key) };
         let what = Sealing { nv_index: self.config.nv_index, srk: self.config.srk, policy };
         self.tpm.seal(what, &srk_name, &sealed)?;
         let objects = Objects {

@@ -81,7 +81,8 @@ pub fn combine(label: &str, tpm: &[u8], kernel: &[u8]) -> Result<Secret, RandomE
 pub fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     // HMAC takes keys of any length, so that construction cannot fail; an
     // all-zero block stands for the branch that never runs.
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap_or_else(|_| Hmac::new(&Default::default()));
+    let mut mac =
+        Hmac::<Sha256>::new_from_slice(key).unwrap_or_else(|_| Hmac::new(&Default::default()));
     for part in parts {
         mac.update(part);
     }

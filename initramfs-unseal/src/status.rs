@@ -78,10 +78,8 @@ pub fn status() -> Result<Status> {
     let report: Option<serde_json::Value> =
         report.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let mounts = std::fs::read_to_string("/proc/self/mounts")?;
-    let objects = report
-        .as_ref()
-        .and_then(|r| r.get("sealed"))
-        .and_then(|o| Objects::deserialize(o).ok());
+    let objects =
+        report.as_ref().and_then(|r| r.get("sealed")).and_then(|o| Objects::deserialize(o).ok());
     let (pcrs, sealed) = match Tpm::open(Path::new(TPM_DEVICE)) {
         Ok(mut tpm) => {
             let pcrs = SHOWN.parse().ok().and_then(|all| tpm.pcrs(&all).ok());
@@ -155,7 +153,8 @@ mod tests {
 
     #[test]
     fn the_topmost_root_mount_counts() {
-        let mounts = "rootfs / rootfs rw 0 0\nproc /proc proc rw 0 0\n/dev/mapper/root / ext4 rw 0 0\n";
+        let mounts =
+            "rootfs / rootfs rw 0 0\nproc /proc proc rw 0 0\n/dev/mapper/root / ext4 rw 0 0\n";
         let root = root_of(mounts);
         assert_eq!((root.source.as_str(), root.fstype.as_str()), ("/dev/mapper/root", "ext4"));
         assert_eq!(root_of("").source, "");

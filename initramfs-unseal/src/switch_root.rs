@@ -42,8 +42,14 @@ pub fn switch() -> Result<Infallible, SwitchError> {
     for name in KEPT {
         let target = format!("{SYSROOT}/{name}");
         fs::create_dir_all(&target).map_err(|e| error(&format!("making {target}"), e))?;
-        mount(Some(format!("/{name}").as_str()), target.as_str(), None::<&str>, MsFlags::MS_MOVE, None::<&str>)
-            .map_err(|e| error(&format!("moving /{name}"), e.into()))?;
+        mount(
+            Some(format!("/{name}").as_str()),
+            target.as_str(),
+            None::<&str>,
+            MsFlags::MS_MOVE,
+            None::<&str>,
+        )
+        .map_err(|e| error(&format!("moving /{name}"), e.into()))?;
     }
     let old = fs::metadata("/").map_err(|e| error("looking at /", e))?.dev();
     std::env::set_current_dir(SYSROOT).map_err(|e| error("entering the root", e))?;

@@ -55,8 +55,7 @@ pub fn harden() -> io::Result<()> {
 #[allow(unsafe_code)]
 pub fn lock_memory() -> io::Result<()> {
     // SAFETY: flags only.
-    let done =
-        unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
+    let done = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -66,7 +66,10 @@ impl SoftTpm {
         std::fs::write(&log, "").unwrap();
         let hex = |line: &str| line.starts_with(' ') && line.trim().len() % 3 != 0;
         let lines = text.lines().filter(|l| hex(l));
-        lines.flat_map(|l| l.chars().filter(char::is_ascii_hexdigit)).collect::<String>().to_lowercase()
+        lines
+            .flat_map(|l| l.chars().filter(char::is_ascii_hexdigit))
+            .collect::<String>()
+            .to_lowercase()
     }
 
     fn tool(&self, program: &str, args: &[&str]) -> Output {
@@ -123,7 +126,8 @@ impl Board {
         let srk_name = tpm.ensure_srk(SRK).unwrap();
         assert_eq!(tpm.ensure_srk(SRK).unwrap(), srk_name, "a second call keeps the key");
         let sealed = Sealed {
-            secret: Secret::from_slice(&std::array::from_fn::<u8, 32, _>(|i| 0xa0 ^ i as u8)).unwrap(),
+            secret: Secret::from_slice(&std::array::from_fn::<u8, 32, _>(|i| 0xa0 ^ i as u8))
+                .unwrap(),
             fingerprint: Fingerprint([0x5a; 32]),
         };
         tpm.seal(Sealing { nv_index: INDEX, srk: SRK, policy }, &srk_name, &sealed).unwrap();
@@ -236,7 +240,8 @@ fn a_finished_index_cannot_be_written_again() {
     let board = Board::sealed();
     let index = format!("{INDEX:#x}");
     std::fs::write(board.soft.dir.path().join("in"), [7; 65]).unwrap();
-    let write = || board.soft.tool("tpm2_nvwrite", &[&index, "-C", "o", "-i", "in"]).status.success();
+    let write =
+        || board.soft.tool("tpm2_nvwrite", &[&index, "-C", "o", "-i", "in"]).status.success();
     assert!(write(), "premise: open, the owner can write it");
     let mut tpm = board.soft.connect();
     let public = tpm.index(INDEX).unwrap().unwrap();

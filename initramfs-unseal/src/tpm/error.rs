@@ -38,28 +38,40 @@ pub enum TpmError {
     #[error("the secret is locked until the next reset: it was read in this boot already")]
     Locked,
     /// The SRK is another than the pinned one.
-    #[error("the storage root key at {0:#010x} is not the one the root was sealed under: the TPM was replaced or cleared, or something sits between")]
+    #[error(
+        "the storage root key at {0:#010x} is not the one the root was sealed under: the TPM was replaced or cleared, or something sits between"
+    )]
     WrongSrk(u32),
     /// No key at the SRK's handle.
     #[error("the TPM has no storage root key at {0:#010x}: it was cleared or replaced")]
     SrkMissing(u32),
     /// A foreign key at the SRK's handle.
-    #[error("the key at {0:#010x} is no ECC P-256 storage key: free the handle (tpm2_evictcontrol) or choose another in the recipe")]
+    #[error(
+        "the key at {0:#010x} is no ECC P-256 storage key: free the handle (tpm2_evictcontrol) or choose another in the recipe"
+    )]
     ForeignSrk(u32),
     /// Dictionary attack lockout.
-    #[error("the TPM is in dictionary attack lockout: leave it powered and try again later, or reset the lockout from a trusted system (tpm2_dictionarylockout -c)")]
+    #[error(
+        "the TPM is in dictionary attack lockout: leave it powered and try again later, or reset the lockout from a trusted system (tpm2_dictionarylockout -c)"
+    )]
     Lockout,
     /// NV memory is full.
-    #[error("the TPM has no NV space left: free an index that is not needed (tpm2_getcap handles-nv-index, tpm2_nvundefine)")]
+    #[error(
+        "the TPM has no NV space left: free an index that is not needed (tpm2_getcap handles-nv-index, tpm2_nvundefine)"
+    )]
     NvSpace,
     /// Owner authorisation is set and not known here.
-    #[error("the TPM's owner hierarchy has a password: provisioning needs it empty; clear the TPM from a trusted system")]
+    #[error(
+        "the TPM's owner hierarchy has a password: provisioning needs it empty; clear the TPM from a trusted system"
+    )]
     OwnerAuth,
     /// Self test failed.
     #[error("the TPM is in failure mode: cycle the power; if it stays, replace the TPM")]
     FailureMode,
     /// No SHA-256 bank.
-    #[error("the TPM has no active SHA-256 bank: allocate it (tpm2_pcrallocate sha256:all) and boot again")]
+    #[error(
+        "the TPM has no active SHA-256 bank: allocate it (tpm2_pcrallocate sha256:all) and boot again"
+    )]
     NoSha256Bank,
     /// The index holds something else than a secret of this version.
     #[error("the secret at index {0:#010x} is not of this version")]

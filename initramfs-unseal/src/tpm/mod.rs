@@ -18,10 +18,14 @@ use pcr_measure::pcr::{PcrBank, PcrIndex, PcrSelection};
 use std::path::Path;
 use tss_esapi::attributes::SessionAttributesBuilder;
 use tss_esapi::constants::SessionType;
-use tss_esapi::handles::{KeyHandle, NvIndexHandle, NvIndexTpmHandle, PcrHandle, PersistentTpmHandle, TpmHandle};
+use tss_esapi::handles::{
+    KeyHandle, NvIndexHandle, NvIndexTpmHandle, PcrHandle, PersistentTpmHandle, TpmHandle,
+};
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::session_handles::AuthSession;
-use tss_esapi::structures::{Digest, DigestValues, NvPublic, PcrSelectionList, PcrSlot, SymmetricDefinition};
+use tss_esapi::structures::{
+    Digest, DigestValues, NvPublic, PcrSelectionList, PcrSlot, SymmetricDefinition,
+};
 use tss_esapi::tcti_ldr::{DeviceConfig, TctiNameConf};
 use tss_esapi::{Context, Error as Esapi};
 
@@ -145,9 +149,8 @@ impl Tpm {
             Err(TpmError::IndexMissing(_)) => return Ok(None),
             Err(other) => return Err(other),
         };
-        let (public, _) = self.run(index, |c| {
-            c.execute_without_session(|c| c.nv_read_public(handle))
-        })?;
+        let (public, _) =
+            self.run(index, |c| c.execute_without_session(|c| c.nv_read_public(handle)))?;
         Ok(Some(Index { handle, public }))
     }
 

@@ -36,8 +36,13 @@ impl Tpm {
     /// [`TpmError::OwnerAuth`] when the owner hierarchy has a password.
     pub fn ensure_srk(&mut self, handle: u32) -> Result<Vec<u8>, TpmError> {
         if let Some((key, name)) = self.persistent(handle)? {
-            let (public, _, _) = self.run(0, |c| c.execute_without_session(|c| c.read_public(key)))?;
-            return if is_storage_key(&public) { Ok(name) } else { Err(TpmError::ForeignSrk(handle)) };
+            let (public, _, _) =
+                self.run(0, |c| c.execute_without_session(|c| c.read_public(key)))?;
+            return if is_storage_key(&public) {
+                Ok(name)
+            } else {
+                Err(TpmError::ForeignSrk(handle))
+            };
         }
         let template = srk_template().map_err(|e| error::from_esapi(e, 0))?;
         let made = self.run(0, |c| {
@@ -69,7 +74,12 @@ impl Tpm {
     ///
     /// # Errors
     /// [`TpmError::NvSpace`] when the TPM is full, others as they come.
-    pub fn seal(&mut self, what: Sealing, srk_name: &[u8], sealed: &Sealed) -> Result<(), TpmError> {
+    pub fn seal(
+        &mut self,
+        what: Sealing,
+        srk_name: &[u8],
+        sealed: &Sealed,
+    ) -> Result<(), TpmError> {
         let srk = self.pinned_srk(what.srk, srk_name)?;
         if let Some(old) = self.index(what.nv_index)? {
             self.run(what.nv_index, |c| {

@@ -65,9 +65,8 @@ impl Tpm {
         index: &Index,
         what: Unsealing<'_>,
     ) -> Result<Sealed, TpmError> {
-        let policy: PolicySession = session
-            .try_into()
-            .map_err(|_| TpmError::Library("not a policy session".into()))?;
+        let policy: PolicySession =
+            session.try_into().map_err(|_| TpmError::Library("not a policy session".into()))?;
         let read = |tpm: &mut Self| {
             tpm.encrypt(session, Encrypt::Response)?;
             tpm.run(what.nv_index, |c| {
@@ -105,9 +104,7 @@ impl Tpm {
             tries += 1;
             // An empty digest: the TPM takes the PCRs as they are.
             self.run(0, |c| {
-                c.execute_without_session(|c| {
-                    c.policy_pcr(policy, Digest::default(), list.clone())
-                })
+                c.execute_without_session(|c| c.policy_pcr(policy, Digest::default(), list.clone()))
             })?;
             match use_it(self) {
                 Err(TpmError::PcrChanged) if tries < PCR_CHANGED_TRIES => {
