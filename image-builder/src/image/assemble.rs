@@ -79,11 +79,7 @@ pub fn assemble(
     };
 
     task.step("FIT");
-    let fit = fit::pack(
-        &contents,
-        &artifacts.mkimage,
-        Some(&artifacts.signing_key),
-    )?;
+    let fit = fit::pack(&contents, &artifacts.mkimage, Some(&artifacts.signing_key))?;
     fit::check_signature(&fit, &artifacts.fit_check_sign, &artifacts.uboot_dtb)?;
 
     task.step("boot manifest");
@@ -103,7 +99,12 @@ pub fn assemble(
         .tempdir_in(out)
         .map_err(file_error(out))?;
     let root_path = scratch.path().join("root.ext4");
-    let usage = ext4::make(&tree, recipe.disk.root_size(), recipe.name.as_str(), &root_path)?;
+    let usage = ext4::make(
+        &tree,
+        recipe.disk.root_size(),
+        recipe.name.as_str(),
+        &root_path,
+    )?;
 
     task.step("SD card image");
     let path = out.join(format!("{}.img", recipe.name));
@@ -116,11 +117,16 @@ pub fn assemble(
     };
     fat::format(draft.file(), table.boot, identity("boot", recipe)).map_err(boot_error)?;
     let files = boot_files(artifacts, &fit, json.as_bytes())?;
-    fat::check_room(table.boot, files.iter().map(|(_, content)| content.len() as u64))
-        .map_err(boot_error)?;
+    fat::check_room(
+        table.boot,
+        files.iter().map(|(_, content)| content.len() as u64),
+    )
+    .map_err(boot_error)?;
     draft.boot_files(
         table,
-        files.iter().map(|(name, content)| (*name, content.as_slice())),
+        files
+            .iter()
+            .map(|(name, content)| (*name, content.as_slice())),
     )?;
     let root = File::open(&root_path).map_err(file_error(&root_path))?;
     draft.copy(&root, table.root.start, table.root.size)?;

@@ -229,7 +229,10 @@ impl Draft {
     /// # Errors
     /// If the disk is full or the directory refuses.
     pub fn finish(self) -> Result<(), CardError> {
-        self.file.as_file().sync_all().map_err(file_error(&self.out))?;
+        self.file
+            .as_file()
+            .sync_all()
+            .map_err(file_error(&self.out))?;
         self.file
             .persist(&self.out)
             .map_err(|error| file_error(&self.out)(error.error))?;

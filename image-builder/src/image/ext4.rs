@@ -116,18 +116,21 @@ pub fn make(tree: &Tree, size: u64, name: &str, image: &Path) -> Result<Usage, E
     );
     // mke2fs reads the tree in sorted order and, given a date, makes no file
     // newer than that.
-    Tool::new("mke2fs", format!("make the root file system {}", image.display()))
-        .env("E2FSPROGS_FAKE_TIME", SOURCE_DATE_EPOCH.to_string())
-        .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256"])
-        // One inode for 16 KiB: the default has four times as many.
-        .args(["-i", "16384", "-m", "0", "-L", LABEL])
-        .args(["-U", &uuid("root", name)])
-        .args(["-E", &extended])
-        .arg("-d")
-        .arg(scratch.path())
-        .arg(image)
-        .arg(format!("{}k", size / 1024))
-        .run()?;
+    Tool::new(
+        "mke2fs",
+        format!("make the root file system {}", image.display()),
+    )
+    .env("E2FSPROGS_FAKE_TIME", SOURCE_DATE_EPOCH.to_string())
+    .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256"])
+    // One inode for 16 KiB: the default has four times as many.
+    .args(["-i", "16384", "-m", "0", "-L", LABEL])
+    .args(["-U", &uuid("root", name)])
+    .args(["-E", &extended])
+    .arg("-d")
+    .arg(scratch.path())
+    .arg(image)
+    .arg(format!("{}k", size / 1024))
+    .run()?;
     let file = File::open(image).map_err(file_error(image))?;
     let usage = usage(&file, 0).map_err(file_error(image))?;
     usage.ok_or_else(|| file_error(image)(io::Error::other("mke2fs left no ext4 there")))

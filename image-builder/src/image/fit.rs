@@ -265,7 +265,10 @@ mod tests {
     #[test]
     fn a_command_line_cannot_leave_its_quotes() {
         let its = source("x", "a=\"b\"; }; evil { \\ \n", true);
-        assert!(its.contains("bootargs = \"a=\\\"b\\\"; }; evil { \\\\ \\x0a\";"), "{its}");
+        assert!(
+            its.contains("bootargs = \"a=\\\"b\\\"; }; evil { \\\\ \\x0a\";"),
+            "{its}"
+        );
     }
 
     #[test]

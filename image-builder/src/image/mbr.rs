@@ -180,7 +180,9 @@ mod tests {
         // Active, FAT32, 2048 sectors in, 47 MiB long.
         assert_eq!(
             sector[446..462],
-            [0x80, 0xfe, 0xff, 0xff, 0x0c, 0xfe, 0xff, 0xff, 0, 8, 0, 0, 0, 0x78, 1, 0]
+            [
+                0x80, 0xfe, 0xff, 0xff, 0x0c, 0xfe, 0xff, 0xff, 0, 8, 0, 0, 0, 0x78, 1, 0
+            ]
         );
     }
 

@@ -31,7 +31,7 @@ pub enum PackageError {
         "the packages of the userland: {0}\n(To take the versions that the mirror has now, for all \
          of them: image-builder recipe lock {recipe})", recipe = .1.display()
     )]
-    Source(SourceError, PathBuf),
+    Source(Box<SourceError>, PathBuf),
     /// The recipe names what the lock file does not have.
     #[error(
         "the recipe asks for the package {package}, which {lock} does not have: run \
@@ -86,7 +86,7 @@ pub fn obtain(
     store: &Store,
     progress: &Progress,
 ) -> Result<Vec<Package>, PackageError> {
-    let source_error = |error| PackageError::Source(error, recipe_path.to_owned());
+    let source_error = |error| PackageError::Source(Box::new(error), recipe_path.to_owned());
     let path = lock_path(recipe_path);
     let lock = Lock::read(&path).map_err(source_error)?;
     let names: Vec<&str> = lock.sources().iter().map(|s| s.name.as_str()).collect();
@@ -102,7 +102,7 @@ pub fn obtain(
             recipe: recipe_path.to_owned(),
         });
     }
-    fetch_at_once(&lock, store, progress).map_err(source_error)?;
+    fetch_at_once(&lock, store, progress).map_err(|error| source_error(*error))?;
     // What is missing now has a story of its own, and fetch tells it.
     fetch::fetch(&lock, &names, store, progress).map_err(source_error)?;
     lock.sources()
@@ -124,7 +124,7 @@ pub fn obtain(
 
 /// Fetches everything that is missing by one call of apt: one for each of some
 /// fifty packages takes minutes. Whatever does not come is left out here.
-fn fetch_at_once(lock: &Lock, store: &Store, progress: &Progress) -> Result<(), SourceError> {
+fn fetch_at_once(lock: &Lock, store: &Store, progress: &Progress) -> Result<(), Box<SourceError>> {
     let missing: Vec<&Source> = lock
         .sources()
         .iter()
@@ -187,7 +187,7 @@ pub fn open(packages: &[Package]) -> Result<Tree, PackageError> {
 /// # Errors
 /// If apt cannot be asked or has no answer.
 pub fn relock(recipe: &Recipe, recipe_path: &Path) -> Result<(PathBuf, usize), PackageError> {
-    let source_error = |error| PackageError::Source(error, recipe_path.to_owned());
+    let source_error = |error| PackageError::Source(Box::new(error), recipe_path.to_owned());
     apt::update().map_err(|output| {
         source_error(SourceError::Update {
             missing: "versions of today".to_owned(),
@@ -251,13 +251,24 @@ fn resolve(root: &Root) -> Result<BTreeMap<String, Chosen>, PackageError> {
     status
         .write_all(assumed_status(root).as_bytes())
         .map_err(|e| PackageError::Resolve(format!("no temporary file: {e}")))?;
-    let answer = Tool::new("apt-get", "find the dependencies of the userland's packages")
-        .arg(format!("--option=Dir::State::status={}", status.path().display()))
-        .arg(format!("--option=APT::Architecture={ARCHITECTURE}"))
-        .arg(format!("--option=APT::Architectures={ARCHITECTURE}"))
-        .args(["--simulate", "--quiet=2", "--no-install-recommends", "install"])
-        .args(root.packages.iter().map(|package| package.as_str()))
-        .run()?;
+    let answer = Tool::new(
+        "apt-get",
+        "find the dependencies of the userland's packages",
+    )
+    .arg(format!(
+        "--option=Dir::State::status={}",
+        status.path().display()
+    ))
+    .arg(format!("--option=APT::Architecture={ARCHITECTURE}"))
+    .arg(format!("--option=APT::Architectures={ARCHITECTURE}"))
+    .args([
+        "--simulate",
+        "--quiet=2",
+        "--no-install-recommends",
+        "install",
+    ])
+    .args(root.packages.iter().map(|package| package.as_str()))
+    .run()?;
     let chosen = parse_simulation(&String::from_utf8_lossy(&answer))?;
     if chosen.is_empty() {
         return Err(PackageError::Resolve("apt names none".to_owned()));
@@ -334,7 +345,10 @@ mod tests {
 
     #[test]
     fn the_lock_file_stands_beside_the_recipe() {
-        assert_eq!(lock_path(Path::new("a/rpi3.toml")), Path::new("a/rpi3.lock"));
+        assert_eq!(
+            lock_path(Path::new("a/rpi3.toml")),
+            Path::new("a/rpi3.lock")
+        );
     }
 
     #[test]

@@ -237,7 +237,10 @@ mod tests {
             content: b"x".to_vec(),
         };
         let cases = [
-            (Tamper::CommandLine("rdinit=/bin/sh".to_owned()), [true, false, false, false]),
+            (
+                Tamper::CommandLine("rdinit=/bin/sh".to_owned()),
+                [true, false, false, false],
+            ),
             (file, [false, true, false, false]),
             (Tamper::Kernel, [false, false, true, false]),
             (Tamper::DeviceTree, [false, false, false, true]),
@@ -278,7 +281,10 @@ mod tests {
     fn what_cannot_be_appended_is_refused() {
         for words in ["", "  ", "a\nb", &"x".repeat(CommandLine::MAX)] {
             let tamper = Tamper::CommandLine(words.to_owned());
-            assert!(matches!(changed(contents(), &tamper), Err(TamperError::Words(_))));
+            assert!(matches!(
+                changed(contents(), &tamper),
+                Err(TamperError::Words(_))
+            ));
         }
     }
 

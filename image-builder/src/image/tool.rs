@@ -17,9 +17,7 @@ const SHOWN_LINES: usize = 12;
 #[non_exhaustive]
 pub enum ToolError {
     /// The tool could not be started.
-    #[error(
-        "cannot start {tool}: {source}. Run image-builder inside the build root, which has it"
-    )]
+    #[error("cannot start {tool}: {source}. Run image-builder inside the build root, which has it")]
     Start {
         /// The tool.
         tool: PathBuf,

@@ -263,8 +263,7 @@ impl Tree {
     pub fn write_to(&self, root: &Path) -> Result<(), TreeError> {
         for (path, node) in &self.nodes {
             let path = root.join(path);
-            let chmod =
-                |mode: &u32| fs::set_permissions(&path, fs::Permissions::from_mode(*mode));
+            let chmod = |mode: &u32| fs::set_permissions(&path, fs::Permissions::from_mode(*mode));
             match node {
                 Node::Directory(mode) => fs::create_dir(&path).and_then(|()| chmod(mode)),
                 Node::File(mode, content) => fs::write(&path, content).and_then(|()| chmod(mode)),
@@ -387,7 +386,12 @@ mod tests {
         tree.put("l", Node::Symlink("a/b".to_owned()));
         let dir = tempfile::tempdir().unwrap();
         tree.write_to(dir.path()).unwrap();
-        let mode = |path| fs::metadata(dir.path().join(path)).unwrap().permissions().mode();
+        let mode = |path| {
+            fs::metadata(dir.path().join(path))
+                .unwrap()
+                .permissions()
+                .mode()
+        };
         assert_eq!(mode("a") & 0o7777, 0o1777);
         assert_eq!(mode("a/b") & 0o7777, 0o4755);
         assert_eq!(fs::read(dir.path().join("l")).unwrap(), b"x");

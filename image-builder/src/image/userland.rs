@@ -9,13 +9,82 @@ const BUSYBOX: &str = "usr/bin/busybox";
 
 /// What is linked to busybox below `/usr/bin`.
 const COMMANDS: [&str; 76] = [
-    "[", "ash", "awk", "basename", "cat", "chmod", "chown", "clear", "cmp", "cp", "cut", "date",
-    "dd", "df", "diff", "dirname", "dmesg", "du", "echo", "env", "expr", "false", "find", "free",
-    "grep", "gunzip", "gzip", "head", "hexdump", "hostname", "id", "kill", "killall", "less", "ln",
-    "logger", "ls", "md5sum", "mkdir", "mktemp", "more", "mount", "mv", "nproc", "od", "pidof",
-    "ping", "printf", "ps", "pwd", "readlink", "rm", "rmdir", "sed", "seq", "sh", "sha256sum",
-    "sleep", "sort", "stat", "strings", "stty", "sync", "tail", "tar", "tee", "test", "top",
-    "touch", "true", "umount", "uname", "uptime", "vi", "wc", "xargs",
+    "[",
+    "ash",
+    "awk",
+    "basename",
+    "cat",
+    "chmod",
+    "chown",
+    "clear",
+    "cmp",
+    "cp",
+    "cut",
+    "date",
+    "dd",
+    "df",
+    "diff",
+    "dirname",
+    "dmesg",
+    "du",
+    "echo",
+    "env",
+    "expr",
+    "false",
+    "find",
+    "free",
+    "grep",
+    "gunzip",
+    "gzip",
+    "head",
+    "hexdump",
+    "hostname",
+    "id",
+    "kill",
+    "killall",
+    "less",
+    "ln",
+    "logger",
+    "ls",
+    "md5sum",
+    "mkdir",
+    "mktemp",
+    "more",
+    "mount",
+    "mv",
+    "nproc",
+    "od",
+    "pidof",
+    "ping",
+    "printf",
+    "ps",
+    "pwd",
+    "readlink",
+    "rm",
+    "rmdir",
+    "sed",
+    "seq",
+    "sh",
+    "sha256sum",
+    "sleep",
+    "sort",
+    "stat",
+    "strings",
+    "stty",
+    "sync",
+    "tail",
+    "tar",
+    "tee",
+    "test",
+    "top",
+    "touch",
+    "true",
+    "umount",
+    "uname",
+    "uptime",
+    "vi",
+    "wc",
+    "xargs",
 ];
 
 /// What is linked to busybox below `/usr/sbin`.
@@ -68,9 +137,8 @@ kill -TERM -1
 sleep 1
 kill -KILL -1
 sync
-umount -a -r 2>/dev/null
 mount -o remount,ro /
-sync
+umount -a -r 2>/dev/null
 "#;
 
 /// `/etc/inittab` of busybox's init.
@@ -148,11 +216,7 @@ pub fn complete(tree: &mut Tree, recipe: &Recipe, unseal: Vec<u8>) -> Result<(),
             0o644,
             format!("127.0.0.1 localhost\n127.0.1.1 {hostname}\n::1 localhost\n"),
         ),
-        (
-            "etc/inittab",
-            0o644,
-            inittab(recipe.root.console, terminal),
-        ),
+        ("etc/inittab", 0o644, inittab(recipe.root.console, terminal)),
         ("etc/init.d/start", 0o755, START.to_owned()),
         ("etc/init.d/stop", 0o755, STOP.to_owned()),
         // No password fits `*`: nobody logs in.
@@ -275,7 +339,10 @@ mod tests {
         let tree = completed("none");
         let init = Node::Symlink("../bin/busybox".to_owned());
         assert_eq!(tree.get("usr/sbin/init"), Some(&init));
-        assert_eq!(tree.get("sbin"), Some(&Node::Symlink("usr/sbin".to_owned())));
+        assert_eq!(
+            tree.get("sbin"),
+            Some(&Node::Symlink("usr/sbin".to_owned()))
+        );
         assert_eq!(text(&tree, "usr/sbin/initramfs-unseal"), "unseal");
         assert_eq!(text(&tree, "etc/hostname"), "card\n");
         assert_eq!(tree.get("tmp"), Some(&Node::Directory(0o1777)));

@@ -6,16 +6,18 @@
 //! measure; whether that is what somebody wants to trust, the manifest of a
 //! trusted build says (`--manifest`).
 
+mod report;
+
 use std::path::{Path, PathBuf};
 
-use pcr_measure::PcrBank;
 use pcr_measure::manifest::{Manifest, Measurement, component};
-use serde::Serialize;
 
 use super::card::{self, Card, CardError};
 use super::fdt::Fdt;
 use super::fit::{self, Contents, FitError};
 use super::{boot_manifest, config_txt, ext4};
+
+pub use report::{Check, Outcome, Report, RootState};
 
 /// What a boot partition of ours has besides FIT and manifest.
 const BOOT_FILES: [&str; 6] = [
@@ -32,66 +34,6 @@ const LUKS_MAGIC: &[u8] = b"LUKS\xba\xbe";
 
 /// First bytes of a flattened device tree.
 const FDT_MAGIC: &[u8] = &[0xd0, 0x0d, 0xfe, 0xed];
-
-/// The outcome of one check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// As it should be.
-    Good,
-    /// Not as it should be.
-    Bad,
-    /// Could not be checked here.
-    Skipped,
-}
-
-/// One check.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Check {
-    /// What was looked at.
-    pub what: &'static str,
-    /// What came of it.
-    pub outcome: Outcome,
-    /// In words.
-    pub detail: String,
-}
-
-/// What stands in the root partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RootState {
-    /// A plain ext4: as built, to be encrypted at first boot.
-    Plain,
-    /// A LUKS container: provisioned.
-    Encrypted,
-    /// Neither; perhaps encryption was interrupted.
-    Unknown,
-}
-
-/// The verdict on an image.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
-    /// `msec-boot/image-report/1`.
-    pub schema: &'static str,
-    /// The image's file.
-    pub path: PathBuf,
-    /// True if no check was bad.
-    pub good: bool,
-    /// Name in the manifest.
-    pub image: Option<String>,
-    /// Board in the manifest.
-    pub board: Option<String>,
-    /// The root partition.
-    pub root: RootState,
-    /// The command line in the FIT.
-    pub command_line: Option<String>,
-    /// Every check, in order.
-    pub checks: Vec<Check>,
-    /// What the card, as it is, will bring into the PCRs.
-    pub pcrs: Option<PcrBank>,
-    /// What the manifest says, where that differs.
-    pub pcrs_in_manifest: Option<PcrBank>,
-}
 
 /// Why no verdict could be given.
 #[derive(Debug, thiserror::Error)]
@@ -209,7 +151,8 @@ fn boot_files(card: &Card, checks: &mut Checks) -> Option<Vec<u8>> {
         }
     }
     if checks.0.len() == before {
-        let detail = "firmware, config.txt, armstub and DTB are there (neither signed nor measured)";
+        let detail =
+            "firmware, config.txt, armstub and DTB are there (neither signed nor measured)";
         checks.add("boot files", Outcome::Good, detail);
     }
     armstub
@@ -269,7 +212,11 @@ fn uboot_version(manifest: &Manifest, armstub: &[u8], checks: &mut Checks) {
     };
     let version = [event.note.as_bytes(), b"\0"].concat();
     if Measurement::of(&version).digest != event.digest {
-        checks.add(what, Outcome::Bad, "the manifest's note is not what was measured");
+        checks.add(
+            what,
+            Outcome::Bad,
+            "the manifest's note is not what was measured",
+        );
     } else if !contains(armstub, &version) {
         let detail = format!("{} holds no `{}`", config_txt::ARMSTUB, event.note);
         checks.add(what, Outcome::Bad, detail);
@@ -302,7 +249,11 @@ fn signature(
             source,
         })?;
     match fit::check_signature(fit, tool, scratch.path()) {
-        Ok(()) => checks.add(WHAT, Outcome::Good, "made with the key in the card's U-Boot"),
+        Ok(()) => checks.add(
+            WHAT,
+            Outcome::Good,
+            "made with the key in the card's U-Boot",
+        ),
         Err(FitError::Tool(error @ super::tool::ToolError::Failed { .. })) => {
             checks.add(WHAT, Outcome::Bad, error.to_string());
         }
@@ -345,53 +296,6 @@ fn root_state(card: &Card) -> RootState {
     match ext4::usage(card.file(), start) {
         Ok(Some(_)) => RootState::Plain,
         _ => RootState::Unknown,
-    }
-}
-
-impl Report {
-    /// The report for people.
-    pub fn text(&self) -> String {
-        let mut text = format!("{}\n", self.path.display());
-        let root = match self.root {
-            RootState::Plain => "plain ext4, to be encrypted at first boot",
-            RootState::Encrypted => "encrypted (LUKS)",
-            RootState::Unknown => "neither ext4 nor LUKS",
-        };
-        text += &format!("  root            {root}\n");
-        if let Some(line) = &self.command_line {
-            let line = line.escape_debug();
-            text += &format!("  command line    {line}\n");
-        }
-        for check in &self.checks {
-            let outcome = match check.outcome {
-                Outcome::Good => "good",
-                Outcome::Bad => "BAD",
-                Outcome::Skipped => "skipped",
-            };
-            text += &format!("  {:<15} {outcome:<8} {}\n", check.what, check.detail);
-        }
-        if let Some(pcrs) = &self.pcrs {
-            text += "  what it will measure (SHA-256):\n";
-            for (pcr, value) in pcrs.iter() {
-                let said = self.pcrs_in_manifest.as_ref().and_then(|p| p.sha256(pcr));
-                let differs = match said {
-                    Some(said) if said.to_string() != value.to_string() => {
-                        format!("  the manifest says {}…", said.short())
-                    }
-                    _ => String::new(),
-                };
-                text += &format!("    PCR {:<2} {value}{differs}\n", pcr.get());
-            }
-        }
-        text += match (self.good, self.pcrs_in_manifest.is_none()) {
-            (true, _) => "  The image is good.\n",
-            (false, true) => "  The image is NOT good: see above.\n",
-            (false, false) => {
-                "  The image is NOT good: the manifest is another image's, or the image was changed \
-                 after it was written.\n"
-            }
-        };
-        text
     }
 }
 

@@ -26,7 +26,7 @@ const ROOT_MIN_MIB: u32 = 16;
 /// The order on the disk: partition table (1 MiB), boot partition, the reserve,
 /// root partition. The reserve becomes the LUKS2 header: provisioning moves the
 /// root partition's beginning down by it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Sizes", into = "Sizes")]
 pub struct Disk(Sizes);
 
@@ -47,12 +47,6 @@ impl Default for Sizes {
             reserve_mib: Disk::RESERVE_MIB,
             root_mib: 64,
         }
-    }
-}
-
-impl Default for Disk {
-    fn default() -> Self {
-        Self(Sizes::default())
     }
 }
 

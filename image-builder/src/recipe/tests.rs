@@ -30,7 +30,11 @@ fn a_minimal_recipe_offers_no_shell() {
 
 #[test]
 fn the_default_package_names_are_valid() {
-    for name in Root::default().packages.iter().chain(&Root::default().assume) {
+    for name in Root::default()
+        .packages
+        .iter()
+        .chain(&Root::default().assume)
+    {
         assert_eq!(&PackageName::try_from(name.to_string()).unwrap(), name);
     }
 }
@@ -57,25 +61,52 @@ fn errors_name_line_key_and_reason() {
         (MINIMAL, "[tpm]\npcrs = [0, 15, 24]\n", "no PCR 24"),
         (MINIMAL, "[tpm]\nnv_index = \"0x01c00000\"\n", "NV index"),
         (MINIMAL, "[tpm]\nnv_index = 25194867\n", "line 6, column 12"),
-        (MINIMAL, "[tpm]\nsrk = \"0x81800000\"\n", "persistent handle"),
+        (
+            MINIMAL,
+            "[tpm]\nsrk = \"0x81800000\"\n",
+            "persistent handle",
+        ),
         (MINIMAL, "[disk]\nsize_mib = 100\n", "for example 128"),
         (MINIMAL, "[disk]\nsize_mib = 0\n", "power of two"),
         (MINIMAL, "[disk]\nboot_mib = 20\n", "FAT32 takes 34"),
         (MINIMAL, "[disk]\nreserve_mib = 8\n", "takes 16 MiB"),
         (MINIMAL, "[disk]\nroot_mib = 65\n", "make 129"),
-        (MINIMAL, "[disk]\nroot_mib = 4294967295\n", "root_mib is 4294967295"),
-        (MINIMAL, "[root]\npackages = [\"x; rm\"]\n", "no Debian package name"),
-        (MINIMAL, "[root]\npackages = [\"systemd-\"]\n", "no Debian package name"),
-        (MINIMAL, "[root]\nconsole = \"ssh\"\n", "unknown variant `ssh`"),
+        (
+            MINIMAL,
+            "[disk]\nroot_mib = 4294967295\n",
+            "root_mib is 4294967295",
+        ),
+        (
+            MINIMAL,
+            "[root]\npackages = [\"x; rm\"]\n",
+            "no Debian package name",
+        ),
+        (
+            MINIMAL,
+            "[root]\npackages = [\"systemd-\"]\n",
+            "no Debian package name",
+        ),
+        (
+            MINIMAL,
+            "[root]\nconsole = \"ssh\"\n",
+            "unknown variant `ssh`",
+        ),
         (MINIMAL, "[root]\nhostname = \"-a\"\n", "no host name"),
         (MINIMAL, "[provisioning]\nrecovery_tries = 0\n", "1 to 10"),
-        (MINIMAL, "[provisioning]\nwait_seconds = 301\n", "line 6, column 16"),
+        (
+            MINIMAL,
+            "[provisioning]\nwait_seconds = 301\n",
+            "line 6, column 16",
+        ),
         ("name = \"../x\"\n", "", "line 1, column 8"),
     ];
     for (head, tail, expected) in cases {
         let message = error(&format!("{head}{tail}"));
         assert!(message.contains(expected), "{tail:?}: {message}");
-        assert!(message.starts_with("the recipe r.toml is not valid"), "{message}");
+        assert!(
+            message.starts_with("the recipe r.toml is not valid"),
+            "{message}"
+        );
     }
 }
 
@@ -94,7 +125,11 @@ fn command_lines_are_checked() {
         (" quiet", false),
     ];
     for (text, valid) in cases {
-        assert_eq!(CommandLine::try_from(text.to_owned()).is_ok(), valid, "{text:?}");
+        assert_eq!(
+            CommandLine::try_from(text.to_owned()).is_ok(),
+            valid,
+            "{text:?}"
+        );
     }
     let longest = "x".repeat(CommandLine::MAX);
     assert!(CommandLine::try_from(longest.clone()).is_ok());
