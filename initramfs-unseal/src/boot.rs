@@ -45,6 +45,8 @@ pub struct Boot {
     report: Report,
     tpm: Option<Tpm>,
     provisioned: bool,
+    /// TPM commands sent before the look that led to the unlock.
+    commands_before: u32,
 }
 
 impl Boot {
@@ -53,7 +55,7 @@ impl Boot {
     pub fn new(config: Config, consoles: Consoles) -> Self {
         let mut report = Report::default();
         report.reached("start");
-        Self { config, consoles, report, tpm: None, provisioned: false }
+        Self { config, consoles, report, tpm: None, provisioned: false, commands_before: 0 }
     }
 
     /// Gets the root open and enters it. Returns only when that cannot be.
@@ -72,14 +74,11 @@ impl Boot {
         )?;
         self.report.reached("root-device");
         loop {
-            let (mut found, index) = self.look(&root)?;
+            self.commands_before = self.tpm.as_ref().map_or(0, Tpm::commands);
+            let (mut found, tpm, index) = self.look(&root)?;
             self.report.sealed =
                 found.token.as_ref().map(|token| Objects::new(&self.config, &token.srk_name));
-            match flow::plan(
-                self.config.provision,
-                tpm_found(self.tpm.is_some(), index.as_ref()),
-                found.root,
-            ) {
+            match flow::plan(self.config.provision, tpm, found.root) {
                 Plan::Provision(step) => {
                     self.provision(step)?;
                     self.provisioned = true;
@@ -123,7 +122,7 @@ impl Boot {
     }
 
     /// What is on the root partition and in the TPM.
-    fn look(&mut self, root: &Path) -> Result<(Found, Option<Index>)> {
+    fn look(&mut self, root: &Path) -> Result<(Found, TpmFound, Option<Index>)> {
         let seen = blockdev::look(root, self.config.reserve())?;
         let found = match seen {
             Seen::Plain(_) => Found::only(RootFound::Plain),
@@ -137,11 +136,17 @@ impl Boot {
             },
         };
         self.report.reached("header");
-        let index = match self.tpm.as_mut() {
-            Some(tpm) => tpm.index(self.config.nv_index)?,
-            None => None,
+        let index = match self.tpm.as_mut().map(|tpm| tpm.index(self.config.nv_index)) {
+            None => return Ok((found, TpmFound::Absent, None)),
+            Some(Ok(index)) => index,
+            // It cannot help; a root that is provisioned still opens by hand.
+            Some(Err(broken)) => {
+                self.consoles.say(&broken.to_string());
+                return Ok((found, TpmFound::Absent, None));
+            }
         };
-        Ok((found, index))
+        let state = index.as_ref().map_or(IndexState::Missing, Index::state);
+        Ok((found, TpmFound::Index(state), index))
     }
 
     fn provision(&mut self, step: flow::Step) -> Result<()> {
@@ -289,7 +294,8 @@ impl Boot {
         self.report.reached("mounted");
         self.report.method = Some(method);
         // Closes the connection: what follows uses the resource manager.
-        self.report.tpm_commands = self.tpm.take().map_or(0, |tpm| tpm.commands());
+        let commands = self.tpm.take().map_or(0, |tpm| tpm.commands());
+        self.report.tpm_commands = commands.saturating_sub(self.commands_before);
         self.report.reached("switch-root");
         self.report.write().context("writing the report")?;
         self.consoles.say(&format!("switching root to {}", device.display()));
@@ -326,13 +332,6 @@ impl Found {
             Ok(Err(refusal)) => refused(refusal.to_string()),
             Err(e) => refused(e.to_string()),
         }
-    }
-}
-
-fn tpm_found(there: bool, index: Option<&Index>) -> TpmFound {
-    match (there, index) {
-        (false, _) => TpmFound::Absent,
-        (true, index) => TpmFound::Index(index.map_or(IndexState::Missing, Index::state)),
     }
 }
 

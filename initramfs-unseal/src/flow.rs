@@ -17,7 +17,7 @@ use crate::token::Phase;
 /// The TPM, as far as the decision needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TpmFound {
-    /// No TPM answered.
+    /// No TPM answered, or it is broken.
     Absent,
     /// The TPM answers; this is the NV index of the configuration.
     Index(IndexState),

@@ -77,13 +77,12 @@ pub fn grow_down(
         }
     }
     let mut table = *sector;
-    let at = ENTRIES + ENTRY * usize::from(number - 1);
-    if let Some(entry) = table.get_mut(at..at + ENTRY) {
+    let (entries, _) = table.split_at_mut(510).0.split_at_mut(ENTRIES).1.as_chunks_mut::<ENTRY>();
+    if let Some(entry) = entries.get_mut(usize::from(number - 1)) {
+        let ([s0, s1, s2, s3], [n0, n1, n2, n3]) = (start.to_le_bytes(), sectors.to_le_bytes());
+        let (status, kind) = (entry[0], type_of(entry));
         // CHS addresses say "use LBA", as every tool of today writes them.
-        entry[1..4].copy_from_slice(&[0xfe, 0xff, 0xff]);
-        entry[5..8].copy_from_slice(&[0xfe, 0xff, 0xff]);
-        entry[8..12].copy_from_slice(&start.to_le_bytes());
-        entry[12..16].copy_from_slice(&sectors.to_le_bytes());
+        *entry = [status, 0xfe, 0xff, 0xff, kind, 0xfe, 0xff, 0xff, s0, s1, s2, s3, n0, n1, n2, n3];
     }
     Ok(table)
 }

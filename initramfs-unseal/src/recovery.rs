@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn the_form_is_systemds() {
         let zero = RecoveryKey::from_secret(&Secret::from_slice(&[0x01; 32]).unwrap());
-        assert_eq!(zero.expose(), vec!["cbcbcbcb"; 8].join("-"));
+        assert_eq!(zero.expose(), ["cbcbcbcb"; 8].join("-"));
         assert_eq!(key().expose().len(), 71);
         let bytes = [0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef].repeat(4);
         let all = RecoveryKey::from_secret(&Secret::from_slice(&bytes).unwrap());
