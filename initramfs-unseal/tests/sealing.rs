@@ -2,6 +2,8 @@
 //! the second opinion. Each refusal stands beside its premise: the same call
 //! works while the defence is not in its way.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
 use initramfs_unseal::flow::IndexState;
 use initramfs_unseal::sealed::Sealed;
 use initramfs_unseal::secret::Secret;
@@ -64,7 +66,7 @@ impl SoftTpm {
         let log = self.dir.path().join("log");
         let text = std::fs::read_to_string(&log).unwrap();
         std::fs::write(&log, "").unwrap();
-        let hex = |line: &str| line.starts_with(' ') && line.trim().len() % 3 != 0;
+        let hex = |line: &str| line.starts_with(' ') && !line.trim().len().is_multiple_of(3);
         let lines = text.lines().filter(|l| hex(l));
         lines
             .flat_map(|l| l.chars().filter(char::is_ascii_hexdigit))
@@ -73,13 +75,12 @@ impl SoftTpm {
     }
 
     fn tool(&self, program: &str, args: &[&str]) -> Output {
-        let output = Command::new(program)
+        Command::new(program)
             .args(args)
             .env("TPM2TOOLS_TCTI", self.tcti())
             .current_dir(self.dir.path())
             .output()
-            .expect("tpm2-tools is installed");
-        output
+            .expect("tpm2-tools is installed")
     }
 
     /// Reads the index with tpm2-tools under the same policy.

@@ -1,6 +1,8 @@
 //! Encryption in place on a file, with libcryptsetup and Debian's cryptsetup as
 //! the second opinion. AES-XTS here: OpenSSL does it without the kernel's help.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
 use initramfs_unseal::blockdev;
 use initramfs_unseal::disk_state::Seen;
 use initramfs_unseal::luks::{AES_XTS, LuksError, NewVolume, Progress, Volume};
