@@ -36,11 +36,7 @@ pub(crate) trait IoContext<T> {
 
 impl<T> IoContext<T> for io::Result<T> {
     fn on(self, what: &'static str, path: &Path) -> Result<T, CacheError> {
-        self.map_err(|source| CacheError::Io {
-            what,
-            path: path.to_owned(),
-            source,
-        })
+        self.map_err(|source| CacheError::Io { what, path: path.to_owned(), source })
     }
 }
 
@@ -62,8 +58,10 @@ impl Cache {
     /// # Errors
     /// [`CacheError::Nowhere`] when none of the variables is set.
     pub fn from_env() -> Result<Self, CacheError> {
-        Self::from_variables(|name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from))
-            .ok_or(CacheError::Nowhere)
+        Self::from_variables(|name| {
+            std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from)
+        })
+        .ok_or(CacheError::Nowhere)
     }
 
     fn from_variables(get: impl Fn(&str) -> Option<PathBuf>) -> Option<Self> {
@@ -110,7 +108,8 @@ mod tests {
 
     #[test]
     fn the_most_specific_variable_wins() {
-        let cases: [(&[(&str, &str)], Option<&str>); 4] = [
+        type Variables = &'static [(&'static str, &'static str)];
+        let cases: [(Variables, Option<&str>); 4] = [
             (&[("MSEC_CACHE", "/c"), ("XDG_CACHE_HOME", "/x"), ("HOME", "/h")], Some("/c")),
             (&[("XDG_CACHE_HOME", "/x"), ("HOME", "/h")], Some("/x/msec-boot")),
             (&[("HOME", "/h")], Some("/h/.cache/msec-boot")),

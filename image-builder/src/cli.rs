@@ -4,6 +4,7 @@
 
 mod build;
 mod components;
+mod demo;
 mod docs;
 mod setting;
 mod sources;
@@ -13,6 +14,9 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::emu::run::Outcome;
+use crate::image;
 
 /// BSD's sysexits.h, EX_USAGE.
 const USAGE: u8 = 64;
@@ -54,6 +58,14 @@ pub(crate) enum Format {
 enum Command {
     /// Build the image of a recipe, or some of its components
     Build(build::BuildArgs),
+    /// Build the image and take it through provisioning, unlock and two attacks
+    Demo(build::ImageArgs),
+    Run(crate::emu::run::RunArgs),
+    Verify(image::cli::VerifyArgs),
+    Tamper(image::cli::TamperArgs),
+    /// Read a recipe, or pin its packages
+    #[command(subcommand)]
+    Recipe(image::cli::RecipeCommand),
     /// List the components: keys, what is cached, sizes
     Components,
     /// Fetch, pin and show the sources
@@ -87,8 +99,27 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
+    let json = cli.global.format == Format::Json;
     match &cli.command {
         Command::Build(args) => build::run(&cli.global, args),
+        Command::Demo(args) => demo::run(&cli.global, args),
+        Command::Run(args) => Ok(match crate::emu::run::run(args)? {
+            Outcome::NotFound(reason) => {
+                eprintln!("image-builder: {reason}");
+                ExitCode::from(1)
+            }
+            Outcome::Found | Outcome::Ended(_) | Outcome::Cut => ExitCode::SUCCESS,
+        }),
+        Command::Verify(args) => {
+            // Without a build there is no tool for the signature; the rest is compared.
+            let tools = setting::built(&cli.global).ok();
+            let tool = tools.as_ref().map(|artifacts| artifacts.fit_check_sign.as_path());
+            image::cli::verify(args, json, tool.filter(|tool| tool.is_file()))
+        }
+        Command::Tamper(args) => {
+            image::cli::tamper(args, json, &(&setting::built(&cli.global)?).into())
+        }
+        Command::Recipe(command) => image::cli::recipe(command),
         Command::Components => components::run(&cli.global),
         Command::Sources(command) => sources::run(&cli.global, command),
         Command::Docs(args) => docs::run(args),

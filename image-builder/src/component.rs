@@ -148,7 +148,9 @@ impl Component {
 
     /// The component of this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|component| component.name() == name)
+        Self::ALL
+            .into_iter()
+            .find(|component| component.name() == name)
     }
 }
 
@@ -164,7 +166,8 @@ pub enum BuildError {
     /// The program runs outside the build root.
     #[error(
         "components are built in the build root only, and this is none (there is no {}).\n\
-         Run `make image`, or enter it with `make shell`", plan::TOOLS
+         Run `make image`, or enter it with `make shell`",
+        plan::TOOLS
     )]
     NoBuildRoot,
     /// A command failed.
@@ -221,7 +224,11 @@ pub fn artifacts(plan: &plan::Plan, signing_key: KeyDir) -> Result<Artifacts, Bu
     let dir = |component| plan.dir(component);
     let u_boot = dir(Component::UBoot);
     let read = |component, path: PathBuf| {
-        std::fs::read(&path).map_err(|source| BuildError::Input { component, path, source })
+        std::fs::read(&path).map_err(|source| BuildError::Input {
+            component,
+            path,
+            source,
+        })
     };
     let release = read(Component::Kernel, dir(Component::Kernel).join("release"))?;
     let uboot_version = read(Component::UBoot, u_boot.join("version"))?;

@@ -26,7 +26,11 @@ impl Progress {
     /// Progress on standard error.
     pub fn new() -> Self {
         let terminal = std::io::stderr().is_terminal();
-        let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target = if terminal {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
         Self {
             bars: MultiProgress::with_draw_target(target),
             terminal,
@@ -48,12 +52,17 @@ impl Progress {
 
     /// A spinner with elapsed time and the current step.
     pub fn task(&self, name: &str) -> Task {
-        self.add(name, ProgressBar::new_spinner(), "{spinner} {prefix:<12} {elapsed:>4}  {wide_msg}")
+        self.add(
+            name,
+            ProgressBar::new_spinner(),
+            "{spinner} {prefix:<12} {elapsed:>4}  {wide_msg}",
+        )
     }
 
     /// A bar over `total` bytes.
     pub fn download(&self, name: &str, total: u64) -> Task {
-        let template = "{spinner} {prefix:<12} {elapsed:>4}  [{bar:24}] {bytes}/{total_bytes}  {wide_msg}";
+        let template =
+            "{spinner} {prefix:<12} {elapsed:>4}  [{bar:24}] {bytes}/{total_bytes}  {wide_msg}";
         self.add(name, ProgressBar::new(total), template)
     }
 

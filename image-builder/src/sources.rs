@@ -26,7 +26,9 @@ pub enum SourceError {
         reason: String,
     },
     /// A component asks for a source that the lock file has not.
-    #[error("source {name} is not in the lock file; add it there, then run `image-builder sources lock {name}`")]
+    #[error(
+        "source {name} is not in the lock file; add it there, then run `image-builder sources lock {name}`"
+    )]
     NotLocked {
         /// The source's name.
         name: String,
@@ -46,7 +48,7 @@ pub enum SourceError {
     #[error(
         "source {name}: the mirror has version {version} no longer; it has {available}.\n\
          Take the version that the suite {suite} has now:  image-builder sources lock {name}\n\
-         Or put these files into {}:{files}", import.display()
+         Or put these files into {files}"
     )]
     Gone {
         /// The source's name.
@@ -57,9 +59,8 @@ pub enum SourceError {
         suite: String,
         /// What the mirror has instead.
         available: String,
-        /// Where files brought from elsewhere are looked for.
-        import: PathBuf,
-        /// Names and hashes of the files, one a line.
+        /// The directory where files brought from elsewhere are looked for, then
+        /// their hashes and names, one a line.
         files: String,
     },
     /// A file is not what the lock file says.

@@ -125,13 +125,17 @@ impl Entry {
 
 fn remove_tree(dir: &Path) -> Result<(), CacheError> {
     match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).on("cannot remove", dir),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).on("cannot remove", dir)
+        }
         _ => Ok(()),
     }
 }
 
 fn tree_size(dir: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return 0;
+    };
     entries
         .flatten()
         .map(|entry| match entry.metadata() {

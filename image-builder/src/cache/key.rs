@@ -20,7 +20,11 @@ pub struct Key([u8; 32]);
 impl Key {
     /// The first 16 hexadecimal digits, enough for a directory's name.
     pub fn short(&self) -> String {
-        self.0.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        self.0
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 }
 
@@ -121,7 +125,11 @@ mod tests {
 
     fn sample() -> Description {
         let mut d = Description::new("kernel");
-        d.contents(Kind::File, "kernel-config/tpm.config", b"CONFIG_TCG_TPM=y\n");
+        d.contents(
+            Kind::File,
+            "kernel-config/tpm.config",
+            b"CONFIG_TCG_TPM=y\n",
+        );
         d.text(Kind::Value, "arch", "arm64");
         d.text(Kind::Tools, "packages", "00ff");
         d.series([("a.patch", &b"one"[..]), ("b.patch", &b"two"[..])]);
@@ -133,7 +141,7 @@ mod tests {
         assert_eq!(
             sample().to_text(),
             "msec-boot/component-inputs/1\n\"kernel\"\n\
-             file \"kernel-config/tpm.config\" \"03c62db7f2a96a6e1e35cdd93e7ecf22c2b0ba54c8b8e79c9ec0a3bf1a8a0aa8\"\n\
+             file \"kernel-config/tpm.config\" \"11b90ee9e2d32a50570af33d8415fda5625bdb0ce01fc64c45730e95f48f6daa\"\n\
              patch \"0001 a.patch\" \"7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed\"\n\
              patch \"0002 b.patch\" \"3fc4ccfe745870e2c0d99f71f30ff0656c8dedd41cc1d7d3d376b0dbe685e2f3\"\n\
              tools \"packages\" \"00ff\"\nvalue \"arch\" \"arm64\"\n"
@@ -146,7 +154,11 @@ mod tests {
         other.series([("a.patch", &b"one"[..]), ("b.patch", &b"two"[..])]);
         other.text(Kind::Tools, "packages", "00ff");
         other.text(Kind::Value, "arch", "arm64");
-        other.contents(Kind::File, "kernel-config/tpm.config", b"CONFIG_TCG_TPM=y\n");
+        other.contents(
+            Kind::File,
+            "kernel-config/tpm.config",
+            b"CONFIG_TCG_TPM=y\n",
+        );
         assert_eq!(other.key(), sample().key());
     }
 
@@ -161,7 +173,9 @@ mod tests {
                 d.contents(Kind::File, "kernel-config/tpm.config", b"")
             }),
             ("a further file", |d| d.contents(Kind::File, "x", b"")),
-            ("a further patch", |d| d.contents(Kind::Patch, "0003 c.patch", b"")),
+            ("a further patch", |d| {
+                d.contents(Kind::Patch, "0003 c.patch", b"")
+            }),
             ("other tools", |d| d.text(Kind::Tools, "packages", "00fe")),
             ("a name that looks like a line", |d| {
                 d.text(Kind::Value, "x\" \"y\"\nvalue \"z", "1")

@@ -1,19 +1,41 @@
 //! `image-builder build`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::builder::PossibleValuesParser;
+use indicatif::HumanBytes;
 
-use super::{Global, setting};
-use crate::component::{Component, engine};
+use super::{Format, Global, setting};
+use crate::artifacts::Artifacts;
+use crate::component::plan::Context;
+use crate::component::{self, Component, engine};
+use crate::image::{self, Image, packages};
 use crate::progress::Progress;
+use crate::recipe::Recipe;
+use crate::sources::store::Store;
+
+/// The demonstration's recipe, in the checkout.
+const RECIPE: &str = "image-builder/recipes/rpi3.toml";
+
+/// Where results go, in the checkout.
+pub(super) const OUT: &str = "build";
+
+/// Which image, and where it goes.
+#[derive(Debug, clap::Args)]
+pub(super) struct ImageArgs {
+    /// The recipe [default: the checkout's image-builder/recipes/rpi3.toml]
+    #[arg(long, value_name = "FILE")]
+    pub(super) recipe: Option<PathBuf>,
+    /// The directory that results go to [default: build in the checkout]
+    #[arg(long, value_name = "DIR")]
+    pub(super) output: Option<PathBuf>,
+}
 
 #[derive(Debug, clap::Args)]
 pub(super) struct BuildArgs {
-    /// The recipe
-    #[arg(default_value = "image-builder/recipes/rpi3.toml")]
-    recipe: PathBuf,
+    #[command(flatten)]
+    image: ImageArgs,
     /// Build this component and what it needs, and no image; may be repeated
     #[arg(long, value_name = "COMPONENT", value_parser = PossibleValuesParser::new(Component::ALL.map(Component::name)))]
     only: Vec<String>,
@@ -22,15 +44,62 @@ pub(super) struct BuildArgs {
 pub(super) fn run(global: &Global, args: &BuildArgs) -> anyhow::Result<ExitCode> {
     let context = setting::context(global)?;
     let progress = Progress::new();
-    let only: Vec<Component> = args.only.iter().filter_map(|name| Component::from_name(name)).collect();
-    let wanted = if only.is_empty() { Component::ALL.to_vec() } else { only };
-    let plan = engine::build(&context, &wanted, &progress)?;
-    if !args.only.is_empty() {
-        for component in wanted {
-            println!("{}", plan.dir(component).display());
-        }
+    if args.only.is_empty() {
+        let (image, _) = build(&context, &args.image, &progress)?;
+        report(global, &image);
         return Ok(ExitCode::SUCCESS);
     }
-    let _ = &args.recipe;
+    let wanted: Vec<Component> =
+        args.only.iter().filter_map(|name| Component::from_name(name)).collect();
+    let plan = engine::build(&context, &wanted, &progress)?;
+    for component in wanted {
+        println!("{}", plan.dir(component).display());
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the image of a recipe with everything in it.
+pub(super) fn build(
+    context: &Context,
+    args: &ImageArgs,
+    progress: &Progress,
+) -> anyhow::Result<(Image, Artifacts)> {
+    let path = args.recipe.clone().unwrap_or_else(|| context.tree.join(RECIPE));
+    // A recipe that is wrong is reported now, not after the builds.
+    let recipe = Recipe::load(&path)?;
+    let packages = packages::obtain(&recipe, &path, &Store::new(&context.cache), progress)?;
+    let plan = engine::build(context, &Component::ALL, progress)?;
+    let artifacts = component::artifacts(&plan, context.signing_key.clone())?;
+    let image = image::assemble(&recipe, &artifacts, &packages, &output(context, args), progress)?;
+    Ok((image, artifacts))
+}
+
+/// The directory that results go to.
+pub(super) fn output(context: &Context, args: &ImageArgs) -> PathBuf {
+    args.output.clone().unwrap_or_else(|| context.tree.join(OUT))
+}
+
+fn report(global: &Global, image: &Image) {
+    let size = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
+    if global.format == Format::Json {
+        let value = serde_json::json!({
+            "schema": "msec-boot/build/1",
+            "image": image.path,
+            "manifest": image.manifest_path,
+            "size": size(&image.path),
+            "fit": image.sizes.fit,
+            "kernel": image.sizes.kernel,
+            "initramfs": image.sizes.initramfs,
+            "pcrs": image.manifest.predict(),
+        });
+        println!("{value:#}");
+        return;
+    }
+    println!("image      {} ({})", image.path.display(), HumanBytes(size(&image.path)));
+    println!("manifest   {}", image.manifest_path.display());
+    println!(
+        "kernel     {}, initramfs {}",
+        HumanBytes(image.sizes.kernel),
+        HumanBytes(image.sizes.initramfs)
+    );
 }

@@ -13,7 +13,12 @@ use super::Cli;
 #[derive(Debug, clap::Args)]
 pub(super) struct DocsArgs {
     /// Write the manual pages into this directory
-    #[arg(long, value_name = "DIR", conflicts_with = "completions", required_unless_present = "completions")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with = "completions",
+        required_unless_present = "completions"
+    )]
     man: Option<PathBuf>,
     /// Print the completions for this shell
     #[arg(long, value_enum, value_name = "SHELL")]

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use super::Global;
+use crate::artifacts::Artifacts;
 use crate::cache::Cache;
-use crate::component::ensure_signing_key;
-use crate::component::plan::Context;
+use crate::component::plan::{Context, Plan};
+use crate::component::{self, Component, ensure_signing_key};
 use crate::sources::lock::Lock;
 
 /// The lock file's place in the checkout. It also tells a checkout from other
@@ -25,7 +26,9 @@ pub(super) fn tree(global: &Global) -> anyhow::Result<PathBuf> {
     let current = std::env::current_dir().context("cannot tell the current directory")?;
     match current.ancestors().find(|dir| dir.join(LOCK).is_file()) {
         Some(dir) => Ok(dir.to_owned()),
-        None => bail!("no {LOCK} here or above: run this in a checkout of msec-boot, or give it as --tree"),
+        None => bail!(
+            "no {LOCK} here or above: run this in a checkout of msec-boot, or give it as --tree"
+        ),
     }
 }
 
@@ -46,4 +49,12 @@ pub(super) fn context(global: &Global) -> anyhow::Result<Context> {
         cache,
         tree,
     })
+}
+
+/// What an earlier build left in the cache, as far as it did; builds nothing.
+pub(super) fn built(global: &Global) -> anyhow::Result<Artifacts> {
+    let context = context(global)?;
+    let plan = Plan::new(&context, &Component::ALL)?;
+    component::artifacts(&plan, context.signing_key)
+        .context("not built yet; run `image-builder build` first")
 }

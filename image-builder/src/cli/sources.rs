@@ -45,7 +45,8 @@ pub(super) fn run(global: &Global, command: &SourcesCommand) -> anyhow::Result<E
         SourcesCommand::Fetch { names } => {
             let lock = Lock::read(&path)?;
             let all: Vec<&str> = lock.sources().iter().map(|source| source.name.as_str()).collect();
-            let wanted = if names.is_empty() { all } else { names.iter().map(String::as_str).collect() };
+            let wanted =
+                if names.is_empty() { all } else { names.iter().map(String::as_str).collect() };
             fetch::fetch(&lock, &wanted, &store, &Progress::new())?;
             for name in &wanted {
                 for file in &lock.source(name)?.files {
@@ -75,7 +76,10 @@ fn show(global: &Global, lock: &Lock, store: &Store) -> anyhow::Result<()> {
         let size: u64 = source.files.iter().map(|file| file.size).sum();
         let state = if cached(source) { "cached" } else { "to be fetched" };
         let size = HumanBytes(size).to_string();
-        println!("{:<21} {:<16} {:<7} {size:>11}  {state}", source.name, source.version, source.suite);
+        println!(
+            "{:<21} {:<16} {:<7} {size:>11}  {state}",
+            source.name, source.version, source.suite
+        );
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ pub(super) const SPEC: Spec = Spec {
     code: concat!(include_str!("cryptsetup.rs"), include_str!("static_lib.rs")),
     sources: &["cryptsetup"],
     needs: &[Component::Devmapper],
-    series: None,
+    series: Some("image-builder/patches/cryptsetup"),
     files: &[],
     certificate: false,
     build,
@@ -18,6 +18,7 @@ pub(super) const SPEC: Spec = Spec {
 
 fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let source = job.unpack("cryptsetup")?;
+    job.patch(&source)?;
     job.run("autogen", &mut job.command("./autogen.sh", &source))?;
     let mut command = configure(job, &source, SPEC.needs);
     command.args([
@@ -41,9 +42,22 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     ]);
     // A static library's needs are its users' needs.
     job.run("configure", command.env("PKG_CONFIG_ALL_STATIC", "1"))?;
-    job.run("make", job.command("make", &source).args([&job.jobs(), "libcryptsetup.la"]))?;
-    job.keep(&source.join(".libs/libcryptsetup.a"), "usr/lib/libcryptsetup.a")?;
-    job.keep(&source.join("lib/libcryptsetup.h"), "usr/include/libcryptsetup.h")?;
-    job.keep(&source.join("lib/libcryptsetup.pc"), "usr/lib/pkgconfig/libcryptsetup.pc")?;
+    job.run(
+        "make",
+        job.command("make", &source)
+            .args([&job.jobs(), "libcryptsetup.la"]),
+    )?;
+    job.keep(
+        &source.join(".libs/libcryptsetup.a"),
+        "usr/lib/libcryptsetup.a",
+    )?;
+    job.keep(
+        &source.join("lib/libcryptsetup.h"),
+        "usr/include/libcryptsetup.h",
+    )?;
+    job.keep(
+        &source.join("lib/libcryptsetup.pc"),
+        "usr/lib/pkgconfig/libcryptsetup.pc",
+    )?;
     relocate(job)
 }

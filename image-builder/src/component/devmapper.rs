@@ -20,26 +20,46 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let source = job.unpack("lvm2")?;
     let mut command = configure(job, &source, &[]);
     // Its configure tests malloc(0) by running a program, which a cross build cannot.
-    command.env("ac_cv_func_malloc_0_nonnull", "yes").env("ac_cv_func_realloc_0_nonnull", "yes").args([
-        "--enable-static_link",
-        "--enable-pkgconfig",
-        "--disable-selinux",
-        "--disable-readline",
-        "--disable-nls",
-        "--disable-dmeventd",
-        "--without-udev",
-        "--without-systemd",
-        "--without-blkid",
-    ]);
+    command
+        .env("ac_cv_func_malloc_0_nonnull", "yes")
+        .env("ac_cv_func_realloc_0_nonnull", "yes")
+        .args([
+            "--enable-static_link",
+            "--enable-pkgconfig",
+            "--disable-selinux",
+            "--disable-readline",
+            "--disable-nls",
+            "--disable-dmeventd",
+            "--without-udev",
+            "--without-systemd",
+            "--without-blkid",
+        ]);
     job.run("configure", &mut command)?;
-    job.run("make include", job.command("make", &source).args([&job.jobs(), "-C", "include"]))?;
+    job.run(
+        "make include",
+        job.command("make", &source)
+            .args([&job.jobs(), "-C", "include"]),
+    )?;
     let mut make = job.command("make", &source);
-    job.run("make libdm", make.args([&job.jobs(), "-C", "libdm", "ioctl/libdevmapper.a"]))?;
+    job.run(
+        "make libdm",
+        make.args([&job.jobs(), "-C", "libdm", "ioctl/libdevmapper.a"]),
+    )?;
 
-    job.keep(&source.join("libdm/ioctl/libdevmapper.a"), "usr/lib/libdevmapper.a")?;
-    job.keep(&source.join("libdm/libdevmapper.h"), "usr/include/libdevmapper.h")?;
+    job.keep(
+        &source.join("libdm/ioctl/libdevmapper.a"),
+        "usr/lib/libdevmapper.a",
+    )?;
+    job.keep(
+        &source.join("libdm/libdevmapper.h"),
+        "usr/include/libdevmapper.h",
+    )?;
     let version = String::from_utf8_lossy(&job.read(&source.join("VERSION_DM"))?).into_owned();
-    let version = version.split([' ', '(']).next().unwrap_or_default().to_owned();
+    let version = version
+        .split([' ', '('])
+        .next()
+        .unwrap_or_default()
+        .to_owned();
     let pc = lib(job, "pkgconfig/devmapper.pc");
     let dir = lib(job, "pkgconfig");
     std::fs::create_dir_all(&dir).on("cannot create", &dir)?;

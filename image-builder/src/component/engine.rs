@@ -23,7 +23,13 @@ struct State {
 impl State {
     /// A component whose needs are all built.
     fn next(&mut self) -> Option<Component> {
-        let ready = |component: &&Component| component.spec().needs.iter().all(|need| self.done.contains(need));
+        let ready = |component: &&Component| {
+            component
+                .spec()
+                .needs
+                .iter()
+                .all(|need| self.done.contains(need))
+        };
         let next = self.waiting.iter().find(ready).copied()?;
         self.waiting.remove(&next);
         Some(next)
@@ -35,15 +41,34 @@ impl State {
 ///
 /// # Errors
 /// The first failure. Everything that was complete before stays in the cache.
-pub fn build(context: &Context, wanted: &[Component], progress: &Progress) -> Result<Plan, BuildError> {
+pub fn build(
+    context: &Context,
+    wanted: &[Component],
+    progress: &Progress,
+) -> Result<Plan, BuildError> {
     let plan = Plan::new(context, wanted)?;
-    let (done, waiting): (BTreeSet<_>, BTreeSet<_>) =
-        plan.components().map(|(component, _)| component).partition(|c| exists(&plan, *c));
-    let mut sources: Vec<&str> = waiting.iter().flat_map(|c| c.spec().sources).copied().collect();
+    let (done, waiting): (BTreeSet<_>, BTreeSet<_>) = plan
+        .components()
+        .map(|(component, _)| component)
+        .partition(|c| exists(&plan, *c));
+    let mut sources: Vec<&str> = waiting
+        .iter()
+        .flat_map(|c| c.spec().sources)
+        .copied()
+        .collect();
     sources.dedup();
-    fetch::fetch(&context.lock, &sources, &Store::new(&context.cache), progress)?;
+    fetch::fetch(
+        &context.lock,
+        &sources,
+        &Store::new(&context.cache),
+        progress,
+    )?;
 
-    let state = Mutex::new(State { waiting, done, error: None });
+    let state = Mutex::new(State {
+        waiting,
+        done,
+        error: None,
+    });
     let changed = Condvar::new();
     let stop = Stop::default();
     std::thread::scope(|scope| {
@@ -51,18 +76,30 @@ pub fn build(context: &Context, wanted: &[Component], progress: &Progress) -> Re
             scope.spawn(|| lane(context, &plan, progress, &state, &changed, &stop));
         }
     });
-    match state.into_inner().unwrap_or_else(PoisonError::into_inner).error {
+    match state
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .error
+    {
         Some(error) => Err(error),
         None => Ok(plan),
     }
 }
 
 fn exists(plan: &Plan, component: Component) -> bool {
-    plan.get(component).is_some_and(|planned| planned.entry.exists())
+    plan.get(component)
+        .is_some_and(|planned| planned.entry.exists())
 }
 
 /// Takes one component after the other until none is left or one has failed.
-fn lane(context: &Context, plan: &Plan, progress: &Progress, state: &Mutex<State>, changed: &Condvar, stop: &Stop) {
+fn lane(
+    context: &Context,
+    plan: &Plan,
+    progress: &Progress,
+    state: &Mutex<State>,
+    changed: &Condvar,
+    stop: &Stop,
+) {
     let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
     let mut guard = lock();
     while guard.error.is_none() && !guard.waiting.is_empty() {
@@ -99,7 +136,9 @@ fn build_one(
     stop: &Stop,
 ) -> Result<(), BuildError> {
     let task = progress.task(component.name());
-    let claim = planned.entry.claim(|| task.step("waiting: another process builds it"))?;
+    let claim = planned
+        .entry
+        .claim(|| task.step("waiting: another process builds it"))?;
     if planned.entry.exists() {
         task.finish();
         return Ok(());
@@ -116,7 +155,9 @@ fn build_one(
         log: planned.entry.log().to_owned(),
     };
     (component.spec().build)(&job)?;
-    planned.entry.finish(claim, &planned.description.to_text())?;
+    planned
+        .entry
+        .finish(claim, &planned.description.to_text())?;
     task.finish();
     Ok(())
 }

@@ -25,7 +25,9 @@ const LINE: u64 = 4096;
 /// reaches a build.
 fn is_network_setting(name: &str) -> bool {
     name == "CARGO_HOME"
-        || ["CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTR"].iter().any(|p| name.starts_with(p))
+        || ["CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTR"]
+            .iter()
+            .any(|p| name.starts_with(p))
         || name.to_ascii_lowercase().ends_with("_proxy")
 }
 
@@ -48,12 +50,15 @@ impl Stop {
         self.stopped.store(true, Ordering::SeqCst);
         for pid in running.iter().filter_map(|pid| i32::try_from(*pid).ok()) {
             // make and cargo end their own children; one that is gone is no error.
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGTERM);
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGTERM);
         }
     }
 
     fn running(&self) -> std::sync::MutexGuard<'_, BTreeSet<u32>> {
-        self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.running
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn spawn(&self, command: &mut Command) -> std::io::Result<Option<Child>> {
@@ -111,7 +116,9 @@ impl Job<'_> {
 
     /// Lets cargo reach the crates as the caller's cargo does.
     pub(crate) fn with_network(command: &mut Command) -> &mut Command {
-        command.envs(std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_network_setting)))
+        command.envs(
+            std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_network_setting)),
+        )
     }
 
     /// Runs a command; its words go to the log.
@@ -132,12 +139,22 @@ impl Job<'_> {
         let mut child = match spawned {
             Ok(Some(child)) => child,
             Ok(None) => return Err(BuildError::Stopped(self.component)),
-            Err(error) => return Err(self.step_failed(step, format!("{:?}: {error}", command.get_program()), &VecDeque::new())),
+            Err(error) => {
+                return Err(self.step_failed(
+                    step,
+                    format!("{:?}: {error}", command.get_program()),
+                    &VecDeque::new(),
+                ));
+            }
         };
         let mut tail = VecDeque::new();
         let mut reader = BufReader::new(reader);
         let mut line = Vec::new();
-        while reader.read_until(b'\n', &mut line).on("cannot read the output for", &self.log)? > 0 {
+        while reader
+            .read_until(b'\n', &mut line)
+            .on("cannot read the output for", &self.log)?
+            > 0
+        {
             log.write_all(&line).on("cannot write", &self.log)?;
             line.truncate(LINE as usize);
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
@@ -150,7 +167,10 @@ impl Job<'_> {
                 tail.push_back(text);
             }
         }
-        let status = self.stop.wait(&mut child).on("cannot wait for a command of", &self.log)?;
+        let status = self
+            .stop
+            .wait(&mut child)
+            .on("cannot wait for a command of", &self.log)?;
         match status.success() {
             true => Ok(()),
             false if self.stop.is_set() => Err(BuildError::Stopped(self.component)),
@@ -164,7 +184,11 @@ impl Job<'_> {
             step: step.to_owned(),
             status,
             log: self.log.clone(),
-            tail: tail.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"),
+            tail: tail
+                .iter()
+                .map(|line| format!("  {line}"))
+                .collect::<Vec<_>>()
+                .join("\n"),
         }
     }
 
@@ -207,11 +231,15 @@ impl Job<'_> {
 
     /// Applies our patch series to an unpacked source.
     pub(crate) fn patch(&self, dir: &Path) -> Result<(), BuildError> {
-        let Some(series) = self.component.spec().series.map(|path| self.tree(path)) else { return Ok(()) };
+        let Some(series) = self.component.spec().series.map(|path| self.tree(path)) else {
+            return Ok(());
+        };
         for name in plan::series(&series).on("cannot read the series in", &series)? {
             // No fuzz: a patch that no longer fits exactly wants a person's eye.
             let mut command = self.command("patch", dir);
-            command.args(["--strip=1", "--forward", "--fuzz=0", "--input"]).arg(series.join(&name));
+            command
+                .args(["--strip=1", "--forward", "--fuzz=0", "--input"])
+                .arg(series.join(&name));
             self.run(&format!("patch {name}"), &mut command)?;
         }
         Ok(())

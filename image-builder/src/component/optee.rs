@@ -26,8 +26,8 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
         &format!("CROSS_COMPILE={CROSS}"),
         &format!("CROSS_COMPILE64={CROSS}"),
         "DEBUG=0",
-        // Errors alone on the console.
-        "CFG_TEE_CORE_LOG_LEVEL=1",
+        // Errors, and the lines that say that it has started.
+        "CFG_TEE_CORE_LOG_LEVEL=2",
         "CFG_TEE_CORE_EMBED_INTERNAL_TESTS=n",
         "CFG_WITH_STATS=n",
         // Without it the version comes from git, which is not there.
@@ -43,4 +43,8 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
 }
 
 /// Header, resident part, pageable part (empty: the rpi3 platform has no pager).
-pub(super) const IMAGES: [&str; 3] = ["tee-header_v2.bin", "tee-pager_v2.bin", "tee-pageable_v2.bin"];
+pub(super) const IMAGES: [&str; 3] = [
+    "tee-header_v2.bin",
+    "tee-pager_v2.bin",
+    "tee-pageable_v2.bin",
+];

@@ -99,7 +99,9 @@ impl Plan {
 
     /// The components in the order of building.
     pub fn components(&self) -> impl Iterator<Item = (Component, &Planned)> {
-        self.components.iter().map(|(component, planned)| (*component, planned))
+        self.components
+            .iter()
+            .map(|(component, planned)| (*component, planned))
     }
 
     /// What is planned for this component.
@@ -118,14 +120,22 @@ impl Plan {
 }
 
 /// Everything about a component but the components it needs.
-fn describe(context: &Context, component: Component, spec: &Spec) -> Result<Description, BuildError> {
+fn describe(
+    context: &Context,
+    component: Component,
+    spec: &Spec,
+) -> Result<Description, BuildError> {
     let mut d = Description::new(spec.name);
     d.contents(Kind::Code, "build", spec.code.as_bytes());
     d.contents(Kind::Code, "environment", include_bytes!("environment.rs"));
     d.text(Kind::Tools, "build root", &context.tools);
     for name in spec.sources {
         for file in &context.lock.source(name)?.files {
-            d.text(Kind::Source, &format!("{name} {}", file.name), file.sha256.as_str());
+            d.text(
+                Kind::Source,
+                &format!("{name} {}", file.name),
+                file.sha256.as_str(),
+            );
         }
     }
     let read = |path: &Path| {
@@ -145,13 +155,29 @@ fn describe(context: &Context, component: Component, spec: &Spec) -> Result<Desc
             let contents = read(&context.tree.join(dir).join(&name))?;
             patches.push((name, contents));
         }
-        d.series(patches.iter().map(|(name, contents)| (name.as_str(), contents.as_slice())));
+        d.series(
+            patches
+                .iter()
+                .map(|(name, contents)| (name.as_str(), contents.as_slice())),
+        );
     }
-    for path in files(&context.tree, spec.files).map_err(|(path, source)| BuildError::Input { component, path, source })? {
-        d.contents(Kind::File, &path.to_string_lossy(), &read(&context.tree.join(&path))?);
+    for path in files(&context.tree, spec.files).map_err(|(path, source)| BuildError::Input {
+        component,
+        path,
+        source,
+    })? {
+        d.contents(
+            Kind::File,
+            &path.to_string_lossy(),
+            &read(&context.tree.join(&path))?,
+        );
     }
     if spec.certificate {
-        d.contents(Kind::File, "signing certificate", &read(&context.signing_key.certificate())?);
+        d.contents(
+            Kind::File,
+            "signing certificate",
+            &read(&context.signing_key.certificate())?,
+        );
     }
     Ok(d)
 }
@@ -205,7 +231,10 @@ fn collect(
             if deep {
                 collect(tree, &path, endings, deep, paths)?;
             }
-        } else if path.extension().is_some_and(|e| endings.iter().any(|ending| e == *ending)) {
+        } else if path
+            .extension()
+            .is_some_and(|e| endings.iter().any(|ending| e == *ending))
+        {
             paths.push(path);
         }
     }

@@ -21,7 +21,12 @@ const CFLAGS: &str = "-Os -g0 -ffunction-sections -fdata-sections";
 pub(super) fn pkg_config_path(job: &Job<'_>, needs: &[Component]) -> String {
     let mut path: Vec<String> = needs
         .iter()
-        .map(|need| job.need(*need).join("usr/lib/pkgconfig").display().to_string())
+        .map(|need| {
+            job.need(*need)
+                .join("usr/lib/pkgconfig")
+                .display()
+                .to_string()
+        })
         .collect();
     path.push(DEBIAN_PC.to_owned());
     path.join(":")
@@ -31,16 +36,29 @@ pub(super) fn pkg_config_path(job: &Job<'_>, needs: &[Component]) -> String {
 pub(super) fn configure(job: &Job<'_>, source: &Path, needs: &[Component]) -> Command {
     let mut command = job.command("./configure", source);
     let lists = |option: &str, dir: &str| -> String {
-        needs.iter().map(|need| format!(" {option}{}", job.need(*need).join(dir).display())).collect()
+        needs
+            .iter()
+            .map(|need| format!(" {option}{}", job.need(*need).join(dir).display()))
+            .collect()
     };
     command
-        .args([&format!("--host={TARGET}"), "--prefix=/usr", "--libdir=/usr/lib"])
+        .args([
+            &format!("--host={TARGET}"),
+            "--prefix=/usr",
+            "--libdir=/usr/lib",
+        ])
         .env("CC", format!("{TARGET}-gcc"))
         .env("AR", format!("{TARGET}-gcc-ar"))
         .env("RANLIB", format!("{TARGET}-gcc-ranlib"))
-        .env("CFLAGS", format!("{CFLAGS} -ffile-prefix-map={}=.", source.display()))
+        .env(
+            "CFLAGS",
+            format!("{CFLAGS} -ffile-prefix-map={}=.", source.display()),
+        )
         .env("CPPFLAGS", lists("-I", "usr/include"))
-        .env("LDFLAGS", format!("-Wl,--gc-sections{}", lists("-L", "usr/lib")))
+        .env(
+            "LDFLAGS",
+            format!("-Wl,--gc-sections{}", lists("-L", "usr/lib")),
+        )
         .env("PKG_CONFIG_LIBDIR", pkg_config_path(job, needs));
     command
 }
@@ -82,7 +100,9 @@ mod tests {
     #[test]
     fn a_pkg_config_file_finds_what_lies_beside_it() {
         assert_eq!(
-            relocated("prefix=/usr\nlibdir=/usr/lib\nLibs: -L${libdir} -lx\nCflags: -I/usr/include\n"),
+            relocated(
+                "prefix=/usr\nlibdir=/usr/lib\nLibs: -L${libdir} -lx\nCflags: -I/usr/include\n"
+            ),
             "prefix=${pcfiledir}/../..\nlibdir=${prefix}/lib\nLibs: -L${libdir} -lx\nCflags: -I${prefix}/include\n"
         );
     }

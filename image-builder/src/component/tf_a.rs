@@ -19,9 +19,14 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let source = job.unpack("arm-trusted-firmware")?;
     job.patch(&source)?;
     let optee = job.need(Component::Optee);
-    let [header, pager, pageable] = optee::IMAGES.map(|name| optee.join(name).display().to_string());
+    let [header, pager, pageable] =
+        optee::IMAGES.map(|name| optee.join(name).display().to_string());
     let u_boot = job.need(Component::UBootKey).join("u-boot.bin");
-    let version = job.context.lock.source("arm-trusted-firmware")?.upstream_version();
+    let version = job
+        .context
+        .lock
+        .source("arm-trusted-firmware")?
+        .upstream_version();
     let output = job.work.join("output");
     let mut make = job.command("make", &source);
     make.args([

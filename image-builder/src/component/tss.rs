@@ -29,7 +29,8 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
         "--with-crypto=mbed",
         // A static program cannot load a TCTI: it is linked in.
         "--enable-nodl",
-        "--with-maxloglevel=error",
+        // Its messages would go to the console; every error comes back as a code.
+        "--with-maxloglevel=none",
         "--disable-fapi",
         "--disable-policy",
         "--disable-doxygen-doc",
@@ -38,18 +39,31 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     job.run("configure", &mut command)?;
     job.run("make", job.command("make", &source).arg(job.jobs()))?;
     let destination = format!("DESTDIR={}", job.out.display());
-    job.run("install", job.command("make", &source).args(["install", &destination]))?;
+    job.run(
+        "install",
+        job.command("make", &source).args(["install", &destination]),
+    )?;
 
+    for unused in ["usr/share", "usr/var"] {
+        let dir = job.out.join(unused);
+        std::fs::remove_dir_all(&dir).on("cannot remove", &dir)?;
+    }
     // Every TCTI exports the same symbol: with two of them linking fails.
     for name in TCTIS {
         let mut objcopy = job.command(format!("{TARGET}-objcopy"), &job.work);
         objcopy.arg("--localize-symbol=Tss2_Tcti_Info");
-        job.run("objcopy", objcopy.arg(lib(job, &format!("libtss2-tcti-{name}.a"))))?;
+        job.run(
+            "objcopy",
+            objcopy.arg(lib(job, &format!("libtss2-tcti-{name}.a"))),
+        )?;
     }
     // With --enable-nodl the loader refers to the TCTIs; its file does not say so.
     let loader = lib(job, "pkgconfig/tss2-tctildr.pc");
     let mut text = String::from_utf8_lossy(&job.read(&loader)?).into_owned();
-    text.push_str(&format!("Requires.private: {}\n", TCTIS.map(|name| format!("tss2-tcti-{name}")).join(" ")));
+    text.push_str(&format!(
+        "Requires.private: {}\n",
+        TCTIS.map(|name| format!("tss2-tcti-{name}")).join(" ")
+    ));
     std::fs::write(&loader, text).on("cannot write", &loader)?;
     relocate(job)
 }

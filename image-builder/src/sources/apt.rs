@@ -29,9 +29,13 @@ fn apt_name(source: &Source) -> String {
 /// apt's last words, when any list could not be fetched.
 pub fn update() -> Result<(), String> {
     // Without this an unreachable mirror is a warning.
-    output(Command::new("apt-get").args(["update", "--quiet=2", "--option=APT::Update::Error-Mode=any"]))
-        .map(drop)
-        .map_err(|error| error.to_string())
+    output(Command::new("apt-get").args([
+        "update",
+        "--quiet=2",
+        "--option=APT::Update::Error-Mode=any",
+    ]))
+    .map(drop)
+    .map_err(|error| error.to_string())
 }
 
 /// All versions of this package that the mirror offers, newest first.
@@ -52,11 +56,9 @@ fn parse_madison(answer: &str, source: &Source) -> Vec<Offer> {
             let (name, version, place) = (fields.next()?, fields.next()?, fields.next()?);
             let is_source = place.ends_with(" Sources");
             let suite = place.split_whitespace().nth(1)?.split('/').next()?;
-            (is_source == (source.kind == Kind::DebSrc) && name == if is_source { source.name.clone() } else { apt_name(source) })
-                .then(|| Offer {
-                    version: version.to_owned(),
-                    suite: suite.to_owned(),
-                })
+            (is_source == (source.kind == Kind::DebSrc)
+                && name == if is_source { source.name.clone() } else { apt_name(source) })
+            .then(|| Offer { version: version.to_owned(), suite: suite.to_owned() })
         })
         .collect();
     offers.dedup();
@@ -98,10 +100,8 @@ pub fn files(source: &Source, version: &str) -> Result<Vec<PinnedFile>, SourceEr
         Kind::DebSrc => command.args(["showsrc", "--only-source", &source.name]),
         Kind::Deb => command.args(["show", &format!("{}={version}", apt_name(source))]),
     };
-    parse_records(&output(&mut command)?, source.kind, version).map_err(|reason| SourceError::Answer {
-        name: source.name.clone(),
-        reason,
-    })
+    parse_records(&output(&mut command)?, source.kind, version)
+        .map_err(|reason| SourceError::Answer { name: source.name.clone(), reason })
 }
 
 /// Reads control records (Debian Policy 5.1) and returns the files of the one
@@ -111,7 +111,8 @@ fn parse_records(answer: &str, kind: Kind, version: &str) -> Result<Vec<PinnedFi
         .split("\n\n")
         .find(|record| field(record, "Version") == Some(version))
         .ok_or_else(|| format!("no record of version {version}"))?;
-    let required = |name| field(record, name).ok_or_else(|| format!("no field {name} in version {version}"));
+    let required =
+        |name| field(record, name).ok_or_else(|| format!("no field {name} in version {version}"));
     let size = |text: &str| text.parse::<u64>().map_err(|_| format!("`{text}` is no size"));
     match kind {
         Kind::Deb => Ok(vec![PinnedFile {
@@ -131,7 +132,9 @@ fn parse_records(answer: &str, kind: Kind, version: &str) -> Result<Vec<PinnedFi
             .take_while(|line| line.starts_with(' '))
             .map(|line| {
                 let mut words = line.split_whitespace();
-                let (Some(sha256), Some(bytes), Some(name)) = (words.next(), words.next(), words.next()) else {
+                let (Some(sha256), Some(bytes), Some(name)) =
+                    (words.next(), words.next(), words.next())
+                else {
                     return Err(format!("`{line}` is no checksum"));
                 };
                 Ok(PinnedFile {
@@ -145,10 +148,7 @@ fn parse_records(answer: &str, kind: Kind, version: &str) -> Result<Vec<PinnedFi
 }
 
 fn field<'a>(record: &'a str, name: &str) -> Option<&'a str> {
-    record
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-        .map(str::trim)
+    record.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
 /// Starts the download of the locked version into `dir`.
@@ -164,9 +164,9 @@ pub fn start_download(source: &Source, dir: &Path) -> Result<Child, SourceError>
         Kind::DebSrc => command
             .args(["source", "--download-only", "--only-source"])
             .arg(format!("{}={}", source.name, source.version)),
-        Kind::Deb => command
-            .arg("download")
-            .arg(format!("{}={}", apt_name(source), source.version)),
+        Kind::Deb => {
+            command.arg("download").arg(format!("{}={}", apt_name(source), source.version))
+        }
     };
     command
         .current_dir(dir)
@@ -174,10 +174,7 @@ pub fn start_download(source: &Source, dir: &Path) -> Result<Child, SourceError>
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|error| SourceError::Apt {
-            command: "apt-get".into(),
-            output: error.to_string(),
-        })
+        .map_err(|error| SourceError::Apt { command: "apt-get".into(), output: error.to_string() })
 }
 
 /// Runs a command and returns what it prints.
@@ -189,10 +186,7 @@ fn output(command: &mut Command) -> Result<String, SourceError> {
         Ok(result) => last_lines(&String::from_utf8_lossy(&result.stderr), 6),
         Err(error) => error.to_string(),
     };
-    Err(SourceError::Apt {
-        command: format!("{command:?}").replace('"', ""),
-        output: reason,
-    })
+    Err(SourceError::Apt { command: format!("{command:?}").replace('"', ""), output: reason })
 }
 
 /// The last lines of a text, where the reason usually stands.
@@ -217,10 +211,7 @@ mod tests {
     }
 
     fn offer(version: &str, suite: &str) -> Offer {
-        Offer {
-            version: version.into(),
-            suite: suite.into(),
-        }
+        Offer { version: version.into(), suite: suite.into() }
     }
 
     const MADISON: &str = "\
@@ -245,7 +236,8 @@ broken line
         for (source, expected) in cases {
             assert_eq!(parse_madison(MADISON, &source), expected, "{source:?}");
         }
-        let foreign = "tool:arm64 | 1:1.37.0-6+b9 | http://mirror/debian trixie/main arm64 Packages\n";
+        let foreign =
+            "tool:arm64 | 1:1.37.0-6+b9 | http://mirror/debian trixie/main arm64 Packages\n";
         assert_eq!(
             parse_madison(foreign, &source("tool", Kind::Deb, Some("arm64"))),
             [offer("1:1.37.0-6+b9", "trixie")]
@@ -271,7 +263,9 @@ broken line
 
     #[test]
     fn the_file_of_a_binary_record_is_named_as_apt_names_it() {
-        let answer = format!("Package: b\nArchitecture: arm64\nVersion: 1:2-3\nSize: 847552\nSHA256: {HASH}\n");
+        let answer = format!(
+            "Package: b\nArchitecture: arm64\nVersion: 1:2-3\nSize: 847552\nSHA256: {HASH}\n"
+        );
         let files = parse_records(&answer, Kind::Deb, "1:2-3").unwrap();
         assert_eq!(files.len(), 1);
         assert_eq!(files[0].name, "b_1%3a2-3_arm64.deb");

@@ -19,7 +19,12 @@ const TICK: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 /// [`SourceError`]: each kind says what to do. What was fetched before stays.
-pub fn fetch(lock: &Lock, names: &[&str], store: &Store, progress: &Progress) -> Result<(), SourceError> {
+pub fn fetch(
+    lock: &Lock,
+    names: &[&str],
+    store: &Store,
+    progress: &Progress,
+) -> Result<(), SourceError> {
     let mut missing = Vec::new();
     for name in names {
         let source = lock.source(name)?;
@@ -94,7 +99,9 @@ fn words(child: &mut Child) -> String {
 }
 
 fn size_below(dir: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(dir) else { return 0 };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return 0;
+    };
     entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum()
 }
 
@@ -104,17 +111,14 @@ fn gone(source: &Source, store: &Store, offers: &[apt::Offer]) -> SourceError {
         .map(|offer| format!("{} ({})", offer.version, offer.suite))
         .collect::<Vec<_>>()
         .join(", ");
+    let files: String =
+        source.files.iter().map(|file| format!("\n  {}  {}", file.sha256, file.name)).collect();
     SourceError::Gone {
         name: source.name.clone(),
         version: source.version.clone(),
         suite: source.suite.clone(),
         available: if available.is_empty() { "none".into() } else { available },
-        import: store.import_dir(),
-        files: source
-            .files
-            .iter()
-            .map(|file| format!("\n  {}  {}", file.sha256, file.name))
-            .collect(),
+        files: format!("{}:{files}", store.import_dir().display()),
     }
 }
 
@@ -161,10 +165,9 @@ pub fn relock(path: &Path, names: &[String]) -> Result<Vec<Update>, SourceError>
             });
         }
     }
-    let text = lock.to_text().map_err(|error| SourceError::Lock {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })?;
+    let text = lock
+        .to_text()
+        .map_err(|error| SourceError::Lock { path: path.to_owned(), reason: error.to_string() })?;
     let new = path.with_extension("lock.new");
     fs::write(&new, text).on("cannot write", &new)?;
     fs::rename(&new, path).on("cannot replace", path)?;

@@ -22,9 +22,7 @@ const HEADER: &str = "\
 fn is_plain(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.len() <= 200
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || ".+-~:_%".contains(c))
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || ".+-~:_%".contains(c))
 }
 
 /// The kinds of package that a source can be.
@@ -156,10 +154,7 @@ impl Lock {
     /// [`SourceError::Lock`] when it is no TOML, has unknown fields, another
     /// schema, a source twice, or names that no package has.
     pub fn parse(text: &str, path: &Path) -> Result<Self, SourceError> {
-        let refuse = |reason: String| SourceError::Lock {
-            path: path.to_owned(),
-            reason,
-        };
+        let refuse = |reason: String| SourceError::Lock { path: path.to_owned(), reason };
         let lock: Self = toml::from_str(text).map_err(|error| refuse(error.to_string()))?;
         if lock.schema != SCHEMA {
             return Err(refuse(format!("schema `{}`: expected `{SCHEMA}`", lock.schema)));
@@ -238,7 +233,8 @@ mod tests {
 
     #[test]
     fn the_shipped_lock_file_is_valid_and_complete() {
-        let lock = Lock::parse(include_str!("../../sources.lock"), Path::new("sources.lock")).unwrap();
+        let lock =
+            Lock::parse(include_str!("../../sources.lock"), Path::new("sources.lock")).unwrap();
         assert!(!lock.sources().is_empty());
         for source in lock.sources() {
             assert_eq!(lock.source(&source.name).unwrap(), source);

@@ -28,7 +28,11 @@ fn context() -> (tempfile::TempDir, Context) {
     for file in files {
         write(&tree, file, file);
     }
-    write(&tree, "uboot-patches/u-boot/series", "# ours\na.patch\nb.patch # last\n");
+    write(
+        &tree,
+        "uboot-patches/u-boot/series",
+        "# ours\na.patch\nb.patch # last\n",
+    );
     write(&tree, "uboot-patches/tf-a/series", "c.patch\n");
     let mut lock = "schema = \"msec-boot/sources-lock/1\"\n".to_owned();
     for name in C::ALL.iter().flat_map(|c| c.spec().sources) {
@@ -55,7 +59,9 @@ fn write(tree: &Path, file: &str, contents: &str) {
 
 fn keys(context: &Context) -> BTreeMap<C, Key> {
     let plan = Plan::new(context, &C::ALL).unwrap();
-    plan.components().map(|(component, planned)| (component, planned.key)).collect()
+    plan.components()
+        .map(|(component, planned)| (component, planned.key))
+        .collect()
 }
 
 /// The components whose keys a change of the checkout changes.
@@ -64,7 +70,10 @@ fn changed_by(change: impl FnOnce(&mut Context)) -> Vec<C> {
     let before = keys(&context);
     change(&mut context);
     let after = keys(&context);
-    C::ALL.into_iter().filter(|component| before[component] != after[component]).collect()
+    C::ALL
+        .into_iter()
+        .filter(|component| before[component] != after[component])
+        .collect()
 }
 
 #[test]
@@ -77,15 +86,28 @@ fn a_change_reaches_exactly_what_is_built_from_it() {
         ("pcr-measure/src/new.rs", &[C::Unseal]),
         ("kernel-config/tpm.config", &[C::Kernel, C::DeviceTree]),
         ("kernel-config/new.config", &[C::Kernel, C::DeviceTree]),
-        ("kernel-config/overlays/rpi3-tpm-i2c.dtso", &[C::UBootKey, C::TfA, C::DeviceTree]),
-        ("uboot-patches/u-boot/a.patch", &[C::UBoot, C::UBootKey, C::TfA]),
-        ("uboot-patches/u-boot/rpi3.config", &[C::UBoot, C::UBootKey, C::TfA]),
+        (
+            "kernel-config/overlays/rpi3-tpm-i2c.dtso",
+            &[C::UBootKey, C::TfA, C::DeviceTree],
+        ),
+        (
+            "uboot-patches/u-boot/a.patch",
+            &[C::UBoot, C::UBootKey, C::TfA],
+        ),
+        (
+            "uboot-patches/u-boot/rpi3.config",
+            &[C::UBoot, C::UBootKey, C::TfA],
+        ),
         ("uboot-patches/tf-a/c.patch", &[C::TfA]),
         ("keys/fit.crt", &signed),
         ("keys/fit.key", &[]),
     ];
     for (file, expected) in cases {
-        assert_eq!(changed_by(|context| write(&context.tree, file, "changed")), expected, "{file}");
+        assert_eq!(
+            changed_by(|context| write(&context.tree, file, "changed")),
+            expected,
+            "{file}"
+        );
     }
 }
 
@@ -101,7 +123,11 @@ fn what_is_no_input_changes_nothing() {
         "kernel-config/tpm.config~",
         "uboot-patches/u-boot/not-in-the-series.patch",
     ] {
-        assert_eq!(changed_by(|context| write(&context.tree, file, "x")), [], "{file}");
+        assert_eq!(
+            changed_by(|context| write(&context.tree, file, "x")),
+            [],
+            "{file}"
+        );
     }
 }
 
@@ -112,7 +138,10 @@ fn the_order_of_a_series_is_an_input() {
         changed_by(|c| write(&c.tree, series, "b.patch\na.patch\n")),
         [C::UBoot, C::UBootKey, C::TfA]
     );
-    assert_eq!(changed_by(|c| write(&c.tree, series, "a.patch\n\n# a comment\nb.patch\n")), []);
+    assert_eq!(
+        changed_by(|c| write(&c.tree, series, "a.patch\n\n# a comment\nb.patch\n")),
+        []
+    );
 }
 
 #[test]
@@ -125,7 +154,10 @@ fn another_source_changes_its_component_and_what_is_built_with_it() {
     let changed = changed_by(|context| {
         let text = context.lock.to_text().unwrap();
         let (before, after) = text.split_once("name = \"lvm2\"").unwrap();
-        let text = format!("{before}name = \"lvm2\"{}", after.replacen("58a5", "58a6", 1));
+        let text = format!(
+            "{before}name = \"lvm2\"{}",
+            after.replacen("58a5", "58a6", 1)
+        );
         context.lock = Lock::parse(&text, Path::new("lock")).unwrap();
     });
     assert_eq!(changed, [C::Devmapper, C::Cryptsetup, C::Unseal]);
@@ -143,7 +175,10 @@ fn a_patch_that_is_missing_is_named() {
     let (_dir, context) = context();
     fs::remove_file(context.tree.join("uboot-patches/u-boot/b.patch")).unwrap();
     let error = Plan::new(&context, &[C::UBoot]).unwrap_err().to_string();
-    assert!(error.starts_with("u-boot: cannot read its input") && error.contains("b.patch"), "{error}");
+    assert!(
+        error.starts_with("u-boot: cannot read its input") && error.contains("b.patch"),
+        "{error}"
+    );
 }
 
 #[test]

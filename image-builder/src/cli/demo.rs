@@ -1,0 +1,78 @@
+//! `image-builder demo`: the image, its two tampered variants, and the journey.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use super::build::{self, ImageArgs};
+use super::{Format, Global, setting};
+use crate::artifacts::Artifacts;
+use crate::demo::{self, Images, Journey, record};
+use crate::emu::card::Card;
+use crate::image::Image;
+use crate::image::tamper::{Signing, Tamper, variant};
+use crate::progress::Progress;
+
+pub(super) fn run(global: &Global, args: &ImageArgs) -> anyhow::Result<ExitCode> {
+    let context = setting::context(global)?;
+    let progress = Progress::new();
+    let (image, artifacts) = build::build(&context, args, &progress)?;
+    let dir = build::output(&context, args).join("demo");
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir)
+            .with_context(|| format!("cannot remove {}", dir.display()))?;
+    }
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let images = images(&image, &artifacts, &dir)?;
+
+    let mut seen = Journey {
+        image: Some(record::Sizes {
+            path: image.path.clone(),
+            unseal: std::fs::metadata(&artifacts.unseal).ok().map(|meta| meta.len()),
+            initramfs: image.sizes.initramfs,
+            fit: image.sizes.fit,
+        }),
+        boots: Vec::new(),
+    };
+    let result = demo::journey(&images, &dir, &progress, &mut seen);
+    // What was seen is shown even when a later boot went another way.
+    match global.format {
+        Format::Text => println!("{seen}"),
+        Format::Json => {
+            println!("{}", serde_json::to_string_pretty(&seen).context("cannot write JSON")?)
+        }
+    }
+    match result {
+        Ok(_) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            eprintln!("image-builder: the journey did not go as told: {error}");
+            eprintln!("logs: {}", dir.display());
+            Ok(ExitCode::from(1))
+        }
+    }
+}
+
+/// The image and its variants, signed with the same key, so that U-Boot takes them.
+fn images(image: &Image, artifacts: &Artifacts, dir: &Path) -> anyhow::Result<Images> {
+    let signing = Signing::from(artifacts);
+    let make = |name: &str, tamper: Tamper| -> anyhow::Result<Card> {
+        let path = dir.join(name);
+        variant(&image.path, &tamper, &signing, &path)?;
+        Ok(Card::open(&path)?)
+    };
+    Ok(Images {
+        original: Card::open(&image.path)?,
+        command_line: make(
+            "changed-command-line.img",
+            Tamper::CommandLine("ima_appraise=off".into()),
+        )?,
+        initramfs: make(
+            "changed-initramfs.img",
+            Tamper::Initramfs {
+                path: "etc/backdoor".into(),
+                content: b"left by an evil maid\n".to_vec(),
+            },
+        )?,
+    })
+}
