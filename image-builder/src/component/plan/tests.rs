@@ -23,6 +23,7 @@ fn context() -> (tempfile::TempDir, Context) {
         "uboot-patches/u-boot/a.patch",
         "uboot-patches/u-boot/b.patch",
         "uboot-patches/tf-a/c.patch",
+        "image-builder/patches/cryptsetup/d.patch",
         "keys/fit.crt",
     ];
     for file in files {
@@ -34,6 +35,7 @@ fn context() -> (tempfile::TempDir, Context) {
         "# ours\na.patch\nb.patch # last\n",
     );
     write(&tree, "uboot-patches/tf-a/series", "c.patch\n");
+    write(&tree, "image-builder/patches/cryptsetup/series", "d.patch\n");
     let mut lock = "schema = \"msec-boot/sources-lock/1\"\n".to_owned();
     for name in C::ALL.iter().flat_map(|c| c.spec().sources) {
         lock.push_str(&format!(
@@ -79,7 +81,7 @@ fn changed_by(change: impl FnOnce(&mut Context)) -> Vec<C> {
 #[test]
 fn a_change_reaches_exactly_what_is_built_from_it() {
     let signed = [C::UBootKey, C::TfA];
-    let cases: [(&str, &[C]); 12] = [
+    let cases: [(&str, &[C]); 13] = [
         ("Cargo.lock", &[C::Unseal]),
         ("initramfs-unseal/src/deep/er.rs", &[C::Unseal]),
         ("pcr-measure/src/lib.rs", &[C::Unseal]),
@@ -99,6 +101,10 @@ fn a_change_reaches_exactly_what_is_built_from_it() {
             &[C::UBoot, C::UBootKey, C::TfA],
         ),
         ("uboot-patches/tf-a/c.patch", &[C::TfA]),
+        (
+            "image-builder/patches/cryptsetup/d.patch",
+            &[C::Cryptsetup, C::Unseal],
+        ),
         ("keys/fit.crt", &signed),
         ("keys/fit.key", &[]),
     ];
