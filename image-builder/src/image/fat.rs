@@ -96,11 +96,8 @@ fn slice(file: &File, at: Partition) -> io::Result<Disk<'_>> {
 /// fatfs checks what it reads, but where a damaged table still makes it panic,
 /// that is an error like any other and not the end of the program.
 fn guarded<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let result = catch_unwind(AssertUnwindSafe(work));
-    std::panic::set_hook(hook);
-    result.unwrap_or_else(|_| Err(io::Error::other("it is damaged")))
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(io::Error::other("its tables are damaged")))
 }
 
 fn open(file: &File, at: Partition) -> io::Result<fatfs::FileSystem<Disk<'_>>> {
