@@ -9,5 +9,5 @@ pub mod journey;
 pub mod record;
 pub mod summary;
 
-pub use journey::{Images, JourneyError, journey};
+pub use journey::{Done, Images, JourneyError, journey};
 pub use record::{BootRecord, Journey};

@@ -1,1 +1,22 @@
-//! Integration tests: emulated boards, attacks, interop.
+//! What the tests on emulated boards share.
+//!
+//! It takes the image that `image-builder build` left in the checkout, makes
+//! variants of it, provisions one device for all tests of a run ([`shared`]), keeps
+//! the number of boards that are on at once within what two cores carry
+//! ([`slots`]), and speaks to a device's TPM without its board ([`host_tpm`]).
+//!
+//! It builds nothing, never touches the built image, and trusts that image no more
+//! than a board would. Its results lie in `build/test`; what is left there after a
+//! failure is for people.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests fail as tests do"
+)]
+
+pub mod built;
+pub mod host_tpm;
+pub mod shared;
+pub mod slots;

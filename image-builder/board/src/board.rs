@@ -208,10 +208,7 @@ impl Board {
             TpmLink::I2c(state) => {
                 let (running, control) = state.start(&logs.join("swtpm.log"))?;
                 let path = sockets.path().join("tpm");
-                (
-                    Some(running),
-                    Some(Proxy::start(&path, control, wire.clone())?),
-                )
+                (Some(running), Some(Proxy::start(&path, control, wire.clone())?))
             }
         };
         let (near, far) = UnixStream::pair().map_err(system("make the console"))?;
@@ -321,28 +318,18 @@ impl Drop for Board {
 }
 
 fn readable(what: &'static str, path: &Path) -> Result<(), BoardError> {
-    File::open(path)
-        .map(drop)
-        .map_err(|source| BoardError::File {
-            what,
-            path: path.display().to_string(),
-            source,
-        })
+    File::open(path).map(drop).map_err(|source| BoardError::File {
+        what,
+        path: path.display().to_string(),
+        source,
+    })
 }
 
 /// Checks a card's size and takes it. QEMU's card lets others write as well.
 fn take_card(image: &Path) -> Result<Flock<File>, BoardError> {
     let path = image.display().to_string();
-    let error = |source| BoardError::File {
-        what: "the SD card image",
-        path: path.clone(),
-        source,
-    };
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .open(image)
-        .map_err(error)?;
+    let error = |source| BoardError::File { what: "the SD card image", path: path.clone(), source };
+    let file = File::options().read(true).write(true).open(image).map_err(error)?;
     let size = file.metadata().map_err(error)?.len();
     if !size.is_power_of_two() || size < 1 << 20 {
         return Err(BoardError::CardSize { path, size });
@@ -376,11 +363,7 @@ fn accept_unless_hung_up(listener: &UnixListener, console: &UnixStream) -> io::R
 
 fn refusal(said: &Path, error: &io::Error) -> String {
     let text = std::fs::read_to_string(said).unwrap_or_default();
-    if text.trim().is_empty() {
-        error.to_string()
-    } else {
-        text.trim().to_owned()
-    }
+    if text.trim().is_empty() { error.to_string() } else { text.trim().to_owned() }
 }
 
 #[cfg(test)]

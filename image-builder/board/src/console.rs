@@ -100,10 +100,7 @@ impl Console {
         tap: Option<Box<dyn Write + Send>>,
         secret: Secret,
     ) -> Result<Self, ConsoleError> {
-        let error = |source| ConsoleError::Start {
-            log: log.display().to_string(),
-            source,
-        };
+        let error = |source| ConsoleError::Start { log: log.display().to_string(), source };
         let file = BufWriter::new(File::create(log).map_err(error)?);
         let shared = Arc::new(Shared::default());
         let reader = Reader {
@@ -120,14 +117,7 @@ impl Console {
             .spawn(move || reader.run())
             .map_err(error)?;
         let log = log.to_owned();
-        Ok(Self {
-            shared,
-            stream,
-            log,
-            cursor: 0,
-            secret,
-            reader: Some(reader),
-        })
+        Ok(Self { shared, stream, log, cursor: 0, secret, reader: Some(reader) })
     }
 
     /// Waits until `pattern` (a regular expression) is printed behind the last
@@ -147,10 +137,7 @@ impl Console {
     /// # Errors
     /// As [`Console::wait`].
     pub fn wait_any(&mut self, patterns: &[&str], limit: Duration) -> Result<Found, ConsoleError> {
-        let compiled = patterns
-            .iter()
-            .map(|p| Regex::new(p))
-            .collect::<Result<Vec<_>, _>>()?;
+        let compiled = patterns.iter().map(|p| Regex::new(p)).collect::<Result<Vec<_>, _>>()?;
         let deadline = Instant::now() + limit;
         let mut record = self.shared.record();
         loop {
@@ -161,11 +148,7 @@ impl Console {
             let wanted = patterns.join(" or ");
             let log = self.log.display().to_string();
             if record.closed {
-                return Err(ConsoleError::Off {
-                    wanted,
-                    log,
-                    tail: record.tail(&self.secret),
-                });
+                return Err(ConsoleError::Off { wanted, log, tail: record.tail(&self.secret) });
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -186,10 +169,7 @@ impl Console {
     #[must_use]
     pub fn wait_off(&self, limit: Duration) -> bool {
         let record = self.shared.record();
-        let waited = self
-            .shared
-            .changed
-            .wait_timeout_while(record, limit, |r| !r.closed);
+        let waited = self.shared.changed.wait_timeout_while(record, limit, |r| !r.closed);
         waited.unwrap_or_else(PoisonError::into_inner).0.closed
     }
 
@@ -198,9 +178,7 @@ impl Console {
     /// # Errors
     /// [`ConsoleError::Send`] when the board is off.
     pub fn send(&mut self, text: &str) -> Result<(), ConsoleError> {
-        self.stream
-            .write_all(text.as_bytes())
-            .map_err(ConsoleError::Send)
+        self.stream.write_all(text.as_bytes()).map_err(ConsoleError::Send)
     }
 
     /// A second handle to type with, for a thread that follows a user's keyboard.
@@ -217,9 +195,7 @@ impl Console {
     /// # Errors
     /// [`ConsoleError::Send`].
     pub fn unplug(&mut self) -> Result<(), ConsoleError> {
-        self.stream
-            .shutdown(Shutdown::Write)
-            .map_err(ConsoleError::Send)
+        self.stream.shutdown(Shutdown::Write).map_err(ConsoleError::Send)
     }
 
     /// Every line so far.
@@ -335,9 +311,7 @@ mod tests {
     fn the_first_of_several_patterns_wins_and_groups_are_given() {
         let (mut console, mut board, _dir) = start();
         board.write_all(b"key: abcd-efgh\nlater\n").unwrap();
-        let found = console
-            .wait_any(&["later", "key: ([a-h-]+)"], SOON)
-            .unwrap();
+        let found = console.wait_any(&["later", "key: ([a-h-]+)"], SOON).unwrap();
         assert_eq!((found.which, found.text.as_str()), (1, "abcd-efgh"));
         assert_eq!(console.wait("later", SOON).unwrap().text, "later");
     }
@@ -360,17 +334,11 @@ mod tests {
         let (mut console, mut board, _dir) = start();
         board.write_all(b"the key: abcdefgh!\n").unwrap();
         drop(board);
-        assert_eq!(
-            console.wait("key: ([a-h]+)", SOON).unwrap().text,
-            "abcdefgh"
-        );
+        assert_eq!(console.wait("key: ([a-h]+)", SOON).unwrap().text, "abcdefgh");
         let error = console.wait("never", SOON).unwrap_err().to_string();
         let log = std::fs::read_to_string(console.log()).unwrap();
         for text in [error, log] {
-            assert!(
-                text.contains("the key: ********!") && !text.contains("abcd"),
-                "{text}"
-            );
+            assert!(text.contains("the key: ********!") && !text.contains("abcd"), "{text}");
         }
     }
 

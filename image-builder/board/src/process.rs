@@ -48,8 +48,7 @@ pub fn find(program: &'static str, package: &'static str) -> Result<PathBuf, Pro
     std::env::split_paths(&path)
         .map(|dir| dir.join(program))
         .find(|file| {
-            file.metadata()
-                .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+            file.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
         })
         .ok_or(ProcessError::Missing { program, package })
 }
@@ -86,11 +85,7 @@ impl Streams {
     /// When the stream cannot be duplicated.
     pub fn duplex(stream: OwnedFd, stderr: impl Into<Stdio>) -> std::io::Result<Self> {
         let other = stream.try_clone()?;
-        Ok(Self {
-            stdin: stream.into(),
-            stdout: other.into(),
-            stderr: stderr.into(),
-        })
+        Ok(Self { stdin: stream.into(), stdout: other.into(), stderr: stderr.into() })
     }
 }
 
@@ -106,20 +101,9 @@ impl Owned {
         streams: Streams,
     ) -> Result<Self, ProcessError> {
         let mut command = Command::new(find("setpriv", "util-linux")?);
-        command
-            .arg("--pdeathsig")
-            .arg("KILL")
-            .arg("--")
-            .arg(program)
-            .args(args);
-        command
-            .stdin(streams.stdin)
-            .stdout(streams.stdout)
-            .stderr(streams.stderr);
-        let start = |source| ProcessError::Start {
-            program: name,
-            source,
-        };
+        command.arg("--pdeathsig").arg("KILL").arg("--").arg(program).args(args);
+        command.stdin(streams.stdin).stdout(streams.stdout).stderr(streams.stderr);
+        let start = |source| ProcessError::Start { program: name, source };
         let (pid_out, pid_in) = mpsc::sync_channel(1);
         let (status_out, exited) = mpsc::sync_channel(1);
         thread::Builder::new()
@@ -130,11 +114,7 @@ impl Owned {
             .recv()
             .unwrap_or_else(|_| Err(std::io::Error::other("its thread ended")))
             .map_err(start)?;
-        Ok(Self {
-            pid,
-            exited,
-            status: None,
-        })
+        Ok(Self { pid, exited, status: None })
     }
 
     /// The process id.
@@ -201,22 +181,13 @@ mod tests {
     use super::*;
 
     fn quiet() -> Streams {
-        Streams {
-            stdin: Stdio::null(),
-            stdout: Stdio::null(),
-            stderr: Stdio::null(),
-        }
+        Streams { stdin: Stdio::null(), stdout: Stdio::null(), stderr: Stdio::null() }
     }
 
     #[test]
     fn a_missing_program_is_named_with_its_package() {
-        let text = find("no-such-program-here", "some-package")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            text.contains("no-such-program-here") && text.contains("some-package"),
-            "{text}"
-        );
+        let text = find("no-such-program-here", "some-package").unwrap_err().to_string();
+        assert!(text.contains("no-such-program-here") && text.contains("some-package"), "{text}");
     }
 
     #[test]

@@ -53,30 +53,20 @@ impl Events {
             }
             reason
         };
-        let thread = thread::Builder::new()
-            .name("qmp".to_owned())
-            .spawn(follow)?;
-        Ok(Self {
-            thread: Some(thread),
-        })
+        let thread = thread::Builder::new().name("qmp".to_owned()).spawn(follow)?;
+        Ok(Self { thread: Some(thread) })
     }
 
     /// The reason of the last `SHUTDOWN` event. Waits for QEMU's end.
     pub(crate) fn reason(&mut self) -> Option<String> {
-        self.thread
-            .take()
-            .and_then(|thread| thread.join().ok().flatten())
+        self.thread.take().and_then(|thread| thread.join().ok().flatten())
     }
 }
 
 /// The next message, within [`MESSAGE`]. `None` at the end.
 fn message(reader: &mut BufReader<UnixStream>) -> Option<Vec<u8>> {
     let mut text = Vec::new();
-    let length = reader
-        .by_ref()
-        .take(MESSAGE)
-        .read_until(b'\n', &mut text)
-        .ok()?;
+    let length = reader.by_ref().take(MESSAGE).read_until(b'\n', &mut text).ok()?;
     (length > 0).then_some(text)
 }
 
@@ -116,20 +106,13 @@ mod tests {
                 r#"{"timestamp":{"seconds":1,"microseconds":2},"event":"SHUTDOWN","data":{"guest":true,"reason":"guest-shutdown"}}"#,
                 Some("guest-shutdown"),
             ),
-            (
-                r#"{"event":"RESET","data":{"guest":true,"reason":"guest-reset"}}"#,
-                None,
-            ),
+            (r#"{"event":"RESET","data":{"guest":true,"reason":"guest-reset"}}"#, None),
             (r#"{"return":{}}"#, None),
             (r#"{"QMP":{"version":{},"capabilities":["oob"]}}"#, None),
             ("not json", None),
         ];
         for (text, expected) in cases {
-            assert_eq!(
-                shutdown_reason(text.as_bytes()).as_deref(),
-                *expected,
-                "{text}"
-            );
+            assert_eq!(shutdown_reason(text.as_bytes()).as_deref(), *expected, "{text}");
         }
     }
 }

@@ -33,30 +33,18 @@ pub const STAGES: &[(&str, &str)] = &[
     ("TF-A BL31", r"^NOTICE: +BL31: v"),
     ("OP-TEE", r"^I/TC: +OP-TEE version"),
     ("U-Boot", r"^U-Boot \d{4}\.\d{2}"),
-    (
-        "FIT loaded",
-        r"^## Loading (kernel|fdt|ramdisk|init) .*from FIT",
-    ),
+    ("FIT loaded", r"^## Loading (kernel|fdt|ramdisk|init) .*from FIT"),
     ("Linux", r"^Starting kernel \.\.\."),
     ("initramfs-unseal", r"initramfs-unseal: msec-boot "),
     ("provisioning", r"initramfs-unseal: provisioning: "),
-    (
-        "recovery prompt",
-        r"initramfs-unseal: enter the recovery key",
-    ),
-    (
-        "unlocked",
-        r"initramfs-unseal: (unlocked by |provisioned: )",
-    ),
+    ("recovery prompt", r"initramfs-unseal: enter the recovery key"),
+    ("unlocked", r"initramfs-unseal: (unlocked by |provisioned: )"),
     ("switch root", r"initramfs-unseal: switching root to "),
     ("userland", r"msec-boot: userland on .* reached"),
 ];
 
 static PATTERNS: LazyLock<Vec<(&'static str, Regex)>> = LazyLock::new(|| {
-    STAGES
-        .iter()
-        .filter_map(|(name, p)| Some((*name, Regex::new(p).ok()?)))
-        .collect()
+    STAGES.iter().filter_map(|(name, p)| Some((*name, Regex::new(p).ok()?))).collect()
 });
 
 /// The stages that `lines` show, the first one being `power-on` at zero. The lines
@@ -84,9 +72,7 @@ pub fn stages(lines: &[Line]) -> Vec<Stage> {
         .map(|(i, &(name, at))| Stage {
             name,
             at,
-            took: next
-                .get(i)
-                .map_or(Duration::ZERO, |next| next.saturating_sub(at)),
+            took: next.get(i).map_or(Duration::ZERO, |next| next.saturating_sub(at)),
         })
         .collect()
 }
@@ -99,10 +85,7 @@ pub fn parse_log(text: &str) -> Vec<Line> {
         .filter_map(|line| {
             let (time, text) = line.strip_prefix('[')?.split_once("] ")?;
             let at = Duration::try_from_secs_f64(time.trim().parse().ok()?).ok()?;
-            Some(Line {
-                at,
-                text: text.to_owned(),
-            })
+            Some(Line { at, text: text.to_owned() })
         })
         .collect()
 }
@@ -118,11 +101,7 @@ mod tests {
 
     #[test]
     fn no_lines_are_a_board_that_is_on_and_silent() {
-        let only = Stage {
-            name: "power-on",
-            at: Duration::ZERO,
-            took: Duration::ZERO,
-        };
+        let only = Stage { name: "power-on", at: Duration::ZERO, took: Duration::ZERO };
         assert_eq!(stages(&[]), [only]);
     }
 

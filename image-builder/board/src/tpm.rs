@@ -3,7 +3,10 @@
 use std::{
     fs,
     io::{Read, Write},
-    os::unix::net::UnixStream,
+    os::{
+        fd::OwnedFd,
+        unix::net::{UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -74,11 +77,7 @@ pub enum TpmError {
 
 fn state_error(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> TpmError {
     let path = path.display().to_string();
-    move |source| TpmError::State {
-        action,
-        path,
-        source,
-    }
+    move |source| TpmError::State { action, path, source }
 }
 
 /// A software TPM's state on disk. No process runs until [`SoftTpm::start`].
@@ -108,10 +107,7 @@ impl SoftTpm {
             .arg(new.path())
             .stdin(Stdio::null())
             .output()
-            .map_err(|source| ProcessError::Start {
-                program: "swtpm_setup",
-                source,
-            })?;
+            .map_err(|source| ProcessError::Start { program: "swtpm_setup", source })?;
         if !run.status.success() || !new.path().join(STATE).is_file() {
             let mut text = String::from_utf8_lossy(&run.stdout).into_owned();
             text.push_str(&String::from_utf8_lossy(&run.stderr));
@@ -125,9 +121,7 @@ impl SoftTpm {
         fs::rename(new.path(), dir).map_err(state_error("make", dir))?;
         // Its directory has moved away: nothing to remove any more.
         let _ = new.keep();
-        Ok(Self {
-            dir: dir.to_owned(),
-        })
+        Ok(Self { dir: dir.to_owned() })
     }
 
     /// Opens the TPM whose state lies in `dir`.
@@ -136,13 +130,9 @@ impl SoftTpm {
     /// [`TpmError::Empty`] when there is none.
     pub fn open(dir: &Path) -> Result<Self, TpmError> {
         if dir.join(STATE).is_file() {
-            Ok(Self {
-                dir: dir.to_owned(),
-            })
+            Ok(Self { dir: dir.to_owned() })
         } else {
-            Err(TpmError::Empty {
-                path: dir.display().to_string(),
-            })
+            Err(TpmError::Empty { path: dir.display().to_string() })
         }
     }
 
@@ -152,11 +142,7 @@ impl SoftTpm {
     /// # Errors
     /// As [`SoftTpm::open`] and [`SoftTpm::create`].
     pub fn open_or_create(dir: &Path) -> Result<Self, TpmError> {
-        if dir.exists() {
-            Self::open(dir)
-        } else {
-            Self::create(dir, "sha256")
-        }
+        if dir.exists() { Self::open(dir) } else { Self::create(dir, "sha256") }
     }
 
     /// Copies the state into `dir`, which must not exist: a second TPM with the
@@ -184,24 +170,59 @@ impl SoftTpm {
         fs::read(self.dir.join(STATE)).map_err(state_error("read", &self.dir))
     }
 
+    /// Powers the TPM on for programs of this host, such as tpm2-tools: its PCRs
+    /// start from zero, as at a board's power-on, and nothing has been measured. The
+    /// sockets are made in `dir`, whose path must be short.
+    ///
+    /// # Errors
+    /// As [`SoftTpm::start`].
+    pub fn serve(&self, dir: &Path) -> Result<ServedTpm, TpmError> {
+        let lock = self.lock()?;
+        let server = dir.join("tpm");
+        // The name tpm2-tss' swtpm TCTI looks for (tcti-swtpm.c).
+        let control = dir.join("tpm.ctrl");
+        let listen =
+            |path: &Path| UnixListener::bind(path).map_err(state_error("make a socket for", path));
+        let streams = Streams {
+            stdin: Stdio::from(OwnedFd::from(listen(&server)?)),
+            stdout: Stdio::from(OwnedFd::from(listen(&control)?)),
+            stderr: Stdio::null(),
+        };
+        let args = [
+            "socket".to_owned(),
+            "--tpm2".to_owned(),
+            "--tpmstate".to_owned(),
+            format!("dir={}", self.dir.display()),
+            // Connections wait in the listening sockets until swtpm takes them.
+            "--server".to_owned(),
+            "type=unixio,fd=0".to_owned(),
+            "--ctrl".to_owned(),
+            "type=unixio,fd=1".to_owned(),
+            "--flags".to_owned(),
+            "not-need-init,startup-clear".to_owned(),
+        ];
+        let process = Owned::start("swtpm", process::find("swtpm", "swtpm")?, args, streams)?;
+        let tcti = format!("swtpm:path={}", server.display());
+        Ok(ServedTpm { tcti, _process: process, _lock: lock })
+    }
+
+    /// Takes the state. swtpm takes its own lock late, when QEMU initialises it.
+    fn lock(&self) -> Result<Flock<fs::File>, TpmError> {
+        let directory = fs::File::open(&self.dir).map_err(state_error("open", &self.dir))?;
+        Flock::lock(directory, FlockArg::LockExclusiveNonblock)
+            .map_err(|_| TpmError::InUse { path: self.dir.display().to_string() })
+    }
+
     /// Starts the TPM and waits until it answers on its control channel. Its log
     /// goes to `log`.
     ///
     /// # Errors
     /// [`TpmError`] when swtpm is missing, ends at once, or the state is in use.
     pub fn start(&self, log: &Path) -> Result<(RunningTpm, UnixStream), TpmError> {
-        let silent = |detail: String| TpmError::Silent {
-            detail,
-            path: self.dir.display().to_string(),
-        };
+        let silent =
+            |detail: String| TpmError::Silent { detail, path: self.dir.display().to_string() };
         let system = |e: std::io::Error| silent(e.to_string());
-        // swtpm takes its own lock late, when QEMU initialises it.
-        let directory = fs::File::open(&self.dir).map_err(state_error("open", &self.dir))?;
-        let lock = Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|_| {
-            TpmError::InUse {
-                path: self.dir.display().to_string(),
-            }
-        })?;
+        let lock = self.lock()?;
         let (mut control, far) = UnixStream::pair().map_err(system)?;
         let file = fs::File::create(log).map_err(state_error("write the log of", log))?;
         let args = [
@@ -216,15 +237,12 @@ impl SoftTpm {
         ];
         let swtpm = process::find("swtpm", "swtpm")?;
         let streams = Streams {
-            stdin: Stdio::from(std::os::fd::OwnedFd::from(far)),
+            stdin: Stdio::from(OwnedFd::from(far)),
             stdout: Stdio::from(file.try_clone().map_err(system)?),
             stderr: Stdio::from(file),
         };
         let process = Owned::start("swtpm", swtpm, args, streams)?;
-        let running = RunningTpm {
-            process,
-            _lock: lock,
-        };
+        let running = RunningTpm { process, _lock: lock };
         control.set_read_timeout(Some(READY)).map_err(system)?;
         let mut capability = [0; 8];
         control
@@ -232,14 +250,26 @@ impl SoftTpm {
             .and_then(|()| control.read_exact(&mut capability))
             .map_err(|e| {
                 let said = fs::read_to_string(log).unwrap_or_default();
-                silent(if said.trim().is_empty() {
-                    e.to_string()
-                } else {
-                    said.trim().to_owned()
-                })
+                silent(if said.trim().is_empty() { e.to_string() } else { said.trim().to_owned() })
             })?;
         control.set_read_timeout(None).map_err(system)?;
         Ok((running, control))
+    }
+}
+
+/// A TPM that programs of this host use, powered on and started up.
+#[derive(Debug)]
+pub struct ServedTpm {
+    tcti: String,
+    _process: Owned,
+    _lock: Flock<fs::File>,
+}
+
+impl ServedTpm {
+    /// What `TPM2TOOLS_TCTI` and `--tcti` take.
+    #[must_use]
+    pub fn tcti(&self) -> &str {
+        &self.tcti
     }
 }
 

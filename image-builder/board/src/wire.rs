@@ -97,28 +97,19 @@ impl Capture {
     /// An empty record whose clock starts at `start`, the board's power-on.
     #[must_use]
     pub fn new(start: Instant) -> Self {
-        Self {
-            start,
-            exchanges: Arc::default(),
-        }
+        Self { start, exchanges: Arc::default() }
     }
 
     /// All exchanges so far.
     #[must_use]
     pub fn exchanges(&self) -> Vec<Exchange> {
-        self.exchanges
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.exchanges.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The exchanges that began within `window`, since power-on.
     #[must_use]
     pub fn within(&self, window: &Range<Duration>) -> Vec<Exchange> {
-        self.exchanges()
-            .into_iter()
-            .filter(|e| window.contains(&e.at))
-            .collect()
+        self.exchanges().into_iter().filter(|e| window.contains(&e.at)).collect()
     }
 
     /// How often any run of `run` bytes of `secret` stands in what passed, in
@@ -127,22 +118,13 @@ impl Capture {
     pub fn leaks(&self, secret: &[u8], run: usize) -> usize {
         let run = run.clamp(1, secret.len().max(1));
         let seen = |bytes: &[u8]| {
-            secret
-                .windows(run)
-                .filter(|part| bytes.windows(run).any(|w| w == *part))
-                .count()
+            secret.windows(run).filter(|part| bytes.windows(run).any(|w| w == *part)).count()
         };
-        self.exchanges()
-            .iter()
-            .map(|e| seen(&e.request) + seen(&e.response))
-            .sum()
+        self.exchanges().iter().map(|e| seen(&e.request) + seen(&e.response)).sum()
     }
 
     fn push(&self, exchange: Exchange) {
-        self.exchanges
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(exchange);
+        self.exchanges.lock().unwrap_or_else(PoisonError::into_inner).push(exchange);
     }
 }
 
@@ -189,11 +171,7 @@ mod tests {
             capture.push(exchange(EXTEND_10, SUCCESS, ms));
         }
         let window = Duration::from_millis(10)..Duration::from_millis(20);
-        let at: Vec<_> = capture
-            .within(&window)
-            .iter()
-            .map(|e| e.at.as_millis())
-            .collect();
+        let at: Vec<_> = capture.within(&window).iter().map(|e| e.at.as_millis()).collect();
         assert_eq!(at, [10, 19]);
     }
 
@@ -204,11 +182,7 @@ mod tests {
         let mut answer = SUCCESS.to_vec();
         answer.extend_from_slice(&secret[4..12]);
         capture.push(exchange(EXTEND_10, &answer, 0));
-        assert_eq!(
-            capture.leaks(&secret, 8),
-            1,
-            "one run of eight bytes passed"
-        );
+        assert_eq!(capture.leaks(&secret, 8), 1, "one run of eight bytes passed");
         assert_eq!(capture.leaks(&secret, 9), 0, "no run of nine did");
         assert_eq!(capture.leaks(&[0x77; 32], 8), 0);
     }

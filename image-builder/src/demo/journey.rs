@@ -49,6 +49,15 @@ const TPM2_TOOLS: [&str; 3] = [
     "tpm2_nvread {index} -P session:/run/try.session -o /run/try.secret",
 ];
 
+/// A device that has come to the end of the journey.
+#[derive(Debug)]
+pub struct Done {
+    /// The device, off, with the original image's boot files.
+    pub device: Device,
+    /// Its recovery key.
+    pub recovery_key: RecoveryKey,
+}
+
 /// Runs the journey in `dir`; its device stays there, and each boot's logs in a
 /// directory of the boot's name. What was seen goes into `seen` boot by boot, so
 /// that it is there when a later boot deviates.
@@ -60,43 +69,20 @@ pub fn journey(
     dir: &Path,
     progress: &Progress,
     seen: &mut Journey,
-) -> Result<Device, JourneyError> {
+) -> Result<Done, JourneyError> {
     let mut device = Device::new(&dir.join("device"), &images.original)?;
-    let mut run = Run {
-        images,
-        dir,
-        progress,
-        seen,
-    };
+    let mut run = Run { images, dir, progress, seen };
     let key = run.provision(&device)?;
     run.unlock("2-unlock", "unlocks by itself", &device)?;
     device.card.take_boot_files_of(&images.command_line)?;
     let title = "changed command line: the TPM refuses, the recovery key opens";
-    run.refuse(
-        "3a-command-line",
-        title,
-        &device,
-        &images.command_line,
-        "command line",
-        &key,
-    )?;
+    run.refuse("3a-command-line", title, &device, &images.command_line, "command line", &key)?;
     device.card.take_boot_files_of(&images.initramfs)?;
     let title = "changed initramfs: the TPM refuses, the recovery key opens";
-    run.refuse(
-        "3b-initramfs",
-        title,
-        &device,
-        &images.initramfs,
-        "initramfs",
-        &key,
-    )?;
+    run.refuse("3b-initramfs", title, &device, &images.initramfs, "initramfs", &key)?;
     device.card.take_boot_files_of(&images.original)?;
-    run.unlock(
-        "4-original",
-        "the original again: unlocks by itself",
-        &device,
-    )?;
-    Ok(device)
+    run.unlock("4-original", "the original again: unlocks by itself", &device)?;
+    Ok(Done { device, recovery_key: key })
 }
 
 struct Run<'a> {
@@ -109,10 +95,7 @@ struct Run<'a> {
 impl Run<'_> {
     /// Boot 1: a plain root becomes an encrypted one.
     fn provision(&mut self, device: &Device) -> Result<RecoveryKey, JourneyError> {
-        let (name, title) = (
-            "1-provision",
-            "provisions: encrypts the root, seals its key",
-        );
+        let (name, title) = ("1-provision", "provisions: encrypts the root, seals its key");
         let task = self.progress.task(name);
         task.step("power-on");
         let mut boot = device.boot(name, &self.dir.join(name))?;
@@ -130,10 +113,7 @@ impl Run<'_> {
         let mut boot = device.boot(name, &self.dir.join(name))?;
         boot.expect("initramfs-unseal starts", "initramfs-unseal: msec-boot ")?;
         task.step("unlock");
-        boot.expect(
-            "the TPM unlocks the root",
-            "initramfs-unseal: unlocked by the TPM\n",
-        )?;
+        boot.expect("the TPM unlocks the root", "initramfs-unseal: unlocked by the TPM\n")?;
         task.step("userland");
         let status = self.userland(&mut boot, "tpm", |_| Ok(()))?;
         self.record(name, title, &boot, status, &self.images.original);
@@ -157,10 +137,7 @@ impl Run<'_> {
         refusal(&mut boot, component)?;
         task.step("recovery key");
         boot.type_recovery_key(key)?;
-        boot.expect(
-            "the recovery key opens",
-            "initramfs-unseal: unlocked by the recovery key\n",
-        )?;
+        boot.expect("the recovery key opens", "initramfs-unseal: unlocked by the recovery key\n")?;
         task.step("userland");
         let mut tools = String::new();
         let manifest = self.images.original.manifest();
@@ -168,12 +145,7 @@ impl Run<'_> {
             tools = tpm2_tools_refused(shell, manifest)?;
             Ok(())
         })?;
-        let named: Vec<_> = status
-            .report
-            .differences
-            .iter()
-            .map(|d| &*d.component)
-            .collect();
+        let named: Vec<_> = status.report.differences.iter().map(|d| &*d.component).collect();
         if named != [component] {
             let what = format!("the report names {component} and nothing else");
             return Err(boot.deviation(&what, format!("{named:?}")).into());
@@ -203,9 +175,7 @@ impl Run<'_> {
 
     fn record(&mut self, name: &str, title: &str, boot: &Boot, status: Status, booted: &Card) {
         let manifests = (booted.manifest(), self.images.original.manifest());
-        self.seen
-            .boots
-            .push(BootRecord::of(name, title, boot, status, manifests));
+        self.seen.boots.push(BootRecord::of(name, title, boot, status, manifests));
     }
 }
 
@@ -214,16 +184,10 @@ impl Run<'_> {
 /// # Errors
 /// [`BootError`] when it does not get there.
 pub fn provision(boot: &mut Boot, step: impl Fn(&str)) -> Result<RecoveryKey, BootError> {
-    boot.expect(
-        "provisioning starts",
-        "initramfs-unseal: provisioning: [^\n]*\n",
-    )?;
+    boot.expect("provisioning starts", "initramfs-unseal: provisioning: [^\n]*\n")?;
     step("encrypting the root");
     let key = boot.recovery_key()?;
-    boot.expect(
-        "the root is provisioned",
-        "initramfs-unseal: provisioned: [^\n]*\n",
-    )?;
+    boot.expect("the root is provisioned", "initramfs-unseal: provisioned: [^\n]*\n")?;
     step("userland");
     Ok(key)
 }
@@ -272,11 +236,7 @@ pub fn tpm2_tools_refused(
     shell: &mut Shell<'_>,
     sealed: &pcr_measure::manifest::Manifest,
 ) -> Result<String, BootError> {
-    let pcrs: Vec<String> = sealed
-        .seal()
-        .iter()
-        .map(|pcr| pcr.get().to_string())
-        .collect();
+    let pcrs: Vec<String> = sealed.seal().iter().map(|pcr| pcr.get().to_string()).collect();
     let (pcrs, index) = (pcrs.join(","), nv_index(shell)?);
     let mut output = None;
     for command in TPM2_TOOLS {
@@ -284,9 +244,7 @@ pub fn tpm2_tools_refused(
         if let Some(before) = output.replace(shell.run(&format!("{command} 2>&1"))?)
             && before.code != 0
         {
-            return Err(shell
-                .boot()
-                .deviation("tpm2-tools start a policy session", before.text));
+            return Err(shell.boot().deviation("tpm2-tools start a policy session", before.text));
         }
     }
     let Some(read) = output else {
@@ -294,20 +252,12 @@ pub fn tpm2_tools_refused(
     };
     // TPM_RC_POLICY_FAIL (0x9d) and TPM_RC_NV_LOCKED (0x148) are refusals of the
     // TPM. Any other failure would prove nothing.
-    let refused = ["0x99D", "0x148"]
-        .iter()
-        .any(|code| read.text.contains(code));
+    let refused = ["0x99D", "0x148"].iter().any(|code| read.text.contains(code));
     if read.code == 0 || !refused {
         let instead = format!("exit code {}: {}", read.code, read.text.trim());
-        return Err(shell
-            .boot()
-            .deviation("the TPM refuses tpm2_nvread", instead));
+        return Err(shell.boot().deviation("the TPM refuses tpm2_nvread", instead));
     }
-    let line = read
-        .text
-        .lines()
-        .find(|line| line.contains("0x"))
-        .unwrap_or(&read.text);
+    let line = read.text.lines().find(|line| line.contains("0x")).unwrap_or(&read.text);
     Ok(line.trim().to_owned())
 }
 
@@ -315,14 +265,9 @@ pub fn tpm2_tools_refused(
 fn nv_index(shell: &mut Shell<'_>) -> Result<String, BootError> {
     let command = "tpm2_getcap handles-nv-index";
     let output = shell.run(command)?;
-    let index = output
-        .text
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("- "));
+    let index = output.text.lines().find_map(|line| line.trim().strip_prefix("- "));
     match index {
         Some(index) if output.code == 0 => Ok(index.trim().to_owned()),
-        _ => Err(shell
-            .boot()
-            .deviation("the TPM holds an NV index", output.text)),
+        _ => Err(shell.boot().deviation("the TPM holds an NV index", output.text)),
     }
 }

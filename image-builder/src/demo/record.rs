@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use emulated_board::{
     Line,
     stages::{Stage, stages},
-    wire::Exchange,
+    wire::{Capture, Exchange},
 };
 use pcr_measure::{PcrBank, PcrIndex, Sha256Digest, manifest::Manifest};
 use serde::Serialize;
@@ -70,6 +70,9 @@ pub struct BootRecord {
     pub secret: Secret,
     /// Where the logs are.
     pub logs: PathBuf,
+    /// Every byte between board and TPM.
+    #[serde(skip)]
+    pub wire: Capture,
 }
 
 /// One PCR of a boot.
@@ -147,11 +150,7 @@ impl BootRecord {
     ) -> Self {
         let lines = boot.lines();
         let provisioned = status.report.method == "provisioned";
-        let from = if provisioned {
-            UNLOCK_FROM_PROVISIONED
-        } else {
-            UNLOCK_FROM
-        };
+        let from = if provisioned { UNLOCK_FROM_PROVISIONED } else { UNLOCK_FROM };
         let unlock = boot.commands_between(from, UNLOCK_TO);
         Self {
             name: name.to_owned(),
@@ -167,11 +166,9 @@ impl BootRecord {
                 reported: status.report.tpm_commands,
                 boot: boot.board.wire.exchanges().len(),
             },
-            secret: Secret {
-                status: status.sealed,
-                tpm2_tools: None,
-            },
+            secret: Secret { status: status.sealed, tpm2_tools: None },
             logs: boot.board.logs().to_owned(),
+            wire: boot.board.wire.clone(),
         }
     }
 }
@@ -179,11 +176,7 @@ impl BootRecord {
 /// The console's lines about components that differ, without their prefix.
 fn differences(lines: &[Line]) -> Vec<String> {
     let prefix = "initramfs-unseal: differs: ";
-    lines
-        .iter()
-        .filter_map(|l| l.text.strip_prefix(prefix))
-        .map(str::to_owned)
-        .collect()
+    lines.iter().filter_map(|l| l.text.strip_prefix(prefix)).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -193,12 +186,7 @@ mod tests {
     #[test]
     fn only_a_pcr_with_both_values_agrees() {
         let value = Some(Sha256Digest::of(b"x"));
-        let row = |predicted, measured| PcrRow {
-            pcr: 0,
-            predicted,
-            measured,
-            as_sealed: None,
-        };
+        let row = |predicted, measured| PcrRow { pcr: 0, predicted, measured, as_sealed: None };
         assert!(row(value, value).agrees());
         assert!(!row(value, Some(Sha256Digest::of(b"y"))).agrees());
         assert!(!row(value, None).agrees());
@@ -207,17 +195,11 @@ mod tests {
 
     #[test]
     fn differences_are_taken_from_the_console() {
-        let line = |text: &str| Line {
-            at: std::time::Duration::ZERO,
-            text: text.to_owned(),
-        };
+        let line = |text: &str| Line { at: std::time::Duration::ZERO, text: text.to_owned() };
         let lines = [
             line("initramfs-unseal: differs: PCR 1, command line: expected 00…, measured 11…"),
             line("differs: PCR 8, kernel: a program prints this"),
         ];
-        assert_eq!(
-            differences(&lines),
-            ["PCR 1, command line: expected 00…, measured 11…"]
-        );
+        assert_eq!(differences(&lines), ["PCR 1, command line: expected 00…, measured 11…"]);
     }
 }

@@ -16,11 +16,7 @@ impl Display for Journey {
             if let Some(unseal) = image.unseal {
                 writeln!(f, "           initramfs-unseal {:>9} bytes", unseal)?;
             }
-            writeln!(
-                f,
-                "           initramfs        {:>9} bytes",
-                image.initramfs
-            )?;
+            writeln!(f, "           initramfs        {:>9} bytes", image.initramfs)?;
             writeln!(f, "           FIT              {:>9} bytes", image.fit)?;
         }
         for boot in &self.boots {
@@ -35,11 +31,7 @@ impl Display for BootRecord {
         writeln!(f, "boot {}: {}", self.name, self.title)?;
         self.stages(f)?;
         self.pcrs(f)?;
-        writeln!(
-            f,
-            "  root        {}, unlocked by: {}",
-            self.root, self.unlocked_by
-        )?;
+        writeln!(f, "  root        {}, unlocked by: {}", self.root, self.unlocked_by)?;
         if let Some(refusal) = &self.refusal {
             writeln!(f, "  refusal     {refusal}")?;
         }
@@ -58,11 +50,7 @@ impl Display for BootRecord {
             "              {} commands in the whole boot, U-Boot and Linux included",
             tpm.boot
         )?;
-        writeln!(
-            f,
-            "  secret      {} in the running system",
-            self.secret.status
-        )?;
+        writeln!(f, "  secret      {} in the running system", self.secret.status)?;
         if let Some(tools) = &self.secret.tpm2_tools {
             writeln!(f, "              tpm2-tools: {tools}")?;
         }
@@ -81,11 +69,7 @@ impl BootRecord {
     }
 
     fn pcrs(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "  PCR  {:<SHOWN$}…  {:<SHOWN$}…",
-            "predicted", "measured"
-        )?;
+        writeln!(f, "  PCR  {:<SHOWN$}…  {:<SHOWN$}…", "predicted", "measured")?;
         for row in &self.pcrs {
             writeln!(
                 f,
@@ -101,18 +85,11 @@ impl BootRecord {
 }
 
 fn short(value: Option<Sha256Digest>) -> String {
-    value.map_or_else(
-        || "nothing".to_owned(),
-        |v| v.to_string().chars().take(SHOWN).collect(),
-    )
+    value.map_or_else(|| "nothing".to_owned(), |v| v.to_string().chars().take(SHOWN).collect())
 }
 
 fn verdict(row: &PcrRow) -> String {
-    let agrees = if row.agrees() {
-        "as predicted"
-    } else {
-        "NOT AS PREDICTED"
-    };
+    let agrees = if row.agrees() { "as predicted" } else { "NOT AS PREDICTED" };
     match row.as_sealed {
         None => agrees.to_owned(),
         Some(true) => format!("{agrees}, as sealed"),
@@ -122,9 +99,9 @@ fn verdict(row: &PcrRow) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
-    use emulated_board::stages::Stage;
+    use emulated_board::{stages::Stage, wire::Capture};
 
     use super::super::record::{Secret, Sizes, TpmCommands};
     use super::*;
@@ -132,26 +109,14 @@ mod tests {
     #[test]
     fn a_refused_boot_reads_like_this() {
         let (a, b) = (Sha256Digest::of(b"a"), Sha256Digest::of(b"b"));
-        let row = |pcr, predicted, measured, as_sealed| PcrRow {
-            pcr,
-            predicted,
-            measured,
-            as_sealed,
-        };
+        let row =
+            |pcr, predicted, measured, as_sealed| PcrRow { pcr, predicted, measured, as_sealed };
         let boot = BootRecord {
             name: "3a".into(),
             title: "changed command line".into(),
             stages: vec![
-                Stage {
-                    name: "power-on",
-                    at: Duration::ZERO,
-                    took: Duration::from_millis(1500),
-                },
-                Stage {
-                    name: "Linux",
-                    at: Duration::from_millis(1500),
-                    took: Duration::ZERO,
-                },
+                Stage { name: "power-on", at: Duration::ZERO, took: Duration::from_millis(1500) },
+                Stage { name: "Linux", at: Duration::from_millis(1500), took: Duration::ZERO },
             ],
             pcrs: vec![
                 row(0, Some(a), Some(a), Some(true)),
@@ -167,11 +132,9 @@ mod tests {
                 reported: 2,
                 boot: 99,
             },
-            secret: Secret {
-                status: "unreachable".into(),
-                tpm2_tools: Some("ERROR 0x99D".into()),
-            },
+            secret: Secret { status: "unreachable".into(), tpm2_tools: Some("ERROR 0x99D".into()) },
             logs: "build/demo/3a".into(),
+            wire: Capture::new(Instant::now()),
         };
         let image = Sizes {
             path: "pi.img".into(),
@@ -179,10 +142,7 @@ mod tests {
             initramfs: 900_000,
             fit: 3_400_000,
         };
-        let journey = Journey {
-            image: Some(image),
-            boots: vec![boot],
-        };
+        let journey = Journey { image: Some(image), boots: vec![boot] };
         let expected = "\
 image      pi.img
            initramfs-unseal   2000000 bytes

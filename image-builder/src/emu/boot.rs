@@ -19,15 +19,20 @@ use super::{
 /// its own; two boards on two busy cores come near.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
+/// How long encrypting the root may take. QEMU's card passes every byte through a
+/// coroutine: 64 MiB take more than a minute on an idle machine.
+const ENCRYPTION: Duration = Duration::from_secs(900);
+
 /// How long a board may take to go off once it has said so.
 const OFF: Duration = Duration::from_secs(60);
 
 /// What ends a boot early. Waiting on would only lose time.
-const STOPS: [&str; 4] = [
+const STOPS: [&str; 5] = [
+    r"(Boot refused [^\r\n]*)[\r\n]",
     r"(Kernel panic - not syncing[^\r\n]*)[\r\n]",
     r"initramfs-unseal: (powering off: [^\r\n]*)[\r\n]",
+    r"(Failed to boot)",
     r"(### ERROR ### Please RESET the board ###)",
-    r"(resetting \.\.\.)",
 ];
 
 /// A boot went another way than expected.
@@ -77,10 +82,7 @@ impl Boot {
     /// [`BootError::Card`].
     pub fn start(name: &str, card: &Card, tpm: TpmLink, logs: &Path) -> Result<Self, BootError> {
         let board = card.power_on(tpm, logs, None)?;
-        Ok(Self {
-            name: name.to_owned(),
-            board,
-        })
+        Ok(Self { name: name.to_owned(), board })
     }
 
     /// A deviation of this boot.
@@ -100,9 +102,18 @@ impl Boot {
     /// [`BootError::Deviation`] when the boot stops, the board goes off, or
     /// [`PATIENCE`] runs out first.
     pub fn expect(&mut self, what: &str, pattern: &str) -> Result<Found, BootError> {
+        self.expect_within(what, pattern, PATIENCE)
+    }
+
+    fn expect_within(
+        &mut self,
+        what: &str,
+        pattern: &str,
+        limit: Duration,
+    ) -> Result<Found, BootError> {
         let mut patterns = vec![pattern];
         patterns.extend(STOPS);
-        match self.board.console.wait_any(&patterns, PATIENCE) {
+        match self.board.console.wait_any(&patterns, limit) {
             Ok(found) if found.which == 0 => Ok(found),
             Ok(stop) => Err(self.deviation(what, stop.text)),
             Err(error @ (ConsoleError::Timeout { .. } | ConsoleError::Off { .. })) => {
@@ -133,9 +144,8 @@ impl Boot {
     /// # Errors
     /// As [`Boot::expect`].
     pub fn recovery_key(&mut self) -> Result<RecoveryKey, BootError> {
-        Ok(RecoveryKey::new(
-            self.expect("the recovery key is shown", RECOVERY_KEY)?.text,
-        ))
+        let found = self.expect_within("the recovery key is shown", RECOVERY_KEY, ENCRYPTION)?;
+        Ok(RecoveryKey::new(found.text))
     }
 
     /// Waits for the prompt and types the recovery key.
@@ -143,10 +153,7 @@ impl Boot {
     /// # Errors
     /// As [`Boot::expect`].
     pub fn type_recovery_key(&mut self, key: &RecoveryKey) -> Result<(), BootError> {
-        self.expect(
-            "the prompt for the recovery key",
-            "enter the recovery key for [^\n]*: $",
-        )?;
+        self.expect("the prompt for the recovery key", "enter the recovery key for [^\n]*: $")?;
         Ok(self.board.console.send(&key.typed())?)
     }
 
@@ -159,10 +166,7 @@ impl Boot {
             "the userland on the encrypted root",
             "msec-boot: userland on /dev/mapper/root reached",
         )?;
-        self.expect(
-            "the console shell",
-            "Please press Enter to activate this console",
-        )?;
+        self.expect("the console shell", "Please press Enter to activate this console")?;
         Shell::enter(self)
     }
 

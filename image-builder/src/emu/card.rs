@@ -108,17 +108,10 @@ impl Card {
             card.boot_file(name)?;
         }
         let json = card.boot_file(MANIFEST)?;
-        let manifest = Manifest::from_json(&json).map_err(|source| CardError::Manifest {
-            path: path.clone(),
-            source: source.into(),
-        })?;
+        let manifest = Manifest::from_json(&json)
+            .map_err(|source| CardError::Manifest { path: path.clone(), source: source.into() })?;
         let table = card.table;
-        Ok(Self {
-            path,
-            size,
-            table,
-            manifest,
-        })
+        Ok(Self { path, size, table, manifest })
     }
 
     /// The image.
@@ -188,16 +181,12 @@ impl Card {
         tap: Option<Tap>,
     ) -> Result<Board, CardError> {
         let firmware = logs.join("firmware");
-        fs::create_dir_all(&firmware).map_err(|source| CardError::Write {
-            path: firmware.clone(),
-            source,
-        })?;
+        fs::create_dir_all(&firmware)
+            .map_err(|source| CardError::Write { path: firmware.clone(), source })?;
         let lay = |name| -> Result<PathBuf, CardError> {
             let file = firmware.join(name);
-            fs::write(&file, self.boot_file(name)?).map_err(|source| CardError::Write {
-                path: file.clone(),
-                source,
-            })?;
+            fs::write(&file, self.boot_file(name)?)
+                .map_err(|source| CardError::Write { path: file.clone(), source })?;
             Ok(file)
         };
         let config = BoardConfig {
@@ -219,15 +208,8 @@ impl Card {
 /// # Errors
 /// [`CardError::Copy`].
 pub fn copy(from: &Path, to: &Path) -> Result<(), CardError> {
-    let error = |detail: String| CardError::Copy {
-        from: from.into(),
-        to: to.into(),
-        detail,
-    };
-    let parent = to
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let error = |detail: String| CardError::Copy { from: from.into(), to: to.into(), detail };
+    let parent = to.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(|e| error(e.to_string()))?;
     let partial = tempfile::Builder::new()
         .prefix(".copy-")
@@ -240,9 +222,7 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), CardError> {
         .output()
         .map_err(|e| error(e.to_string()))?;
     if !run.status.success() {
-        return Err(error(
-            String::from_utf8_lossy(&run.stderr).trim().to_owned(),
-        ));
+        return Err(error(String::from_utf8_lossy(&run.stderr).trim().to_owned()));
     }
     partial.persist(to).map_err(|e| error(e.to_string()))
 }
@@ -286,20 +266,14 @@ mod tests {
             (dir.path().join("absent"), "No such file"),
             (dir.path().to_owned(), "is no file"),
             (file("empty", b""), "no SD card image"),
-            (
-                file("text", &b"not an image\n".repeat(1000)),
-                "no SD card image",
-            ),
+            (file("text", &b"not an image\n".repeat(1000)), "no SD card image"),
             (file("zeros", &vec![0; 1 << 20]), "no SD card image"),
             (file("cut", &truncated), "cut short"),
         ];
         for (path, expected) in cases {
             let text = Card::open(&path).unwrap_err().to_string();
             assert!(text.contains(expected), "{path:?}: {text}");
-            assert!(
-                text.contains(path.to_str().unwrap()),
-                "it names the file: {text}"
-            );
+            assert!(text.contains(path.to_str().unwrap()), "it names the file: {text}");
         }
     }
 
@@ -307,19 +281,12 @@ mod tests {
     fn a_card_without_firmware_or_manifest_is_refused() {
         for missing in [ARMSTUB, BOARD_DTB, FIT] {
             let dir = tempfile::tempdir().unwrap();
-            let files: Vec<_> = BOOT
-                .into_iter()
-                .filter(|(name, _)| *name != missing)
-                .collect();
-            let text = Card::open(&card(dir.path(), &files))
-                .unwrap_err()
-                .to_string();
+            let files: Vec<_> = BOOT.into_iter().filter(|(name, _)| *name != missing).collect();
+            let text = Card::open(&card(dir.path(), &files)).unwrap_err().to_string();
             assert!(text.contains(missing), "{text}");
         }
         let dir = tempfile::tempdir().unwrap();
-        let text = Card::open(&card(dir.path(), &BOOT))
-            .unwrap_err()
-            .to_string();
+        let text = Card::open(&card(dir.path(), &BOOT)).unwrap_err().to_string();
         assert!(text.contains(MANIFEST), "{text}");
         let dir = tempfile::tempdir().unwrap();
         let files = [&BOOT[..], &[(MANIFEST, &b"{}"[..])]].concat();
@@ -337,10 +304,6 @@ mod tests {
         let lost = dir.path().join("lost");
         assert!(copy(&dir.path().join("absent"), &lost).is_err());
         assert!(!lost.exists());
-        assert_eq!(
-            fs::read_dir(dir.path()).unwrap().count(),
-            2,
-            "card.img and sub"
-        );
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "card.img and sub");
     }
 }

@@ -73,11 +73,7 @@ impl Device {
     pub fn new(dir: &Path, image: &Card) -> Result<Self, DeviceError> {
         let card = image.copy_to(&dir.join("card.img"))?;
         let tpm = SoftTpm::create(&dir.join("tpm"), "sha256")?;
-        Ok(Self {
-            dir: dir.to_owned(),
-            card,
-            tpm,
-        })
+        Ok(Self { dir: dir.to_owned(), card, tpm })
     }
 
     /// A second device in the same state: same bytes on the card, same TPM. The
@@ -88,11 +84,7 @@ impl Device {
     pub fn copy_to(&self, dir: &Path) -> Result<Self, DeviceError> {
         let card = self.card.copy_to(&dir.join("card.img"))?;
         let tpm = self.tpm.copy_to(&dir.join("tpm"))?;
-        Ok(Self {
-            dir: dir.to_owned(),
-            card,
-            tpm,
-        })
+        Ok(Self { dir: dir.to_owned(), card, tpm })
     }
 
     /// Where it lies.

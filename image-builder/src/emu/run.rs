@@ -45,12 +45,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATTERN")]
     pub until: Option<String>,
     /// How long --until may take
-    #[arg(
-        long,
-        value_name = "SECONDS",
-        default_value_t = 300,
-        requires = "until"
-    )]
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, requires = "until")]
     pub timeout: u64,
 }
 
@@ -126,16 +121,13 @@ impl Device {
 
     fn remove(&self) -> Result<(), RunError> {
         let check = |path: &Path, result: io::Result<()>| match result {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(RunError::Remove {
-                path: path.to_owned(),
-                source,
-            }),
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(RunError::Remove { path: path.to_owned(), source })
+            }
             _ => Ok(()),
         };
         check(&self.drive, fs::remove_file(&self.drive))?;
-        self.tpm
-            .as_ref()
-            .map_or(Ok(()), |tpm| check(tpm, fs::remove_dir_all(tpm)))
+        self.tpm.as_ref().map_or(Ok(()), |tpm| check(tpm, fs::remove_dir_all(tpm)))
     }
 
     /// Puts card and TPM together; makes what is not there yet.
@@ -208,10 +200,7 @@ fn report(board: &Board, device: &Device) {
     let mut text = String::from("\n");
     for stage in stages(&lines) {
         let (at, took) = (stage.at.as_secs_f64(), stage.took.as_secs_f64());
-        text.push_str(&format!(
-            "{:<18} at {at:8.3} s, took {took:7.3} s\n",
-            stage.name
-        ));
+        text.push_str(&format!("{:<18} at {at:8.3} s, took {took:7.3} s\n", stage.name));
     }
     text.push_str(&format!(
         "{} TPM commands; logs in {}; card {}\n",
@@ -243,10 +232,7 @@ mod tests {
     fn a_device_lies_next_to_its_image_unless_told_otherwise() {
         let default = device(&["--image", "out/pi.img"]);
         assert_eq!(default.drive, Path::new("out/pi.img.run/card.img"));
-        assert_eq!(
-            default.tpm.as_deref(),
-            Some(Path::new("out/pi.img.run/tpm"))
-        );
+        assert_eq!(default.tpm.as_deref(), Some(Path::new("out/pi.img.run/tpm")));
         assert_eq!(default.logs, Path::new("out/pi.img.run/logs"));
         assert_eq!(device(&["--image", "i", "--tpm", "none"]).tpm, None);
         let told = device(&["--image", "i", "--tpm", "t", "--drive", "d", "--logs", "l"]);
@@ -261,10 +247,7 @@ mod tests {
             &["--until", "x"],
         ];
         for args in refused {
-            assert!(
-                Cli::try_parse_from([&["run"], args].concat()).is_err(),
-                "{args:?}"
-            );
+            assert!(Cli::try_parse_from([&["run"], args].concat()).is_err(), "{args:?}");
         }
     }
 

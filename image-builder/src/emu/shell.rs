@@ -44,19 +44,11 @@ impl<'b> Shell<'b> {
         let line = format!("echo @BEGIN''-{n}; {command}; echo @END''-{n}=$?\r");
         self.boot.board.console.send(&line)?;
         let pattern = format!(r"@BEGIN-{n}\n((?s:.*?)@END-{n}=\d+)\n");
-        let text = self
-            .boot
-            .expect(&format!("`{command}` to end"), &pattern)?
-            .text;
+        let text = self.boot.expect(&format!("`{command}` to end"), &pattern)?.text;
         let mark = format!("@END-{n}=");
         let (text, code) = text.rsplit_once(&mark).unwrap_or((&text, ""));
-        let code = code
-            .parse()
-            .map_err(|_| self.boot.deviation("an exit code", code))?;
-        Ok(Output {
-            text: text.to_owned(),
-            code,
-        })
+        let code = code.parse().map_err(|_| self.boot.deviation("an exit code", code))?;
+        Ok(Output { text: text.to_owned(), code })
     }
 
     /// Asks `initramfs-unseal status`.
@@ -71,10 +63,8 @@ impl<'b> Shell<'b> {
             let instead = format!("exit code {}: {}", output.code, output.text.trim());
             return Err(self.boot.deviation(&what, instead));
         }
-        serde_json::from_str(&output.text).map_err(|e| {
-            self.boot
-                .deviation(&what, format!("{e} in {}", output.text))
-        })
+        serde_json::from_str(&output.text)
+            .map_err(|e| self.boot.deviation(&what, format!("{e} in {}", output.text)))
     }
 
     /// Stops the system and waits until the board is off.

@@ -113,10 +113,7 @@ pub(super) fn follow_keyboard(off: &UnixStream, mut board: impl Write) -> io::Re
 }
 
 fn wait(fds: &[BorrowedFd<'_>]) -> io::Result<Vec<bool>> {
-    let mut set: Vec<_> = fds
-        .iter()
-        .map(|fd| PollFd::new(*fd, PollFlags::POLLIN))
-        .collect();
+    let mut set: Vec<_> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
     loop {
         match poll(&mut set, PollTimeout::NONE) {
             Ok(_) => return Ok(set.iter().map(|fd| fd.any().unwrap_or(true)).collect()),

@@ -40,26 +40,14 @@ pub(super) fn arguments(config: &BoardConfig, sockets: &Path) -> Vec<String> {
     let mut add = |key: &str, value: String| args.extend([key.to_owned(), value]);
     add("-accel", ACCEL.to_owned());
     add("-global", format!("cortex-a53-arm-cpu.cntfrq={TIMER_HZ}"));
-    add(
-        "-chardev",
-        format!("socket,id=serial1,path={}", socket("serial1")),
-    );
+    add("-chardev", format!("socket,id=serial1,path={}", socket("serial1")));
     add("-serial", "chardev:serial1".to_owned());
     add("-chardev", format!("socket,id=qmp,path={}", socket("qmp")));
     add("-mon", "chardev=qmp,mode=control".to_owned());
+    add("-device", format!("loader,file={},addr=0x0,force-raw=on", option(&config.armstub)));
     add(
         "-device",
-        format!(
-            "loader,file={},addr=0x0,force-raw=on",
-            option(&config.armstub)
-        ),
-    );
-    add(
-        "-device",
-        format!(
-            "loader,file={},addr={DTB_ADDRESS:#x},force-raw=on",
-            option(&config.board_dtb)
-        ),
+        format!("loader,file={},addr={DTB_ADDRESS:#x},force-raw=on", option(&config.board_dtb)),
     );
     if let Disk::Card(image) = &config.disk {
         add("-drive", format!("if=sd,format=raw,file={}", option(image)));
@@ -67,10 +55,7 @@ pub(super) fn arguments(config: &BoardConfig, sockets: &Path) -> Vec<String> {
     if let TpmLink::I2c(_) = config.tpm {
         add("-chardev", format!("socket,id=tpm,path={}", socket("tpm")));
         add("-tpmdev", "emulator,id=tpm0,chardev=tpm".to_owned());
-        add(
-            "-device",
-            format!("tpm-tis-i2c,tpmdev=tpm0,address={TPM_ADDRESS:#x},bus=i2c-bus.1"),
-        );
+        add("-device", format!("tpm-tis-i2c,tpmdev=tpm0,address={TPM_ADDRESS:#x},bus=i2c-bus.1"));
     }
     args
 }
@@ -100,10 +85,7 @@ mod tests {
     #[test]
     fn an_empty_board_has_neither_card_nor_tpm() {
         let text = arguments(&config(Disk::None, TpmLink::None), Path::new("/s")).join(" ");
-        assert!(
-            text.contains("-M raspi3b") && text.contains("cntfrq=19200000"),
-            "{text}"
-        );
+        assert!(text.contains("-M raspi3b") && text.contains("cntfrq=19200000"), "{text}");
         assert!(text.contains("file=/b/armstub8.bin,addr=0x0"), "{text}");
         assert!(text.contains("file=/b/board.dtb,addr=0x1000000"), "{text}");
         assert!(!text.contains("-drive") && !text.contains("tpm"), "{text}");
@@ -118,9 +100,6 @@ mod tests {
         let text = arguments(&config(card, tpm), Path::new("/s,x")).join(" ");
         assert!(text.contains("file=/a,,readonly=on"), "{text}");
         assert!(text.contains("path=/s,,x/tpm"), "{text}");
-        assert!(
-            text.contains("tpm-tis-i2c,tpmdev=tpm0,address=0x2e,bus=i2c-bus.1"),
-            "{text}"
-        );
+        assert!(text.contains("tpm-tis-i2c,tpmdev=tpm0,address=0x2e,bus=i2c-bus.1"), "{text}");
     }
 }

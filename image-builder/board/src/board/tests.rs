@@ -61,10 +61,7 @@ const FIRMWARE: [u32; 33] = [
 const SOON: Duration = Duration::from_secs(60);
 
 fn config(dir: &Path) -> BoardConfig {
-    let firmware: Vec<u8> = FIRMWARE
-        .iter()
-        .flat_map(|word| word.to_le_bytes())
-        .collect();
+    let firmware: Vec<u8> = FIRMWARE.iter().flat_map(|word| word.to_le_bytes()).collect();
     std::fs::write(dir.join("firmware"), firmware).unwrap();
     std::fs::write(dir.join("dtb"), [0; 64]).unwrap();
     BoardConfig {
@@ -106,22 +103,13 @@ fn a_reset_is_told_from_a_power_off() {
 fn a_power_cut_ends_qemu_and_its_tpm() {
     let dir = tempfile::tempdir().unwrap();
     let tpm = SoftTpm::create(&dir.path().join("tpm"), "sha256").unwrap();
-    let config = BoardConfig {
-        tpm: TpmLink::I2c(tpm.clone()),
-        ..config(dir.path())
-    };
+    let config = BoardConfig { tpm: TpmLink::I2c(tpm.clone()), ..config(dir.path()) };
     let mut board = Board::power_on(config).unwrap();
     board.console.wait("hello", SOON).unwrap();
-    assert!(matches!(
-        board.wait_off(Duration::from_millis(50)),
-        Err(BoardError::StillOn { .. })
-    ));
+    assert!(matches!(board.wait_off(Duration::from_millis(50)), Err(BoardError::StillOn { .. })));
     let qemu = board.id();
     board.cut_power();
-    assert!(
-        !Path::new(&format!("/proc/{qemu}")).exists(),
-        "QEMU has gone"
-    );
+    assert!(!Path::new(&format!("/proc/{qemu}")).exists(), "QEMU has gone");
     // The TPM has gone too: its state can be taken again.
     tpm.start(&dir.path().join("log")).unwrap();
 }
@@ -131,10 +119,7 @@ fn an_unplugged_console_leaves_the_board_on() {
     let dir = tempfile::tempdir().unwrap();
     let mut board = hello(dir.path());
     board.console.unplug().unwrap();
-    assert!(matches!(
-        board.wait_off(Duration::from_millis(200)),
-        Err(BoardError::StillOn { .. })
-    ));
+    assert!(matches!(board.wait_off(Duration::from_millis(200)), Err(BoardError::StillOn { .. })));
 }
 
 #[test]
@@ -142,15 +127,9 @@ fn a_card_of_a_wrong_size_is_refused_before_qemu_starts() {
     let dir = tempfile::tempdir().unwrap();
     let card = dir.path().join("card");
     std::fs::write(&card, vec![0; 3 << 20]).unwrap();
-    let config = BoardConfig {
-        disk: Disk::Card(card),
-        ..config(dir.path())
-    };
+    let config = BoardConfig { disk: Disk::Card(card), ..config(dir.path()) };
     let text = Board::power_on(config).unwrap_err().to_string();
-    assert!(
-        text.contains("3145728 bytes") && text.contains("power of two"),
-        "{text}"
-    );
+    assert!(text.contains("3145728 bytes") && text.contains("power of two"), "{text}");
 }
 
 #[test]
@@ -175,17 +154,8 @@ fn what_qemu_refuses_is_told_in_its_own_words() {
     let dir = tempfile::tempdir().unwrap();
     // A firmware that does not fit in memory.
     let firmware = dir.path().join("huge");
-    std::fs::File::create(&firmware)
-        .unwrap()
-        .set_len(8 << 30)
-        .unwrap();
-    let config = BoardConfig {
-        armstub: firmware,
-        ..config(dir.path())
-    };
+    std::fs::File::create(&firmware).unwrap().set_len(8 << 30).unwrap();
+    let config = BoardConfig { armstub: firmware, ..config(dir.path()) };
     let text = Board::power_on(config).unwrap_err().to_string();
-    assert!(
-        text.contains("QEMU did not start the board: ") && text.contains("load"),
-        "{text}"
-    );
+    assert!(text.contains("QEMU did not start the board: ") && text.contains("load"), "{text}");
 }

@@ -81,12 +81,7 @@ pub(super) struct Record {
 
 impl Default for Record {
     fn default() -> Self {
-        Self {
-            text: Vec::new(),
-            starts: Vec::new(),
-            end: End::Closed,
-            closed: false,
-        }
+        Self { text: Vec::new(), starts: Vec::new(), end: End::Closed, closed: false }
     }
 }
 
@@ -138,25 +133,16 @@ impl Record {
 
     pub(super) fn lines(&self) -> impl DoubleEndedIterator<Item = Line> {
         self.starts.iter().enumerate().map(|(i, &(start, at))| {
-            let end = self
-                .starts
-                .get(i + 1)
-                .map_or(self.text.len(), |&(next, _)| next);
+            let end = self.starts.get(i + 1).map_or(self.text.len(), |&(next, _)| next);
             let text = self.text.get(start..end).unwrap_or_default();
             let text = text.strip_suffix(b"\n").unwrap_or(text);
-            Line {
-                at,
-                text: String::from_utf8_lossy(text).into_owned(),
-            }
+            Line { at, text: String::from_utf8_lossy(text).into_owned() }
         })
     }
 
     fn time_of(&self, offset: usize) -> Duration {
         let index = self.starts.partition_point(|&(start, _)| start <= offset);
-        index
-            .checked_sub(1)
-            .and_then(|i| self.starts.get(i))
-            .map_or(Duration::ZERO, |s| s.1)
+        index.checked_sub(1).and_then(|i| self.starts.get(i)).map_or(Duration::ZERO, |s| s.1)
     }
 
     pub(super) fn tail(&self, secret: &Secret) -> String {
@@ -165,11 +151,7 @@ impl Record {
         let lines: Vec<_> = lines
             .iter()
             .map(|l| {
-                format!(
-                    "  [{:8.3}] {}",
-                    l.at.as_secs_f64(),
-                    secret.blacken(&l.text).escape_debug()
-                )
+                format!("  [{:8.3}] {}", l.at.as_secs_f64(), secret.blacken(&l.text).escape_debug())
             })
             .collect();
         lines.join("\n")
@@ -206,10 +188,7 @@ mod tests {
             (&["a\r\nb"], &[(0, "a"), (0, "b")]),
             (&["a", "b\n", "c"], &[(0, "ab"), (2, "c")]),
             (&["a\r", "\nb"], &[(0, "a"), (1, "b")]),
-            (
-                &["1 %\r", "2 %\r", "done\n"],
-                &[(0, "1 %"), (1, "2 %"), (2, "done")],
-            ),
+            (&["1 %\r", "2 %\r", "done\n"], &[(0, "1 %"), (1, "2 %"), (2, "done")]),
             (&["\n\n", "x"], &[(0, ""), (0, ""), (1, "x")]),
             (&["\r\r\nx"], &[(0, ""), (0, "x")]),
             (&[], &[]),
@@ -220,10 +199,7 @@ mod tests {
                 record.feed(piece.as_bytes(), ms(i as u64));
             }
             let lines: Vec<_> = record.lines().map(|l| (l.at, l.text)).collect();
-            let expected: Vec<_> = expected
-                .iter()
-                .map(|(t, s)| (ms(*t), s.to_string()))
-                .collect();
+            let expected: Vec<_> = expected.iter().map(|(t, s)| (ms(*t), s.to_string())).collect();
             assert_eq!(lines, expected, "{pieces:?}");
         }
     }

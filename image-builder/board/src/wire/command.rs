@@ -37,9 +37,7 @@ pub fn name(code: u32) -> Option<&'static str> {
 /// The handle area. Empty for a command that is unknown or cut short.
 #[must_use]
 pub fn handles(request: &[u8]) -> Vec<u32> {
-    let count = code(request)
-        .and_then(entry)
-        .map_or(0, |(_, _, handles)| usize::from(*handles));
+    let count = code(request).and_then(entry).map_or(0, |(_, _, handles)| usize::from(*handles));
     let all: Option<Vec<u32>> = (0..count).map(|i| be32(request, HEADER + 4 * i)).collect();
     all.unwrap_or_default()
 }
@@ -182,18 +180,12 @@ mod tests {
         let cases: [(&[u8], &str, &[u32]); 3] = [
             (&[0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x44, 0, 0], "Startup", &[]),
             (
-                &[
-                    0x80, 2, 0, 0, 0, 18, 0, 0, 1, 0x4e, 0x40, 0, 0, 1, 0x01, 0x80, 0x6d, 0x73,
-                ],
+                &[0x80, 2, 0, 0, 0, 18, 0, 0, 1, 0x4e, 0x40, 0, 0, 1, 0x01, 0x80, 0x6d, 0x73],
                 "NV_Read",
                 &[0x4000_0001, 0x0180_6d73],
             ),
             // Its handle is a parameter: Part 3, 28.4.
-            (
-                &[0x80, 1, 0, 0, 0, 14, 0, 0, 1, 0x65, 2, 0, 0, 0],
-                "FlushContext",
-                &[],
-            ),
+            (&[0x80, 1, 0, 0, 0, 14, 0, 0, 1, 0x65, 2, 0, 0, 0], "FlushContext", &[]),
         ];
         for (frame, expected, area) in cases {
             assert_eq!(code(frame).and_then(name), Some(expected));

@@ -57,30 +57,19 @@ impl Proxy {
     /// # Errors
     /// [`WireError`] when the socket or the thread cannot be made.
     pub fn start(path: &Path, swtpm: UnixStream, capture: Capture) -> Result<Self, WireError> {
-        let listener = UnixListener::bind(path).map_err(|source| WireError::Listen {
-            path: path.display().to_string(),
-            source,
-        })?;
+        let listener = UnixListener::bind(path)
+            .map_err(|source| WireError::Listen { path: path.display().to_string(), source })?;
         let (stop, stopped) = UnixStream::pair().map_err(WireError::Start)?;
         let thread = thread::Builder::new()
             .name("tpm relay".to_owned())
             .spawn(move || {
                 if let Some(qemu) = accept(&listener, &stopped) {
-                    Relay {
-                        qemu,
-                        swtpm,
-                        data: None,
-                        pending: Pending::default(),
-                        capture,
-                    }
-                    .run(&stopped);
+                    Relay { qemu, swtpm, data: None, pending: Pending::default(), capture }
+                        .run(&stopped);
                 }
             })
             .map_err(WireError::Start)?;
-        Ok(Self {
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }
 
@@ -104,10 +93,7 @@ fn accept(listener: &UnixListener, stopped: &UnixStream) -> Option<UnixStream> {
 /// Waits until one of `fds` can be read or has hung up; says which ones. `None`
 /// when polling itself fails.
 fn readable(fds: &[BorrowedFd<'_>]) -> Option<Vec<bool>> {
-    let mut set: Vec<_> = fds
-        .iter()
-        .map(|fd| PollFd::new(*fd, PollFlags::POLLIN))
-        .collect();
+    let mut set: Vec<_> = fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
     loop {
         match poll(&mut set, PollTimeout::NONE) {
             Ok(_) => break,
@@ -185,20 +171,12 @@ impl Relay {
             return self.swtpm.write_all(&bytes).ok();
         };
         let (ours, theirs) = UnixStream::pair().ok()?;
-        self.data = Some(Data {
-            qemu: UnixStream::from(fd),
-            swtpm: ours,
-        });
+        self.data = Some(Data { qemu: UnixStream::from(fd), swtpm: ours });
         let fds = [theirs.as_raw_fd()];
         let rights = [ControlMessage::ScmRights(&fds)];
         let part = [IoSlice::new(&bytes)];
-        let sent = sendmsg::<()>(
-            self.swtpm.as_raw_fd(),
-            &part,
-            &rights,
-            MsgFlags::MSG_NOSIGNAL,
-            None,
-        );
+        let sent =
+            sendmsg::<()>(self.swtpm.as_raw_fd(), &part, &rights, MsgFlags::MSG_NOSIGNAL, None);
         // Control messages are tens of bytes: a socket buffer takes them whole.
         (sent.ok()? == bytes.len()).then_some(())
     }
@@ -235,10 +213,7 @@ fn receive_with_fd(stream: &UnixStream) -> Option<(Vec<u8>, Option<OwnedFd>)> {
     if length == 0 {
         return None;
     }
-    #[allow(
-        unsafe_code,
-        reason = "SCM_RIGHTS gives a bare number that nobody else owns yet"
-    )]
+    #[allow(unsafe_code, reason = "SCM_RIGHTS gives a bare number that nobody else owns yet")]
     // SAFETY: the kernel installed this descriptor for us in the call above.
     let fd = raw.map(|raw| unsafe { OwnedFd::from_raw_fd(raw) });
     Some((buffer.get(..length)?.to_vec(), fd))
@@ -256,11 +231,7 @@ impl Pending {
     /// Takes a piece of a command. Gives back the exchange before it when that one
     /// never got its whole answer.
     fn command(&mut self, bytes: &[u8], now: Duration) -> Option<Exchange> {
-        let cut = if self.response.is_empty() {
-            None
-        } else {
-            Some(self.finish(now))
-        };
+        let cut = if self.response.is_empty() { None } else { Some(self.finish(now)) };
         if self.request.is_empty() {
             self.at = now;
         }
@@ -327,10 +298,7 @@ mod tests {
         assert_eq!(pending.answer(&lie, ms(2)), None);
         let cut = pending.command(SELF_TEST, ms(3)).unwrap();
         assert_eq!(cut.response, lie);
-        assert!(
-            pending.answer(SUCCESS, ms(4)).is_some(),
-            "the next one is whole again"
-        );
+        assert!(pending.answer(SUCCESS, ms(4)).is_some(), "the next one is whole again");
     }
 
     #[test]

@@ -1,0 +1,126 @@
+//! What the build left: image, artifacts, signing key.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use image_builder::{
+    artifacts::Artifacts,
+    cache::Cache,
+    component::{self, Component, plan::Context, plan::Plan},
+    emu::card::Card,
+    image::{
+        self, initramfs, packages,
+        tamper::{Signing, Tamper, variant},
+    },
+    progress::Progress,
+    recipe::Recipe,
+    sources::{lock::Lock, store::Store},
+};
+
+/// The checkout.
+#[must_use]
+pub fn tree() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lies in the checkout")
+}
+
+/// The demonstration's recipe.
+fn recipe_path() -> PathBuf {
+    tree().join("image-builder/recipes/rpi3.toml")
+}
+
+/// A new, empty directory of this name for a test's device and logs.
+#[must_use]
+pub fn scratch(name: &str) -> PathBuf {
+    let dir = tree().join("build/test").join(name);
+    if dir.exists() {
+        fs::remove_dir_all(&dir).expect("an earlier run's directory can be removed");
+    }
+    fs::create_dir_all(&dir).expect("the test's directory can be made");
+    dir
+}
+
+/// What the build left.
+#[derive(Debug)]
+pub struct Built {
+    /// The image.
+    pub image: Card,
+    /// Its recipe.
+    pub recipe: Recipe,
+    artifacts: Artifacts,
+    context: Context,
+}
+
+/// What the build left, looked up once.
+#[must_use]
+pub fn built() -> &'static Built {
+    static BUILT: OnceLock<Built> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let cache = Cache::from_env().expect("the cache");
+        let context = Context {
+            lock: Lock::read(&tree().join("image-builder/sources.lock")).expect("the lock file"),
+            signing_key: component::ensure_signing_key(&cache, None).expect("the signing key"),
+            tools: Context::tools().expect("the tools of the build root"),
+            cache,
+            tree: tree().to_owned(),
+        };
+        let plan = Plan::new(&context, &Component::ALL).expect("the components' plan");
+        let artifacts = component::artifacts(&plan, context.signing_key.clone())
+            .expect("everything is built: run `make image` first");
+        let recipe = Recipe::load(&recipe_path()).expect("the recipe");
+        let image = tree().join("build").join(format!("{}.img", recipe.name));
+        let image = Card::open(&image).expect("the image: run `make image` first");
+        Built { image, recipe, artifacts, context }
+    })
+}
+
+impl Built {
+    /// A variant of an image, in `dir`.
+    #[must_use]
+    pub fn variant(&self, of: &Card, tamper: &Tamper, dir: &Path, name: &str) -> PathBuf {
+        let path = dir.join(format!("{name}.img"));
+        variant(of.path(), tamper, &Signing::from(&self.artifacts), &path).expect("a variant");
+        path
+    }
+
+    /// A variant whose boot files a board can be started from.
+    #[must_use]
+    pub fn card(&self, tamper: &Tamper, dir: &Path, name: &str) -> Card {
+        Card::open(&self.variant(&self.image, tamper, dir, name)).expect("a bootable variant")
+    }
+
+    /// The configuration of the image's initramfs with one value changed, as a
+    /// change to the initramfs.
+    #[must_use]
+    pub fn configuration(&self, key: &str, value: serde_json::Value) -> Tamper {
+        let mut config = initramfs::config(&self.recipe);
+        config[key] = value;
+        Tamper::Initramfs {
+            path: "etc/initramfs-unseal.json".to_owned(),
+            content: config.to_string().into_bytes(),
+        }
+    }
+
+    /// A smaller image from the same artifacts: a root of 16 MiB with busybox alone,
+    /// for tests that provision more than once.
+    #[must_use]
+    pub fn small_image(&self, dir: &Path) -> Card {
+        let text = fs::read_to_string(recipe_path()).expect("the recipe");
+        let mut table: toml::Table = text.parse().expect("TOML");
+        let disk = [("size_mib", 128), ("boot_mib", 34), ("reserve_mib", 16), ("root_mib", 16)];
+        let disk: toml::Table =
+            disk.into_iter().map(|(key, size)| (key.to_owned(), toml::Value::from(size))).collect();
+        table.insert("disk".to_owned(), disk.into());
+        let packages = toml::Value::from(vec!["busybox-static"]);
+        table["root"].as_table_mut().expect("[root]").insert("packages".to_owned(), packages);
+        let recipe = Recipe::parse(&table.to_string(), "the small recipe").expect("a recipe");
+        let store = Store::new(&self.context.cache);
+        let all = packages::obtain(&self.recipe, &recipe_path(), &store, &Progress::hidden())
+            .expect("the packages");
+        let own: Vec<_> = all.into_iter().filter(|p| p.name == "busybox-static").collect();
+        let image = image::assemble(&recipe, &self.artifacts, &own, dir, &Progress::hidden());
+        Card::open(&image.expect("a small image").path).expect("a small image")
+    }
+}

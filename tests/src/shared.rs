@@ -1,0 +1,78 @@
+//! The device all tests of a run share: taken through the journey once, then
+//! copied by whoever needs a provisioned one.
+
+use std::{path::Path, sync::OnceLock};
+
+use image_builder::{
+    demo::{Images, Journey, journey},
+    emu::{card::Card, device::Device, device::RecoveryKey},
+    image::tamper::Tamper,
+    progress::Progress,
+};
+
+use crate::{
+    built::{built, scratch},
+    slots,
+};
+
+/// What the journey left.
+#[derive(Debug)]
+pub struct Shared {
+    /// What was seen on the way.
+    pub journey: Journey,
+    /// The images it used.
+    pub images: Images,
+    /// Its device, off. Copy it; never boot it.
+    device: Device,
+    /// The device's recovery key.
+    pub recovery_key: RecoveryKey,
+}
+
+/// The journey's result. Whoever asks first runs it; the others wait.
+///
+/// # Panics
+/// When the journey deviates; the message names boot, expectation and log.
+#[must_use]
+pub fn shared() -> &'static Shared {
+    static SHARED: OnceLock<Shared> = OnceLock::new();
+    SHARED.get_or_init(|| {
+        let dir = scratch("journey");
+        let built = built();
+        let images = Images {
+            original: built.image.clone(),
+            command_line: built.card(
+                &Tamper::CommandLine("ima_appraise=off".to_owned()),
+                &dir,
+                "command-line",
+            ),
+            initramfs: built.card(
+                &Tamper::Initramfs { path: "etc/added".to_owned(), content: b"x".to_vec() },
+                &dir,
+                "initramfs",
+            ),
+        };
+        let mut seen = Journey::default();
+        let _slot = slots::slot();
+        match journey(&images, &dir, &Progress::new(), &mut seen) {
+            Ok(done) => Shared {
+                journey: seen,
+                images,
+                device: done.device,
+                recovery_key: done.recovery_key,
+            },
+            Err(error) => {
+                panic!("the journey did not go as told: {error}\nseen until then:\n{seen}")
+            }
+        }
+    })
+}
+
+impl Shared {
+    /// A copy of the provisioned device, with the boot files of `boot`.
+    #[must_use]
+    pub fn copy(&self, dir: &Path, boot: &Card) -> Device {
+        let mut device = self.device.copy_to(dir).expect("a copy of the device");
+        device.card.take_boot_files_of(boot).expect("the boot files");
+        device
+    }
+}

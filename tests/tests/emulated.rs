@@ -1,0 +1,26 @@
+//! Tests on emulated boards: from power-on, with the built image.
+//!
+//! One program, so that they share one provisioned device. They need what
+//! `image-builder build` makes, and the tools of the build root.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "tests may fail"
+)]
+
+#[path = "emulated/check.rs"]
+mod check;
+#[path = "emulated/demo.rs"]
+mod demo;
+#[path = "emulated/firmware.rs"]
+mod firmware;
+#[path = "emulated/provisioning.rs"]
+mod provisioning;
+#[path = "emulated/recovery.rs"]
+mod recovery;
+#[path = "emulated/sealing.rs"]
+mod sealing;

@@ -1,0 +1,58 @@
+//! U-Boot refuses what is not signed or cannot be measured: it says why and resets.
+
+use emulated_board::{Ended, SoftTpm, TpmLink};
+use image_builder::{
+    emu::{boot::Boot, card::Card},
+    image::tamper::Tamper,
+};
+use msec_tests::{
+    built::{built, scratch},
+    slots,
+};
+
+use crate::check::{no_shell, says};
+
+/// Boots `card` and expects U-Boot to say `why` and to reset without a kernel.
+fn refused(name: &str, card: &Card, tpm: TpmLink, why: &str) {
+    let dir = scratch(name);
+    let card = card.copy_to(&dir.join("card.img")).unwrap();
+    let _slot = slots::slot();
+    let mut boot = Boot::start(name, &card, tpm, &dir.join("logs")).unwrap();
+    boot.expect("U-Boot's refusal", why).unwrap();
+    // Keys on the console change nothing.
+    boot.board.console.send("\x03\x03\r\r").unwrap();
+    boot.expect_off(&Ended::Reset).unwrap();
+    let lines = boot.lines();
+    assert!(!says(&lines, "Starting kernel"), "no kernel was started");
+    no_shell(&lines);
+}
+
+fn tpm(name: &str, banks: &str) -> TpmLink {
+    TpmLink::I2c(SoftTpm::create(&scratch(name).join("tpm"), banks).unwrap())
+}
+
+#[test]
+fn without_a_tpm_nothing_boots() {
+    refused("no-tpm", &built().image, TpmLink::None, "Measured boot: no TPM 2.0 found");
+}
+
+#[test]
+fn a_tpm_without_a_sha256_bank_is_refused() {
+    let why = "Measured boot: the TPM has no active SHA-2 bank";
+    refused("sha1-bank", &built().image, tpm("sha1-bank-tpm", "sha1"), why);
+}
+
+#[test]
+fn a_fit_with_one_bit_changed_is_refused() {
+    let card = built().card(&Tamper::FlippedBit, &scratch("flipped-bit-image"), "flipped");
+    let tpm = tpm("flipped-bit-tpm", "sha256");
+    refused("flipped-bit", &card, tpm, "Bad Data Hash|Bad hash value");
+}
+
+#[test]
+fn a_fit_without_a_signature_is_refused() {
+    let card = built().card(&Tamper::Unsigned, &scratch("unsigned-image"), "unsigned");
+    let tpm = tpm("unsigned-tpm", "sha256");
+    let why = "Verification failed|Failed to verify required signature|Boot refused";
+    refused("unsigned", &card, tpm, why);
+}
