@@ -41,12 +41,7 @@ struct Sizes {
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self {
-            size_mib: 128,
-            boot_mib: 47,
-            reserve_mib: Disk::RESERVE_MIB,
-            root_mib: 64,
-        }
+        Self { size_mib: 128, boot_mib: 47, reserve_mib: Disk::RESERVE_MIB, root_mib: 64 }
     }
 }
 

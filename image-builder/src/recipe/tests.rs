@@ -30,11 +30,7 @@ fn a_minimal_recipe_offers_no_shell() {
 
 #[test]
 fn the_default_package_names_are_valid() {
-    for name in Root::default()
-        .packages
-        .iter()
-        .chain(&Root::default().assume)
-    {
+    for name in Root::default().packages.iter().chain(&Root::default().assume) {
         assert_eq!(&PackageName::try_from(name.to_string()).unwrap(), name);
     }
 }
@@ -57,56 +53,31 @@ fn errors_name_line_key_and_reason() {
         (MINIMAL, "[tpm]\npcrs = [0, 1]\n", "PCR 15 is missing"),
         (MINIMAL, "[tpm]\npcrs = [0, 0, 15]\n", "named twice"),
         (MINIMAL, "[tpm]\npcrs = [0, 10, 15]\n", "IMA's"),
+        (MINIMAL, "[tpm]\npcrs = [0, 11, 15]\n", "boot phases"),
+        (MINIMAL, "[tpm]\npcrs = [0, 1, 2, 3, 4, 5, 6, 7, 15]\n", "9 PCRs: at most 8"),
         (MINIMAL, "[tpm]\npcrs = [0, 15, 16]\n", "can be reset"),
         (MINIMAL, "[tpm]\npcrs = [0, 15, 24]\n", "no PCR 24"),
         (MINIMAL, "[tpm]\nnv_index = \"0x01c00000\"\n", "NV index"),
         (MINIMAL, "[tpm]\nnv_index = 25194867\n", "line 6, column 12"),
-        (
-            MINIMAL,
-            "[tpm]\nsrk = \"0x81800000\"\n",
-            "persistent handle",
-        ),
+        (MINIMAL, "[tpm]\nsrk = \"0x81800000\"\n", "persistent handle"),
         (MINIMAL, "[disk]\nsize_mib = 100\n", "for example 128"),
         (MINIMAL, "[disk]\nsize_mib = 0\n", "power of two"),
         (MINIMAL, "[disk]\nboot_mib = 20\n", "FAT32 takes 34"),
         (MINIMAL, "[disk]\nreserve_mib = 8\n", "takes 16 MiB"),
         (MINIMAL, "[disk]\nroot_mib = 65\n", "make 129"),
-        (
-            MINIMAL,
-            "[disk]\nroot_mib = 4294967295\n",
-            "root_mib is 4294967295",
-        ),
-        (
-            MINIMAL,
-            "[root]\npackages = [\"x; rm\"]\n",
-            "no Debian package name",
-        ),
-        (
-            MINIMAL,
-            "[root]\npackages = [\"systemd-\"]\n",
-            "no Debian package name",
-        ),
-        (
-            MINIMAL,
-            "[root]\nconsole = \"ssh\"\n",
-            "unknown variant `ssh`",
-        ),
+        (MINIMAL, "[disk]\nroot_mib = 4294967295\n", "root_mib is 4294967295"),
+        (MINIMAL, "[root]\npackages = [\"x; rm\"]\n", "no Debian package name"),
+        (MINIMAL, "[root]\npackages = [\"systemd-\"]\n", "no Debian package name"),
+        (MINIMAL, "[root]\nconsole = \"ssh\"\n", "unknown variant `ssh`"),
         (MINIMAL, "[root]\nhostname = \"-a\"\n", "no host name"),
         (MINIMAL, "[provisioning]\nrecovery_tries = 0\n", "1 to 10"),
-        (
-            MINIMAL,
-            "[provisioning]\nwait_seconds = 301\n",
-            "line 6, column 16",
-        ),
+        (MINIMAL, "[provisioning]\nwait_seconds = 301\n", "line 6, column 16"),
         ("name = \"../x\"\n", "", "line 1, column 8"),
     ];
     for (head, tail, expected) in cases {
         let message = error(&format!("{head}{tail}"));
         assert!(message.contains(expected), "{tail:?}: {message}");
-        assert!(
-            message.starts_with("the recipe r.toml is not valid"),
-            "{message}"
-        );
+        assert!(message.starts_with("the recipe r.toml is not valid"), "{message}");
     }
 }
 
@@ -125,11 +96,7 @@ fn command_lines_are_checked() {
         (" quiet", false),
     ];
     for (text, valid) in cases {
-        assert_eq!(
-            CommandLine::try_from(text.to_owned()).is_ok(),
-            valid,
-            "{text:?}"
-        );
+        assert_eq!(CommandLine::try_from(text.to_owned()).is_ok(), valid, "{text:?}");
     }
     let longest = "x".repeat(CommandLine::MAX);
     assert!(CommandLine::try_from(longest.clone()).is_ok());

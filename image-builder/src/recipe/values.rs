@@ -117,17 +117,11 @@ fn is_label(byte: u8) -> bool {
 
 fn check_package(text: &str) -> Result<(), ValueError> {
     let allowed = |b: u8| is_label(b) || b == b'+' || b == b'.';
-    let first = text
-        .bytes()
-        .next()
-        .is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let first = text.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     // A trailing `-` or `+` would tell apt to remove or to install.
     let order = text.ends_with('-');
     if text.len() < 2 || !first || order || !text.bytes().all(allowed) {
-        return refuse(format!(
-            "`{}` is no Debian package name",
-            text.escape_debug()
-        ));
+        return refuse(format!("`{}` is no Debian package name", text.escape_debug()));
     }
     Ok(())
 }
@@ -149,10 +143,7 @@ fn check_command_line(text: &str) -> Result<(), ValueError> {
         return refuse("the command line is empty or has blanks at an end");
     }
     for key in ["root", "init", "rdinit"] {
-        if text
-            .split(' ')
-            .any(|word| word.strip_prefix(key).is_some_and(|r| r.starts_with('=')))
-        {
+        if text.split(' ').any(|word| word.strip_prefix(key).is_some_and(|r| r.starts_with('='))) {
             return refuse(format!(
                 "`{key}=` does not belong on the command line: initramfs-unseal alone opens the \
                  root and starts its init"
@@ -171,6 +162,10 @@ impl PcrList {
     /// The PCR that initramfs-unseal extends to shut the key away for the rest
     /// of a boot. A selection without it could be unsealed again later on.
     pub const LATCH: u8 = 15;
+
+    /// The most PCRs that initramfs-unseal takes: TPM2_PCR_Read gives eight
+    /// digests at a time (TPM 2.0 Library part 2, TPML_DIGEST).
+    pub const MAX: usize = 8;
 
     /// The PCRs in rising order.
     pub fn as_slice(&self) -> &[u8] {
@@ -197,9 +192,12 @@ impl TryFrom<Vec<u8>> for PcrList {
         list.sort_unstable();
         for pcr in &list {
             match pcr {
-                0..=9 | 11..=15 => {}
+                0..=9 | 12..=15 => {}
                 10 => {
                     return refuse("PCR 10 is IMA's: it changes with every file that is measured");
+                }
+                11 => {
+                    return refuse("PCR 11 holds the boot phases: it changes while a boot goes on");
                 }
                 // TCG PC Client PTP 1.05, 4.6.2: 16 and 23 can be reset by
                 // anyone, 17 to 22 belong to a dynamic launch.
@@ -211,6 +209,9 @@ impl TryFrom<Vec<u8>> for PcrList {
         }
         if list.windows(2).any(|pair| pair.first() == pair.last()) {
             return refuse("a PCR is named twice");
+        }
+        if list.len() > Self::MAX {
+            return refuse(format!("{} PCRs: at most {}", list.len(), Self::MAX));
         }
         if !list.iter().any(|pcr| *pcr <= 7) {
             return refuse(
@@ -288,17 +289,13 @@ handle! {
 pub(super) fn recovery_tries<'de, D: Deserializer<'de>>(d: D) -> Result<u8, D::Error> {
     match u8::deserialize(d)? {
         tries @ 1..=10 => Ok(tries),
-        tries => Err(D::Error::custom(format!(
-            "recovery_tries is {tries}: 1 to 10"
-        ))),
+        tries => Err(D::Error::custom(format!("recovery_tries is {tries}: 1 to 10"))),
     }
 }
 
 pub(super) fn wait_seconds<'de, D: Deserializer<'de>>(d: D) -> Result<u16, D::Error> {
     match u16::deserialize(d)? {
         seconds @ 1..=300 => Ok(seconds),
-        seconds => Err(D::Error::custom(format!(
-            "wait_seconds is {seconds}: 1 to 300"
-        ))),
+        seconds => Err(D::Error::custom(format!("wait_seconds is {seconds}: 1 to 300"))),
     }
 }
