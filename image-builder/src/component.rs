@@ -148,9 +148,7 @@ impl Component {
 
     /// The component of this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|component| component.name() == name)
+        Self::ALL.into_iter().find(|component| component.name() == name)
     }
 }
 
@@ -202,9 +200,6 @@ pub enum BuildError {
         /// Why.
         source: std::io::Error,
     },
-    /// Another component failed first.
-    #[error("{0}: not built, because another component failed")]
-    Stopped(Component),
     /// The signing key is missing or cannot be made.
     #[error("signing key: {0}")]
     Key(String),
@@ -224,11 +219,7 @@ pub fn artifacts(plan: &plan::Plan, signing_key: KeyDir) -> Result<Artifacts, Bu
     let dir = |component| plan.dir(component);
     let u_boot = dir(Component::UBoot);
     let read = |component, path: PathBuf| {
-        std::fs::read(&path).map_err(|source| BuildError::Input {
-            component,
-            path,
-            source,
-        })
+        std::fs::read(&path).map_err(|source| BuildError::Input { component, path, source })
     };
     let release = read(Component::Kernel, dir(Component::Kernel).join("release"))?;
     let uboot_version = read(Component::UBoot, u_boot.join("version"))?;

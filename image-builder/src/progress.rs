@@ -26,28 +26,24 @@ impl Progress {
     /// Progress on standard error.
     pub fn new() -> Self {
         let terminal = std::io::stderr().is_terminal();
-        let target = if terminal {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        };
-        Self {
-            bars: MultiProgress::with_draw_target(target),
-            terminal,
-        }
+        let target =
+            if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        Self { bars: MultiProgress::with_draw_target(target), terminal }
     }
 
     /// No progress at all, for tests.
     pub fn hidden() -> Self {
-        Self {
-            bars: MultiProgress::with_draw_target(ProgressDrawTarget::hidden()),
-            terminal: true,
-        }
+        Self { bars: MultiProgress::with_draw_target(ProgressDrawTarget::hidden()), terminal: true }
     }
 
     /// The bars behind it, for modules that draw their own.
     pub fn bars(&self) -> &MultiProgress {
         &self.bars
+    }
+
+    /// Prints a line above all others.
+    pub fn say(&self, line: &str) {
+        self.bars.suspend(|| eprintln!("{line}"));
     }
 
     /// A spinner with elapsed time and the current step.
@@ -73,12 +69,7 @@ impl Progress {
         }
         bar.set_prefix(name.to_owned());
         bar.enable_steady_tick(TICK);
-        Task {
-            bar,
-            name: name.to_owned(),
-            terminal: self.terminal,
-            start: Instant::now(),
-        }
+        Task { bar, name: name.to_owned(), terminal: self.terminal, start: Instant::now() }
     }
 }
 

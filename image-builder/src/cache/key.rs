@@ -20,11 +20,7 @@ pub struct Key([u8; 32]);
 impl Key {
     /// The first 16 hexadecimal digits, enough for a directory's name.
     pub fn short(&self) -> String {
-        self.0
-            .iter()
-            .take(8)
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        self.0.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
@@ -78,10 +74,7 @@ pub struct Description {
 impl Description {
     /// An empty description of this component.
     pub fn new(component: &str) -> Self {
-        Self {
-            component: component.to_owned(),
-            lines: BTreeSet::new(),
-        }
+        Self { component: component.to_owned(), lines: BTreeSet::new() }
     }
 
     /// Adds an input by the hash of its contents.
@@ -125,11 +118,7 @@ mod tests {
 
     fn sample() -> Description {
         let mut d = Description::new("kernel");
-        d.contents(
-            Kind::File,
-            "kernel-config/tpm.config",
-            b"CONFIG_TCG_TPM=y\n",
-        );
+        d.contents(Kind::File, "kernel-config/tpm.config", b"CONFIG_TCG_TPM=y\n");
         d.text(Kind::Value, "arch", "arm64");
         d.text(Kind::Tools, "packages", "00ff");
         d.series([("a.patch", &b"one"[..]), ("b.patch", &b"two"[..])]);
@@ -154,11 +143,7 @@ mod tests {
         other.series([("a.patch", &b"one"[..]), ("b.patch", &b"two"[..])]);
         other.text(Kind::Tools, "packages", "00ff");
         other.text(Kind::Value, "arch", "arm64");
-        other.contents(
-            Kind::File,
-            "kernel-config/tpm.config",
-            b"CONFIG_TCG_TPM=y\n",
-        );
+        other.contents(Kind::File, "kernel-config/tpm.config", b"CONFIG_TCG_TPM=y\n");
         assert_eq!(other.key(), sample().key());
     }
 
@@ -169,17 +154,11 @@ mod tests {
             ("another component", |d| d.component = "optee".into()),
             ("a new value", |d| d.text(Kind::Value, "debug", "1")),
             ("another kind", |d| d.text(Kind::File, "arch", "arm64")),
-            ("other contents", |d| {
-                d.contents(Kind::File, "kernel-config/tpm.config", b"")
-            }),
+            ("other contents", |d| d.contents(Kind::File, "kernel-config/tpm.config", b"")),
             ("a further file", |d| d.contents(Kind::File, "x", b"")),
-            ("a further patch", |d| {
-                d.contents(Kind::Patch, "0003 c.patch", b"")
-            }),
+            ("a further patch", |d| d.contents(Kind::Patch, "0003 c.patch", b"")),
             ("other tools", |d| d.text(Kind::Tools, "packages", "00fe")),
-            ("a name that looks like a line", |d| {
-                d.text(Kind::Value, "x\" \"y\"\nvalue \"z", "1")
-            }),
+            ("a name that looks like a line", |d| d.text(Kind::Value, "x\" \"y\"\nvalue \"z", "1")),
         ];
         let mut seen = vec![sample().key()];
         for (what, change) in changes {

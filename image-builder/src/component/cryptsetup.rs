@@ -42,22 +42,9 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     ]);
     // A static library's needs are its users' needs.
     job.run("configure", command.env("PKG_CONFIG_ALL_STATIC", "1"))?;
-    job.run(
-        "make",
-        job.command("make", &source)
-            .args([&job.jobs(), "libcryptsetup.la"]),
-    )?;
-    job.keep(
-        &source.join(".libs/libcryptsetup.a"),
-        "usr/lib/libcryptsetup.a",
-    )?;
-    job.keep(
-        &source.join("lib/libcryptsetup.h"),
-        "usr/include/libcryptsetup.h",
-    )?;
-    job.keep(
-        &source.join("lib/libcryptsetup.pc"),
-        "usr/lib/pkgconfig/libcryptsetup.pc",
-    )?;
+    job.run("make", job.command("make", &source).args([&job.jobs(), "libcryptsetup.la"]))?;
+    job.keep(&source.join(".libs/libcryptsetup.a"), "usr/lib/libcryptsetup.a")?;
+    job.keep(&source.join("lib/libcryptsetup.h"), "usr/include/libcryptsetup.h")?;
+    job.keep(&source.join("lib/libcryptsetup.pc"), "usr/lib/pkgconfig/libcryptsetup.pc")?;
     relocate(job)
 }

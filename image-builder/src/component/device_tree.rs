@@ -31,16 +31,9 @@ pub(super) fn apply_overlay(
 ) -> Result<(), BuildError> {
     let overlay = job.work.join("overlay.dtbo");
     let mut dtc = job.command("dtc", &job.work);
-    dtc.args(["-@", "-I", "dts", "-O", "dtb", "-o"])
-        .arg(&overlay)
-        .arg(job.tree(OVERLAY));
+    dtc.args(["-@", "-I", "dts", "-O", "dtb", "-o"]).arg(&overlay).arg(job.tree(OVERLAY));
     job.run("compiling the overlay", &mut dtc)?;
     let mut fdtoverlay = job.command("fdtoverlay", &job.work);
-    fdtoverlay
-        .arg("-i")
-        .arg(base)
-        .arg("-o")
-        .arg(job.out.join(result))
-        .arg(&overlay);
+    fdtoverlay.arg("-i").arg(base).arg("-o").arg(job.out.join(result)).arg(&overlay);
     job.run("applying the overlay", &mut fdtoverlay)
 }

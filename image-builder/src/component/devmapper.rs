@@ -35,31 +35,14 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
             "--without-blkid",
         ]);
     job.run("configure", &mut command)?;
-    job.run(
-        "make include",
-        job.command("make", &source)
-            .args([&job.jobs(), "-C", "include"]),
-    )?;
+    job.run("make include", job.command("make", &source).args([&job.jobs(), "-C", "include"]))?;
     let mut make = job.command("make", &source);
-    job.run(
-        "make libdm",
-        make.args([&job.jobs(), "-C", "libdm", "ioctl/libdevmapper.a"]),
-    )?;
+    job.run("make libdm", make.args([&job.jobs(), "-C", "libdm", "ioctl/libdevmapper.a"]))?;
 
-    job.keep(
-        &source.join("libdm/ioctl/libdevmapper.a"),
-        "usr/lib/libdevmapper.a",
-    )?;
-    job.keep(
-        &source.join("libdm/libdevmapper.h"),
-        "usr/include/libdevmapper.h",
-    )?;
+    job.keep(&source.join("libdm/ioctl/libdevmapper.a"), "usr/lib/libdevmapper.a")?;
+    job.keep(&source.join("libdm/libdevmapper.h"), "usr/include/libdevmapper.h")?;
     let version = String::from_utf8_lossy(&job.read(&source.join("VERSION_DM"))?).into_owned();
-    let version = version
-        .split([' ', '('])
-        .next()
-        .unwrap_or_default()
-        .to_owned();
+    let version = version.split([' ', '(']).next().unwrap_or_default().to_owned();
     let pc = lib(job, "pkgconfig/devmapper.pc");
     let dir = lib(job, "pkgconfig");
     std::fs::create_dir_all(&dir).on("cannot create", &dir)?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use super::job::{Job, Stop};
+use super::job::Job;
 use super::plan::{Context, Plan, Planned};
 use super::{BuildError, Component};
 use crate::progress::Progress;
@@ -24,11 +24,7 @@ impl State {
     /// A component whose needs are all built.
     fn next(&mut self) -> Option<Component> {
         let ready = |component: &&Component| {
-            component
-                .spec()
-                .needs
-                .iter()
-                .all(|need| self.done.contains(need))
+            component.spec().needs.iter().all(|need| self.done.contains(need))
         };
         let next = self.waiting.iter().find(ready).copied()?;
         self.waiting.remove(&next);
@@ -47,48 +43,27 @@ pub fn build(
     progress: &Progress,
 ) -> Result<Plan, BuildError> {
     let plan = Plan::new(context, wanted)?;
-    let (done, waiting): (BTreeSet<_>, BTreeSet<_>) = plan
-        .components()
-        .map(|(component, _)| component)
-        .partition(|c| exists(&plan, *c));
-    let mut sources: Vec<&str> = waiting
-        .iter()
-        .flat_map(|c| c.spec().sources)
-        .copied()
-        .collect();
+    let (done, waiting): (BTreeSet<_>, BTreeSet<_>) =
+        plan.components().map(|(component, _)| component).partition(|c| exists(&plan, *c));
+    let mut sources: Vec<&str> = waiting.iter().flat_map(|c| c.spec().sources).copied().collect();
     sources.dedup();
-    fetch::fetch(
-        &context.lock,
-        &sources,
-        &Store::new(&context.cache),
-        progress,
-    )?;
+    fetch::fetch(&context.lock, &sources, &Store::new(&context.cache), progress)?;
 
-    let state = Mutex::new(State {
-        waiting,
-        done,
-        error: None,
-    });
+    let state = Mutex::new(State { waiting, done, error: None });
     let changed = Condvar::new();
-    let stop = Stop::default();
     std::thread::scope(|scope| {
         for _ in 0..LANES {
-            scope.spawn(|| lane(context, &plan, progress, &state, &changed, &stop));
+            scope.spawn(|| lane(context, &plan, progress, &state, &changed));
         }
     });
-    match state
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner)
-        .error
-    {
+    match state.into_inner().unwrap_or_else(PoisonError::into_inner).error {
         Some(error) => Err(error),
         None => Ok(plan),
     }
 }
 
 fn exists(plan: &Plan, component: Component) -> bool {
-    plan.get(component)
-        .is_some_and(|planned| planned.entry.exists())
+    plan.get(component).is_some_and(|planned| planned.entry.exists())
 }
 
 /// Takes one component after the other until none is left or one has failed.
@@ -98,7 +73,6 @@ fn lane(
     progress: &Progress,
     state: &Mutex<State>,
     changed: &Condvar,
-    stop: &Stop,
 ) {
     let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
     let mut guard = lock();
@@ -109,7 +83,7 @@ fn lane(
         };
         drop(guard);
         let result = match plan.get(component) {
-            Some(planned) => build_one(context, plan, component, planned, progress, stop),
+            Some(planned) => build_one(context, plan, component, planned, progress),
             None => Ok(()),
         };
         guard = lock();
@@ -118,8 +92,8 @@ fn lane(
                 guard.done.insert(component);
             }
             Err(error) => {
-                stop.now();
-                // The first error is the cause; the others were told to stop.
+                // What runs may finish: its work is not thrown away.
+                progress.say(&format!("{component}: failed; nothing more is begun"));
                 guard.error.get_or_insert(error);
             }
         }
@@ -133,12 +107,9 @@ fn build_one(
     component: Component,
     planned: &Planned,
     progress: &Progress,
-    stop: &Stop,
 ) -> Result<(), BuildError> {
     let task = progress.task(component.name());
-    let claim = planned
-        .entry
-        .claim(|| task.step("waiting: another process builds it"))?;
+    let claim = planned.entry.claim(|| task.step("waiting: another process builds it"))?;
     if planned.entry.exists() {
         task.finish();
         return Ok(());
@@ -149,15 +120,12 @@ fn build_one(
         context,
         plan,
         task: &task,
-        stop,
         out,
         work: planned.entry.work().to_owned(),
         log: planned.entry.log().to_owned(),
     };
     (component.spec().build)(&job)?;
-    planned
-        .entry
-        .finish(claim, &planned.description.to_text())?;
+    planned.entry.finish(claim, &planned.description.to_text())?;
     task.finish();
     Ok(())
 }

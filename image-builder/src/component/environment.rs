@@ -14,10 +14,7 @@ pub(super) fn command(program: impl AsRef<OsStr>, dir: &Path, home: &Path) -> Co
     let mut command = Command::new(program);
     command
         .env_clear()
-        .env(
-            "PATH",
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        )
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .env("HOME", home)
         .env("LANG", "C.UTF-8")
         .env("TZ", "UTC")

@@ -22,8 +22,5 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
         job.keep(&firmware.join(name), name)?;
     }
     // The licence asks to go along with the files.
-    job.keep(
-        &package.join("usr/share/doc/raspi-firmware/copyright"),
-        "LICENCE.broadcom",
-    )
+    job.keep(&package.join("usr/share/doc/raspi-firmware/copyright"), "LICENCE.broadcom")
 }

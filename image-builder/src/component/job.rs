@@ -1,12 +1,10 @@
 //! One build in progress: its directories, its commands, its log.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::{Command, Stdio};
 
 use super::plan::{self, Context, Plan};
 use super::{BuildError, Component, environment};
@@ -25,58 +23,8 @@ const LINE: u64 = 4096;
 /// reaches a build.
 fn is_network_setting(name: &str) -> bool {
     name == "CARGO_HOME"
-        || ["CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTR"]
-            .iter()
-            .any(|p| name.starts_with(p))
+        || ["CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTR"].iter().any(|p| name.starts_with(p))
         || name.to_ascii_lowercase().ends_with("_proxy")
-}
-
-/// Ends all commands when one component has failed.
-#[derive(Debug, Default)]
-pub(crate) struct Stop {
-    stopped: AtomicBool,
-    running: Mutex<BTreeSet<u32>>,
-}
-
-impl Stop {
-    /// True once [`Stop::now`] was called.
-    pub(crate) fn is_set(&self) -> bool {
-        self.stopped.load(Ordering::SeqCst)
-    }
-
-    /// Ends what runs, and lets nothing more begin.
-    pub(crate) fn now(&self) {
-        let running = self.running();
-        self.stopped.store(true, Ordering::SeqCst);
-        for pid in running.iter().filter_map(|pid| i32::try_from(*pid).ok()) {
-            // make and cargo end their own children; one that is gone is no error.
-            let _ =
-                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGTERM);
-        }
-    }
-
-    fn running(&self) -> std::sync::MutexGuard<'_, BTreeSet<u32>> {
-        self.running
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    fn spawn(&self, command: &mut Command) -> std::io::Result<Option<Child>> {
-        let mut running = self.running();
-        if self.is_set() {
-            return Ok(None);
-        }
-        let child = command.spawn()?;
-        running.insert(child.id());
-        Ok(Some(child))
-    }
-
-    /// Waits under the lock, so that no process id is signalled after its reuse.
-    fn wait(&self, child: &mut Child) -> std::io::Result<std::process::ExitStatus> {
-        let mut running = self.running();
-        running.remove(&child.id());
-        child.wait()
-    }
 }
 
 /// A component that is being built.
@@ -86,7 +34,6 @@ pub struct Job<'a> {
     pub(crate) context: &'a Context,
     pub(crate) plan: &'a Plan,
     pub(crate) task: &'a Task,
-    pub(crate) stop: &'a Stop,
     pub(crate) out: PathBuf,
     pub(crate) work: PathBuf,
     pub(crate) log: PathBuf,
@@ -133,28 +80,17 @@ impl Job<'_> {
         let errors = writer.try_clone().on("cannot make a pipe for", &self.log)?;
         writeln!(log, "== {step}: {command:?}").on("cannot write", &self.log)?;
         command.stdin(Stdio::null()).stdout(writer).stderr(errors);
-        let spawned = self.stop.spawn(command);
+        let spawned = command.spawn();
         // The command holds the writing ends; the loop below ends when all are closed.
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = match spawned {
-            Ok(Some(child)) => child,
-            Ok(None) => return Err(BuildError::Stopped(self.component)),
-            Err(error) => {
-                return Err(self.step_failed(
-                    step,
-                    format!("{:?}: {error}", command.get_program()),
-                    &VecDeque::new(),
-                ));
-            }
-        };
+        let mut child = spawned.map_err(|error| {
+            let program = command.get_program().display();
+            self.step_failed(step, format!("{program}: {error}"), &VecDeque::new())
+        })?;
         let mut tail = VecDeque::new();
         let mut reader = BufReader::new(reader);
         let mut line = Vec::new();
-        while reader
-            .read_until(b'\n', &mut line)
-            .on("cannot read the output for", &self.log)?
-            > 0
-        {
+        while reader.read_until(b'\n', &mut line).on("cannot read the output for", &self.log)? > 0 {
             log.write_all(&line).on("cannot write", &self.log)?;
             line.truncate(LINE as usize);
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
@@ -167,15 +103,11 @@ impl Job<'_> {
                 tail.push_back(text);
             }
         }
-        let status = self
-            .stop
-            .wait(&mut child)
-            .on("cannot wait for a command of", &self.log)?;
-        match status.success() {
-            true => Ok(()),
-            false if self.stop.is_set() => Err(BuildError::Stopped(self.component)),
-            false => Err(self.step_failed(step, status.to_string(), &tail)),
+        let status = child.wait().on("cannot wait for a command of", &self.log)?;
+        if status.success() {
+            return Ok(());
         }
+        Err(self.step_failed(step, status.to_string(), &tail))
     }
 
     fn step_failed(&self, step: &str, status: String, tail: &VecDeque<String>) -> BuildError {
@@ -184,20 +116,13 @@ impl Job<'_> {
             step: step.to_owned(),
             status,
             log: self.log.clone(),
-            tail: tail
-                .iter()
-                .map(|line| format!("  {line}"))
-                .collect::<Vec<_>>()
-                .join("\n"),
+            tail: tail.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"),
         }
     }
 
     /// Something is wrong with what came out.
     pub(crate) fn wrong(&self, reason: impl Into<String>) -> BuildError {
-        BuildError::Result {
-            component: self.component,
-            reason: reason.into(),
-        }
+        BuildError::Result { component: self.component, reason: reason.into() }
     }
 
     /// Verifies a source and unpacks it: a source package with Debian's patches,
@@ -237,9 +162,7 @@ impl Job<'_> {
         for name in plan::series(&series).on("cannot read the series in", &series)? {
             // No fuzz: a patch that no longer fits exactly wants a person's eye.
             let mut command = self.command("patch", dir);
-            command
-                .args(["--strip=1", "--forward", "--fuzz=0", "--input"])
-                .arg(series.join(&name));
+            command.args(["--strip=1", "--forward", "--fuzz=0", "--input"]).arg(series.join(&name));
             self.run(&format!("patch {name}"), &mut command)?;
         }
         Ok(())

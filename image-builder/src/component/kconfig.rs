@@ -20,10 +20,9 @@ pub(super) fn missing(fragment: &str, config: &str) -> Vec<String> {
             match (value, got) {
                 (value, got) if value == got => None,
                 (None, Some(got)) => Some(format!("{option} must be off, and is {got}")),
-                (Some(value), got) => Some(format!(
-                    "{option} must be {value}, and is {}",
-                    got.unwrap_or("off")
-                )),
+                (Some(value), got) => {
+                    Some(format!("{option} must be {value}, and is {}", got.unwrap_or("off")))
+                }
                 (None, None) => None,
             }
         })

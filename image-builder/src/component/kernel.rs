@@ -26,22 +26,13 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     std::fs::create_dir(&source).map_err(|error| job.wrong(error.to_string()))?;
     let mut tar = job.command("tar", &source);
     tar.args(["--extract", "--strip-components=1", "--file"]);
-    job.run(
-        "unpacking linux",
-        tar.arg(package.join("usr/src/linux-source-6.12.tar.xz")),
-    )?;
+    job.run("unpacking linux", tar.arg(package.join("usr/src/linux-source-6.12.tar.xz")))?;
 
     let mut wanted = String::new();
-    for path in
-        plan::files(&job.context.tree, FRAGMENTS).map_err(|(path, source)| BuildError::Input {
-            component: Component::Kernel,
-            path,
-            source,
-        })?
-    {
-        wanted.push_str(&String::from_utf8_lossy(
-            &job.read(&job.context.tree.join(path))?,
-        ));
+    for path in plan::files(&job.context.tree, FRAGMENTS).map_err(|(path, source)| {
+        BuildError::Input { component: Component::Kernel, path, source }
+    })? {
+        wanted.push_str(&String::from_utf8_lossy(&job.read(&job.context.tree.join(path))?));
         wanted.push('\n');
     }
     let all = job.work.join("all.config");
@@ -60,10 +51,7 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
             .env("KBUILD_BUILD_TIMESTAMP", "Thu Jan  1 00:00:00 UTC 2026");
         command
     };
-    job.run(
-        "configure",
-        make().env("KCONFIG_ALLCONFIG", &all).arg("allnoconfig"),
-    )?;
+    job.run("configure", make().env("KCONFIG_ALLCONFIG", &all).arg("allnoconfig"))?;
     let config = output.join(".config");
     let missing = kconfig::missing(&wanted, &String::from_utf8_lossy(&job.read(&config)?));
     if !missing.is_empty() {
@@ -73,10 +61,7 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
         )));
     }
     // -@: overlays refer to the tree's labels.
-    job.run(
-        "make Image",
-        make().args([&job.jobs(), "DTC_FLAGS=-@", "Image", DTB]),
-    )?;
+    job.run("make Image", make().args([&job.jobs(), "DTC_FLAGS=-@", "Image", DTB]))?;
     let boot = output.join("arch/arm64/boot");
     job.keep(&boot.join("Image"), "Image")?;
     job.keep(&boot.join("dts").join(DTB), "board.dtb")?;

@@ -43,8 +43,5 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
 }
 
 /// Header, resident part, pageable part (empty: the rpi3 platform has no pager).
-pub(super) const IMAGES: [&str; 3] = [
-    "tee-header_v2.bin",
-    "tee-pager_v2.bin",
-    "tee-pageable_v2.bin",
-];
+pub(super) const IMAGES: [&str; 3] =
+    ["tee-header_v2.bin", "tee-pager_v2.bin", "tee-pageable_v2.bin"];

@@ -67,10 +67,7 @@ impl Plan {
     /// # Errors
     /// When an input cannot be read, or a source is not locked.
     pub fn new(context: &Context, wanted: &[Component]) -> Result<Self, BuildError> {
-        let mut plan = Self {
-            components: BTreeMap::new(),
-            cache: context.cache.components(),
-        };
+        let mut plan = Self { components: BTreeMap::new(), cache: context.cache.components() };
         for component in wanted {
             plan.add(context, *component)?;
         }
@@ -88,20 +85,15 @@ impl Plan {
             description.text(Kind::Component, need.name(), &key.to_string());
         }
         let key = description.key();
-        let planned = Planned {
-            entry: Entry::new(&context.cache, spec.name, &key),
-            description,
-            key,
-        };
+        let planned =
+            Planned { entry: Entry::new(&context.cache, spec.name, &key), description, key };
         self.components.insert(component, planned);
         Ok(key)
     }
 
     /// The components in the order of building.
     pub fn components(&self) -> impl Iterator<Item = (Component, &Planned)> {
-        self.components
-            .iter()
-            .map(|(component, planned)| (*component, planned))
+        self.components.iter().map(|(component, planned)| (*component, planned))
     }
 
     /// What is planned for this component.
@@ -126,16 +118,12 @@ fn describe(
     spec: &Spec,
 ) -> Result<Description, BuildError> {
     let mut d = Description::new(spec.name);
-    d.contents(Kind::Code, "build", spec.code.as_bytes());
-    d.contents(Kind::Code, "environment", include_bytes!("environment.rs"));
+    d.contents(Kind::Code, "build", significant(spec.code).as_bytes());
+    d.contents(Kind::Code, "environment", significant(include_str!("environment.rs")).as_bytes());
     d.text(Kind::Tools, "build root", &context.tools);
     for name in spec.sources {
         for file in &context.lock.source(name)?.files {
-            d.text(
-                Kind::Source,
-                &format!("{name} {}", file.name),
-                file.sha256.as_str(),
-            );
+            d.text(Kind::Source, &format!("{name} {}", file.name), file.sha256.as_str());
         }
     }
     let read = |path: &Path| {
@@ -155,31 +143,34 @@ fn describe(
             let contents = read(&context.tree.join(dir).join(&name))?;
             patches.push((name, contents));
         }
-        d.series(
-            patches
-                .iter()
-                .map(|(name, contents)| (name.as_str(), contents.as_slice())),
-        );
+        d.series(patches.iter().map(|(name, contents)| (name.as_str(), contents.as_slice())));
     }
     for path in files(&context.tree, spec.files).map_err(|(path, source)| BuildError::Input {
         component,
         path,
         source,
     })? {
-        d.contents(
-            Kind::File,
-            &path.to_string_lossy(),
-            &read(&context.tree.join(&path))?,
-        );
+        d.contents(Kind::File, &path.to_string_lossy(), &read(&context.tree.join(&path))?);
     }
     if spec.certificate {
-        d.contents(
-            Kind::File,
-            "signing certificate",
-            &read(&context.signing_key.certificate())?,
-        );
+        d.contents(Kind::File, "signing certificate", &read(&context.signing_key.certificate())?);
     }
     Ok(d)
+}
+
+/// What of a build's code can change its result: neither comments nor the tests
+/// at a file's end. Rewording a comment does not build the kernel again.
+fn significant(code: &str) -> String {
+    let mut lines = Vec::new();
+    let mut in_tests = false;
+    for line in code.lines() {
+        // A further file begins with its own documentation.
+        in_tests = (in_tests || line == "#[cfg(test)]") && !line.starts_with("//!");
+        if !in_tests && !line.trim_start().starts_with("//") {
+            lines.push(line);
+        }
+    }
+    lines.join("\n")
 }
 
 /// The patches of a series in their order; `#` begins a comment. No series file,
@@ -231,10 +222,7 @@ fn collect(
             if deep {
                 collect(tree, &path, endings, deep, paths)?;
             }
-        } else if path
-            .extension()
-            .is_some_and(|e| endings.iter().any(|ending| e == *ending))
-        {
+        } else if path.extension().is_some_and(|e| endings.iter().any(|ending| e == *ending)) {
             paths.push(path);
         }
     }

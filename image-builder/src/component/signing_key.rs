@@ -16,10 +16,8 @@ use crate::cache::Cache;
 /// [`BuildError::Key`] when a file is missing, or openssl cannot make them.
 pub fn ensure(cache: &Cache, own: Option<&Path>) -> Result<KeyDir, BuildError> {
     let dir = KeyDir::new(own.map_or_else(|| cache.keys(), Path::to_owned));
-    let missing: Vec<_> = [dir.key(), dir.certificate()]
-        .into_iter()
-        .filter(|path| !path.is_file())
-        .collect();
+    let missing: Vec<_> =
+        [dir.key(), dir.certificate()].into_iter().filter(|path| !path.is_file()).collect();
     match missing.as_slice() {
         [] => Ok(dir),
         [one] => Err(BuildError::Key(format!(
@@ -50,9 +48,7 @@ fn make(dir: &KeyDir) -> Result<(), BuildError> {
         .map_err(|e| failed("cannot create a directory", e))?;
     let pair = KeyDir::new(new.path());
     let openssl = Command::new("openssl")
-        .args([
-            "req", "-batch", "-new", "-x509", "-newkey", "rsa:3072", "-noenc", "-sha256",
-        ])
+        .args(["req", "-batch", "-new", "-x509", "-newkey", "rsa:3072", "-noenc", "-sha256"])
         .args(["-days", "36500", "-subj", "/CN=msec-boot FIT", "-keyout"])
         .arg(pair.key())
         .arg("-out")
@@ -61,9 +57,7 @@ fn make(dir: &KeyDir) -> Result<(), BuildError> {
         .output()
         .map_err(|e| failed("cannot run openssl", e))?;
     if !openssl.status.success() {
-        return Err(BuildError::Key(
-            String::from_utf8_lossy(&openssl.stderr).into_owned(),
-        ));
+        return Err(BuildError::Key(String::from_utf8_lossy(&openssl.stderr).into_owned()));
     }
     fs::set_permissions(pair.key(), Permissions::from_mode(0o600))
         .map_err(|e| failed("cannot protect the key", e))?;
@@ -103,9 +97,7 @@ mod tests {
     #[test]
     fn an_own_directory_is_never_filled() {
         let dir = tempfile::tempdir().unwrap();
-        let error = ensure(&Cache::at(dir.path()), Some(dir.path()))
-            .unwrap_err()
-            .to_string();
+        let error = ensure(&Cache::at(dir.path()), Some(dir.path())).unwrap_err().to_string();
         assert!(error.contains("openssl req"), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }

@@ -21,12 +21,7 @@ const CFLAGS: &str = "-Os -g0 -ffunction-sections -fdata-sections";
 pub(super) fn pkg_config_path(job: &Job<'_>, needs: &[Component]) -> String {
     let mut path: Vec<String> = needs
         .iter()
-        .map(|need| {
-            job.need(*need)
-                .join("usr/lib/pkgconfig")
-                .display()
-                .to_string()
-        })
+        .map(|need| job.need(*need).join("usr/lib/pkgconfig").display().to_string())
         .collect();
     path.push(DEBIAN_PC.to_owned());
     path.join(":")
@@ -42,23 +37,13 @@ pub(super) fn configure(job: &Job<'_>, source: &Path, needs: &[Component]) -> Co
             .collect()
     };
     command
-        .args([
-            &format!("--host={TARGET}"),
-            "--prefix=/usr",
-            "--libdir=/usr/lib",
-        ])
+        .args([&format!("--host={TARGET}"), "--prefix=/usr", "--libdir=/usr/lib"])
         .env("CC", format!("{TARGET}-gcc"))
         .env("AR", format!("{TARGET}-gcc-ar"))
         .env("RANLIB", format!("{TARGET}-gcc-ranlib"))
-        .env(
-            "CFLAGS",
-            format!("{CFLAGS} -ffile-prefix-map={}=.", source.display()),
-        )
+        .env("CFLAGS", format!("{CFLAGS} -ffile-prefix-map={}=.", source.display()))
         .env("CPPFLAGS", lists("-I", "usr/include"))
-        .env(
-            "LDFLAGS",
-            format!("-Wl,--gc-sections{}", lists("-L", "usr/lib")),
-        )
+        .env("LDFLAGS", format!("-Wl,--gc-sections{}", lists("-L", "usr/lib")))
         .env("PKG_CONFIG_LIBDIR", pkg_config_path(job, needs));
     command
 }

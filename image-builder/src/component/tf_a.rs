@@ -22,11 +22,7 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let [header, pager, pageable] =
         optee::IMAGES.map(|name| optee.join(name).display().to_string());
     let u_boot = job.need(Component::UBootKey).join("u-boot.bin");
-    let version = job
-        .context
-        .lock
-        .source("arm-trusted-firmware")?
-        .upstream_version();
+    let version = job.context.lock.source("arm-trusted-firmware")?.upstream_version();
     let output = job.work.join("output");
     let mut make = job.command("make", &source);
     make.args([

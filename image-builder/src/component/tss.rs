@@ -39,10 +39,7 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     job.run("configure", &mut command)?;
     job.run("make", job.command("make", &source).arg(job.jobs()))?;
     let destination = format!("DESTDIR={}", job.out.display());
-    job.run(
-        "install",
-        job.command("make", &source).args(["install", &destination]),
-    )?;
+    job.run("install", job.command("make", &source).args(["install", &destination]))?;
 
     for unused in ["usr/share", "usr/var"] {
         let dir = job.out.join(unused);
@@ -52,10 +49,7 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     for name in TCTIS {
         let mut objcopy = job.command(format!("{TARGET}-objcopy"), &job.work);
         objcopy.arg("--localize-symbol=Tss2_Tcti_Info");
-        job.run(
-            "objcopy",
-            objcopy.arg(lib(job, &format!("libtss2-tcti-{name}.a"))),
-        )?;
+        job.run("objcopy", objcopy.arg(lib(job, &format!("libtss2-tcti-{name}.a"))))?;
     }
     // With --enable-nodl the loader refers to the TCTIs; its file does not say so.
     let loader = lib(job, "pkgconfig/tss2-tctildr.pc");

@@ -34,11 +34,7 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let fragment = job.tree(FRAGMENT);
     let config = output.join(".config");
     let mut merge = job.command(source.join("scripts/kconfig/merge_config.sh"), &source);
-    merge
-        .args(["-m", "-r", "-O"])
-        .arg(&output)
-        .arg(&config)
-        .arg(&fragment);
+    merge.args(["-m", "-r", "-O"]).arg(&output).arg(&config).arg(&fragment);
     job.run("merging the configuration", &mut merge)?;
     job.run("configure", make().arg("olddefconfig"))?;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
@@ -80,12 +76,8 @@ fn version(binary: &[u8], upstream: &str) -> Result<Vec<u8>, String> {
     found.dedup();
     match found.as_slice() {
         [one] => Ok(one.to_vec()),
-        [] => Err(format!(
-            "no version string `{beginning}... (date)` in u-boot-nodtb.bin"
-        )),
-        _ => Err(format!(
-            "several version strings `{beginning}...` in u-boot-nodtb.bin"
-        )),
+        [] => Err(format!("no version string `{beginning}... (date)` in u-boot-nodtb.bin")),
+        _ => Err(format!("several version strings `{beginning}...` in u-boot-nodtb.bin")),
     }
 }
 
@@ -96,15 +88,9 @@ mod tests {
     #[test]
     fn the_version_is_found_with_its_nul() {
         let one = b"\x7f\0U-Boot 2025.01\0junk\0U-Boot 2025.01-3 (Jan 01 2026)\0more";
-        assert_eq!(
-            version(one, "2025.01").unwrap(),
-            b"U-Boot 2025.01-3 (Jan 01 2026)\0"
-        );
+        assert_eq!(version(one, "2025.01").unwrap(), b"U-Boot 2025.01-3 (Jan 01 2026)\0");
         let twice = [&one[..], one].concat();
-        assert_eq!(
-            version(&twice, "2025.01").unwrap(),
-            b"U-Boot 2025.01-3 (Jan 01 2026)\0"
-        );
+        assert_eq!(version(&twice, "2025.01").unwrap(), b"U-Boot 2025.01-3 (Jan 01 2026)\0");
     }
 
     #[test]

@@ -27,19 +27,8 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let mut tool = job.command(u_boot.join("fdt_add_pubkey"), &job.work);
     // Only the certificate is read. `conf`: a configuration without a good
     // signature does not boot.
-    tool.args([
-        "-a",
-        "sha256,rsa3072",
-        "-r",
-        "conf",
-        "-n",
-        KeyDir::HINT,
-        "-k",
-    ]);
-    job.run(
-        "adding the key",
-        tool.arg(job.context.signing_key.dir()).arg(&control),
-    )?;
+    tool.args(["-a", "sha256,rsa3072", "-r", "conf", "-n", KeyDir::HINT, "-k"]);
+    job.run("adding the key", tool.arg(job.context.signing_key.dir()).arg(&control))?;
     // CONFIG_OF_SEPARATE: the control DTB follows U-Boot's binary.
     let mut binary = job.read(&u_boot.join("u-boot-nodtb.bin"))?;
     binary.extend(job.read(&control)?);

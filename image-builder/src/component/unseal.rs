@@ -43,40 +43,22 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     );
     let mut cargo = job.command("cargo", &job.context.tree);
     Job::with_network(&mut cargo)
-        .args([
-            "build",
-            "--locked",
-            "--package=initramfs-unseal",
-            "--bin=initramfs-unseal",
-        ])
-        .args([
-            &format!("--profile={PROFILE}"),
-            &format!("--target={RUST_TARGET}"),
-            &job.jobs(),
-        ])
+        .args(["build", "--locked", "--package=initramfs-unseal", "--bin=initramfs-unseal"])
+        .args([&format!("--profile={PROFILE}"), &format!("--target={RUST_TARGET}"), &job.jobs()])
         .env("CARGO_TARGET_DIR", &output)
-        .env(
-            "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER",
-            format!("{TARGET}-gcc"),
-        )
+        .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", format!("{TARGET}-gcc"))
         .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS", flags)
         .env("CC_aarch64_unknown_linux_gnu", format!("{TARGET}-gcc"))
         .env("AR_aarch64_unknown_linux_gnu", format!("{TARGET}-ar"))
         .env("PKG_CONFIG_ALLOW_CROSS", "1")
         .env("PKG_CONFIG_ALL_STATIC", "1")
-        .env(
-            "PKG_CONFIG_LIBDIR_aarch64_unknown_linux_gnu",
-            pkg_config_path(job, SPEC.needs),
-        )
+        .env("PKG_CONFIG_LIBDIR_aarch64_unknown_linux_gnu", pkg_config_path(job, SPEC.needs))
         .env(
             "BINDGEN_EXTRA_CLANG_ARGS_aarch64_unknown_linux_gnu",
             format!("--target={TARGET} -I/usr/{TARGET}/include -I/usr/include/{TARGET}"),
         );
     job.run("cargo build", &mut cargo)?;
-    let program = output
-        .join(RUST_TARGET)
-        .join(PROFILE)
-        .join("initramfs-unseal");
+    let program = output.join(RUST_TARGET).join(PROFILE).join("initramfs-unseal");
     let bytes = job.read(&program)?;
     check(&bytes).map_err(|reason| job.wrong(format!("{}: {reason}", program.display())))?;
     job.keep(&program, "initramfs-unseal")
@@ -88,21 +70,14 @@ fn check(bytes: &[u8]) -> Result<(), String> {
     if elf.header.e_machine != EM_AARCH64 {
         return Err("built for another machine than aarch64".into());
     }
-    if elf
-        .program_headers
-        .iter()
-        .any(|header| header.p_type == PT_INTERP)
-    {
+    if elf.program_headers.iter().any(|header| header.p_type == PT_INTERP) {
         return Err("not static: it asks for a dynamic linker".into());
     }
     if !elf.libraries.is_empty() {
         return Err(format!("not static: it needs {}", elf.libraries.join(", ")));
     }
     if bytes.len() > SIZE_LIMIT {
-        return Err(format!(
-            "{} bytes, and at most {SIZE_LIMIT} may be",
-            bytes.len()
-        ));
+        return Err(format!("{} bytes, and at most {SIZE_LIMIT} may be", bytes.len()));
     }
     Ok(())
 }

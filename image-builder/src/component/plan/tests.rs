@@ -29,11 +29,7 @@ fn context() -> (tempfile::TempDir, Context) {
     for file in files {
         write(&tree, file, file);
     }
-    write(
-        &tree,
-        "uboot-patches/u-boot/series",
-        "# ours\na.patch\nb.patch # last\n",
-    );
+    write(&tree, "uboot-patches/u-boot/series", "# ours\na.patch\nb.patch # last\n");
     write(&tree, "uboot-patches/tf-a/series", "c.patch\n");
     write(&tree, "image-builder/patches/cryptsetup/series", "d.patch\n");
     let mut lock = "schema = \"msec-boot/sources-lock/1\"\n".to_owned();
@@ -61,9 +57,7 @@ fn write(tree: &Path, file: &str, contents: &str) {
 
 fn keys(context: &Context) -> BTreeMap<C, Key> {
     let plan = Plan::new(context, &C::ALL).unwrap();
-    plan.components()
-        .map(|(component, planned)| (component, planned.key))
-        .collect()
+    plan.components().map(|(component, planned)| (component, planned.key)).collect()
 }
 
 /// The components whose keys a change of the checkout changes.
@@ -72,10 +66,7 @@ fn changed_by(change: impl FnOnce(&mut Context)) -> Vec<C> {
     let before = keys(&context);
     change(&mut context);
     let after = keys(&context);
-    C::ALL
-        .into_iter()
-        .filter(|component| before[component] != after[component])
-        .collect()
+    C::ALL.into_iter().filter(|component| before[component] != after[component]).collect()
 }
 
 #[test]
@@ -88,32 +79,16 @@ fn a_change_reaches_exactly_what_is_built_from_it() {
         ("pcr-measure/src/new.rs", &[C::Unseal]),
         ("kernel-config/tpm.config", &[C::Kernel, C::DeviceTree]),
         ("kernel-config/new.config", &[C::Kernel, C::DeviceTree]),
-        (
-            "kernel-config/overlays/rpi3-tpm-i2c.dtso",
-            &[C::UBootKey, C::TfA, C::DeviceTree],
-        ),
-        (
-            "uboot-patches/u-boot/a.patch",
-            &[C::UBoot, C::UBootKey, C::TfA],
-        ),
-        (
-            "uboot-patches/u-boot/rpi3.config",
-            &[C::UBoot, C::UBootKey, C::TfA],
-        ),
+        ("kernel-config/overlays/rpi3-tpm-i2c.dtso", &[C::UBootKey, C::TfA, C::DeviceTree]),
+        ("uboot-patches/u-boot/a.patch", &[C::UBoot, C::UBootKey, C::TfA]),
+        ("uboot-patches/u-boot/rpi3.config", &[C::UBoot, C::UBootKey, C::TfA]),
         ("uboot-patches/tf-a/c.patch", &[C::TfA]),
-        (
-            "image-builder/patches/cryptsetup/d.patch",
-            &[C::Cryptsetup, C::Unseal],
-        ),
+        ("image-builder/patches/cryptsetup/d.patch", &[C::Cryptsetup, C::Unseal]),
         ("keys/fit.crt", &signed),
         ("keys/fit.key", &[]),
     ];
     for (file, expected) in cases {
-        assert_eq!(
-            changed_by(|context| write(&context.tree, file, "changed")),
-            expected,
-            "{file}"
-        );
+        assert_eq!(changed_by(|context| write(&context.tree, file, "changed")), expected, "{file}");
     }
 }
 
@@ -129,11 +104,7 @@ fn what_is_no_input_changes_nothing() {
         "kernel-config/tpm.config~",
         "uboot-patches/u-boot/not-in-the-series.patch",
     ] {
-        assert_eq!(
-            changed_by(|context| write(&context.tree, file, "x")),
-            [],
-            "{file}"
-        );
+        assert_eq!(changed_by(|context| write(&context.tree, file, "x")), [], "{file}");
     }
 }
 
@@ -144,10 +115,7 @@ fn the_order_of_a_series_is_an_input() {
         changed_by(|c| write(&c.tree, series, "b.patch\na.patch\n")),
         [C::UBoot, C::UBootKey, C::TfA]
     );
-    assert_eq!(
-        changed_by(|c| write(&c.tree, series, "a.patch\n\n# a comment\nb.patch\n")),
-        []
-    );
+    assert_eq!(changed_by(|c| write(&c.tree, series, "a.patch\n\n# a comment\nb.patch\n")), []);
 }
 
 #[test]
@@ -160,10 +128,7 @@ fn another_source_changes_its_component_and_what_is_built_with_it() {
     let changed = changed_by(|context| {
         let text = context.lock.to_text().unwrap();
         let (before, after) = text.split_once("name = \"lvm2\"").unwrap();
-        let text = format!(
-            "{before}name = \"lvm2\"{}",
-            after.replacen("58a5", "58a6", 1)
-        );
+        let text = format!("{before}name = \"lvm2\"{}", after.replacen("58a5", "58a6", 1));
         context.lock = Lock::parse(&text, Path::new("lock")).unwrap();
     });
     assert_eq!(changed, [C::Devmapper, C::Cryptsetup, C::Unseal]);
@@ -193,4 +158,15 @@ fn only_what_was_asked_for_and_its_needs_are_planned() {
     let plan = Plan::new(&context, &[C::Cryptsetup]).unwrap();
     let planned: Vec<C> = plan.components().map(|(component, _)| component).collect();
     assert_eq!(planned, [C::Devmapper, C::Cryptsetup]);
+}
+
+#[test]
+fn comments_and_tests_are_no_code() {
+    let one = "//! About.\nuse a;\n// why\nfn f() {\n    // more\n    g()\n}\n#[cfg(test)]\nmod tests {}\n";
+    let two = "//! Another.\nfn h() {}\n";
+    let code = [one, two].concat();
+    assert_eq!(significant(&code), "use a;\nfn f() {\n    g()\n}\nfn h() {}");
+    for component in C::ALL {
+        assert!(significant(component.spec().code).contains("fn build("), "{component}");
+    }
 }
