@@ -86,10 +86,8 @@ impl Recipe {
     /// # Errors
     /// As [`Recipe::parse`], and [`RecipeError::Read`].
     pub fn load(path: &Path) -> Result<Self, RecipeError> {
-        let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| RecipeError::Read { path: path.to_owned(), source })?;
         Self::parse(&text, &path.display().to_string())
     }
 }
@@ -226,11 +224,7 @@ pub struct Provisioning {
 
 impl Default for Provisioning {
     fn default() -> Self {
-        Self {
-            mode: ProvisioningMode::InPlace,
-            recovery_tries: 3,
-            wait_seconds: 20,
-        }
+        Self { mode: ProvisioningMode::InPlace, recovery_tries: 3, wait_seconds: 20 }
     }
 }
 

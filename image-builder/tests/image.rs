@@ -25,12 +25,9 @@ use tempfile::TempDir;
 const RECIPE: &str = include_str!("../recipes/rpi3.toml");
 
 fn run(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program)
-        .args(args)
-        .output()
-        .unwrap_or_else(|error| {
-            panic!("{program}: {error}; this test runs in the build root, which has it")
-        });
+    let output = Command::new(program).args(args).output().unwrap_or_else(|error| {
+        panic!("{program}: {error}; this test runs in the build root, which has it")
+    });
     let said = String::from_utf8_lossy(&output.stdout).into_owned()
         + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {args:?}: {said}");
@@ -57,10 +54,7 @@ impl Bench {
             run("dtc", &["-q", "-o", &text(&at(name)), &text(&at("x.dts"))]);
         };
         dtb("compatible = \"test\";", "linux.dtb");
-        dtb(
-            "signature { key-fit { required = \"conf\"; }; };",
-            "control.dtb",
-        );
+        dtb("signature { key-fit { required = \"conf\"; }; };", "control.dtb");
         let control = fs::read(at("control.dtb")).unwrap();
         fs::write(
             at("armstub8.bin"),
@@ -117,14 +111,7 @@ impl Bench {
         let recipe = RECIPE.replace("name = \"msec-rpi3\"", &format!("name = \"{name}\""));
         let recipe = Recipe::parse(&recipe, "test").unwrap();
         let out = self.dir.path().join("out");
-        assemble(
-            &recipe,
-            &self.artifacts,
-            &self.packages,
-            &out,
-            &Progress::hidden(),
-        )
-        .unwrap()
+        assemble(&recipe, &self.artifacts, &self.packages, &out, &Progress::hidden()).unwrap()
     }
 
     fn signing(&self) -> Signing {
@@ -150,11 +137,7 @@ fn busybox(dir: &Path) -> Package {
     fs::create_dir_all(root.join("usr/share/man/man1")).unwrap();
     fs::create_dir_all(root.join("DEBIAN")).unwrap();
     fs::write(root.join("usr/bin/busybox"), table).unwrap();
-    fs::set_permissions(
-        root.join("usr/bin/busybox"),
-        fs::Permissions::from_mode(0o755),
-    )
-    .unwrap();
+    fs::set_permissions(root.join("usr/bin/busybox"), fs::Permissions::from_mode(0o755)).unwrap();
     fs::write(root.join("usr/share/man/man1/busybox.1"), "manual").unwrap();
     fs::write(
         root.join("DEBIAN/control"),
@@ -162,15 +145,8 @@ fn busybox(dir: &Path) -> Package {
     )
     .unwrap();
     let deb = dir.join("busybox.deb");
-    run(
-        "dpkg-deb",
-        &["-b", root.to_str().unwrap(), deb.to_str().unwrap()],
-    );
-    Package {
-        name: "busybox-static".to_owned(),
-        version: "1".to_owned(),
-        deb,
-    }
+    run("dpkg-deb", &["-b", root.to_str().unwrap(), deb.to_str().unwrap()]);
+    Package { name: "busybox-static".to_owned(), version: "1".to_owned(), deb }
 }
 
 /// Copies a partition out of an image.
@@ -189,10 +165,7 @@ fn an_image_is_clean_complete_and_reproducible() {
     let manifest = fs::read(&image.manifest_path).unwrap();
     assert_eq!(first.len() as u64, 128 * MIB);
     assert_eq!(bench.image("one"), image);
-    assert!(
-        fs::read(&image.path).unwrap() == first,
-        "the second build differs"
-    );
+    assert!(fs::read(&image.path).unwrap() == first, "the second build differs");
     let left = fs::read_dir(bench.dir.path().join("out")).unwrap().count();
     assert_eq!(left, 2, "image and manifest, and nothing half-written");
 
@@ -200,12 +173,7 @@ fn an_image_is_clean_complete_and_reproducible() {
     run("sfdisk", &["--verify", path]);
     let boot = part(&image.path, MIB, 47 * MIB, &bench.dir.path().join("p1"));
     run("fsck.fat", &["-n", &boot]);
-    let root = part(
-        &image.path,
-        64 * MIB,
-        64 * MIB,
-        &bench.dir.path().join("p2"),
-    );
+    let root = part(&image.path, 64 * MIB, 64 * MIB, &bench.dir.path().join("p2"));
     run("e2fsck", &["-fn", &root]);
     let etc = run("debugfs", &["-R", "ls -l /etc", &root]);
     assert!(etc.contains("inittab"), "{etc}");
@@ -218,20 +186,12 @@ fn an_image_is_clean_complete_and_reproducible() {
     let contents = fit::Contents::read(&card.boot_file("boot.itb").unwrap()).unwrap();
     assert_eq!(contents.command_line, "console=ttyAMA0,115200 panic=10");
 
-    let report = verify(
-        &image.path,
-        Some(&image.manifest_path),
-        Some(Path::new("/bin/true")),
-    );
+    let report = verify(&image.path, Some(&image.manifest_path), Some(Path::new("/bin/true")));
     let report = report.unwrap();
     assert!(report.good, "{}", report.text());
     assert_eq!(report.root, RootState::Plain);
     assert_eq!(report.pcrs, Some(image.manifest.predict()));
-    assert!(
-        report.checks.iter().all(|c| c.outcome == Outcome::Good),
-        "{}",
-        report.text()
-    );
+    assert!(report.checks.iter().all(|c| c.outcome == Outcome::Good), "{}", report.text());
 }
 
 #[test]
@@ -240,20 +200,11 @@ fn variants_signed_again_are_good_and_differ_in_one_pcr() {
     let image = bench.image("one");
     let before = fs::read(&image.path).unwrap();
     let out = bench.dir.path().join("variant.img");
-    let file = Tamper::Initramfs {
-        path: "etc/evil".to_owned(),
-        content: b"evil".to_vec(),
-    };
+    let file = Tamper::Initramfs { path: "etc/evil".to_owned(), content: b"evil".to_vec() };
     let words = Tamper::CommandLine("rdinit=/bin/sh".to_owned());
-    for (tamper, pcr) in [
-        (words, 1),
-        (file, 9),
-        (Tamper::Kernel, 8),
-        (Tamper::DeviceTree, 1),
-    ] {
-        let manifest = tamper::variant(&image.path, &tamper, &bench.signing(), &out)
-            .unwrap()
-            .unwrap();
+    for (tamper, pcr) in [(words, 1), (file, 9), (Tamper::Kernel, 8), (Tamper::DeviceTree, 1)] {
+        let manifest =
+            tamper::variant(&image.path, &tamper, &bench.signing(), &out).unwrap().unwrap();
         let report = verify(&out, None, Some(Path::new("/bin/true"))).unwrap();
         assert!(report.good, "{tamper:?}: {}", report.text());
         let (old, new) = (image.manifest.predict(), manifest.predict());
@@ -269,15 +220,9 @@ fn variants_signed_again_are_good_and_differ_in_one_pcr() {
         let report = verify(&out, Some(&image.manifest_path), None).unwrap();
         assert!(!report.good, "{tamper:?}");
         let root = usize::try_from(48 * MIB).unwrap();
-        assert!(
-            fs::read(&out).unwrap()[root..] == before[root..],
-            "the root changed"
-        );
+        assert!(fs::read(&out).unwrap()[root..] == before[root..], "the root changed");
     }
-    assert!(
-        fs::read(&image.path).unwrap() == before,
-        "the original changed"
-    );
+    assert!(fs::read(&image.path).unwrap() == before, "the original changed");
 }
 
 #[test]
@@ -315,13 +260,9 @@ fn an_unsigned_fit_has_no_signature() {
     let bench = Bench::new();
     let image = bench.image("one");
     let signature = |path: &Path| {
-        let fit = card::Card::open(path)
-            .unwrap()
-            .boot_file("boot.itb")
-            .unwrap();
+        let fit = card::Card::open(path).unwrap().boot_file("boot.itb").unwrap();
         let tree = image_builder::image::fdt::Fdt::new(&fit).unwrap();
-        tree.property("/configurations/conf-1/signature-1", "value")
-            .is_some()
+        tree.property("/configurations/conf-1/signature-1", "value").is_some()
     };
     assert!(signature(&image.path));
     let out = bench.dir.path().join("variant.img");
@@ -364,12 +305,7 @@ fn what_is_no_image_is_left_alone() {
     fs::write(&path, "Dear Sir or Madam").unwrap();
     let error = verify(&path, None, None).unwrap_err();
     assert!(error.is_verdict());
-    assert!(
-        error
-            .to_string()
-            .contains("is no SD card image of msec-boot"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("is no SD card image of msec-boot"), "{error}");
     let result = tamper::variant(&path, &Tamper::Unsigned, &bench.signing(), &path);
     assert!(matches!(result, Err(TamperError::Card(_))), "{result:?}");
     assert_eq!(fs::read(&path).unwrap(), b"Dear Sir or Madam");

@@ -94,40 +94,22 @@ pub fn assemble(
     task.step("root file system");
     let mut tree = packages::open(packages)?;
     userland::complete(&mut tree, recipe, unseal)?;
-    let scratch = tempfile::Builder::new()
-        .prefix(".root-")
-        .tempdir_in(out)
-        .map_err(file_error(out))?;
+    let scratch =
+        tempfile::Builder::new().prefix(".root-").tempdir_in(out).map_err(file_error(out))?;
     let root_path = scratch.path().join("root.ext4");
-    let usage = ext4::make(
-        &tree,
-        recipe.disk.root_size(),
-        recipe.name.as_str(),
-        &root_path,
-    )?;
+    let usage = ext4::make(&tree, recipe.disk.root_size(), recipe.name.as_str(), &root_path)?;
 
     task.step("SD card image");
     let path = out.join(format!("{}.img", recipe.name));
     let table = Table::from(&recipe.disk);
     let draft = Draft::new(&path, recipe.disk.size())?;
     draft.sector(&table.encode(identity("disk", recipe))?)?;
-    let boot_error = |source| card::CardError::Boot {
-        path: path.clone(),
-        source,
-    };
+    let boot_error = |source| card::CardError::Boot { path: path.clone(), source };
     fat::format(draft.file(), table.boot, identity("boot", recipe)).map_err(boot_error)?;
     let files = boot_files(artifacts, &fit, json.as_bytes())?;
-    fat::check_room(
-        table.boot,
-        files.iter().map(|(_, content)| content.len() as u64),
-    )
-    .map_err(boot_error)?;
-    draft.boot_files(
-        table,
-        files
-            .iter()
-            .map(|(name, content)| (*name, content.as_slice())),
-    )?;
+    fat::check_room(table.boot, files.iter().map(|(_, content)| content.len() as u64))
+        .map_err(boot_error)?;
+    draft.boot_files(table, files.iter().map(|(name, content)| (*name, content.as_slice())))?;
     let root = File::open(&root_path).map_err(file_error(&root_path))?;
     draft.copy(&root, table.root.start, table.root.size)?;
 
@@ -173,14 +155,9 @@ fn identity(purpose: &str, recipe: &Recipe) -> u32 {
         .chain_update([0])
         .chain_update(recipe.name.as_str())
         .finalize();
-    hash.iter()
-        .take(4)
-        .fold(0, |value, byte| value << 8 | u32::from(*byte))
+    hash.iter().take(4).fold(0, |value, byte| value << 8 | u32::from(*byte))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
-    fs::read(path).map_err(|source| ImageError::Artifact {
-        path: path.to_owned(),
-        source,
-    })
+    fs::read(path).map_err(|source| ImageError::Artifact { path: path.to_owned(), source })
 }

@@ -27,15 +27,7 @@ pub fn of_image(
             device_tree: Measurement::of(&contents.fdt),
             command_line: &contents.command_line,
         })
-        .seal(
-            &recipe
-                .tpm
-                .pcrs
-                .as_slice()
-                .iter()
-                .map(|pcr| u32::from(*pcr))
-                .collect::<Vec<_>>(),
-        )
+        .seal(&recipe.tpm.pcrs.as_slice().iter().map(|pcr| u32::from(*pcr)).collect::<Vec<_>>())
         .build()
 }
 
@@ -45,10 +37,7 @@ pub fn parts(contents: &Contents) -> [(&'static str, Measurement); 4] {
         (component::KERNEL, Measurement::of(&contents.kernel)),
         (component::INITRAMFS, Measurement::of(&contents.ramdisk)),
         (component::DEVICE_TREE, Measurement::of(&contents.fdt)),
-        (
-            component::COMMAND_LINE,
-            Measurement::of_c_string(&contents.command_line),
-        ),
+        (component::COMMAND_LINE, Measurement::of_c_string(&contents.command_line)),
     ]
 }
 
@@ -62,13 +51,10 @@ pub fn of_variant(old: &Manifest, contents: &Contents) -> Result<Manifest, Manif
     let mut builder = Manifest::builder(old.image(), old.board());
     for event in old.events() {
         let new = parts.iter().find(|(name, _)| *name == event.component);
-        let measurement = new.map_or(
-            Measurement {
-                digest: event.digest,
-                size: event.size,
-            },
-            |(_, measurement)| *measurement,
-        );
+        let measurement = new
+            .map_or(Measurement { digest: event.digest, size: event.size }, |(_, measurement)| {
+                *measurement
+            });
         let note = if event.component == component::COMMAND_LINE {
             &contents.command_line
         } else {

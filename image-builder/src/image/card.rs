@@ -63,10 +63,7 @@ impl CardError {
 
 pub(super) fn file_error(path: &Path) -> impl Fn(io::Error) -> CardError + use<> {
     let path = path.to_owned();
-    move |source| CardError::File {
-        path: path.clone(),
-        source,
-    }
+    move |source| CardError::File { path: path.clone(), source }
 }
 
 /// An image, or a card in a reader, opened for reading.
@@ -102,10 +99,7 @@ impl Card {
         Ok(Self {
             path: path.to_owned(),
             file,
-            table: table.map_err(|source| CardError::NoCard {
-                path: path.to_owned(),
-                source,
-            })?,
+            table: table.map_err(|source| CardError::NoCard { path: path.to_owned(), source })?,
             size,
         })
     }
@@ -125,10 +119,8 @@ impl Card {
     /// # Errors
     /// If it is not there or cannot be read.
     pub fn boot_file(&self, name: &str) -> Result<Vec<u8>, CardError> {
-        fat::read(&self.file, self.table.boot, name).map_err(|source| CardError::Boot {
-            path: self.path.clone(),
-            source,
-        })
+        fat::read(&self.file, self.table.boot, name)
+            .map_err(|source| CardError::Boot { path: self.path.clone(), source })
     }
 
     /// Writes a copy of this card with other files on its boot partition to
@@ -165,10 +157,7 @@ impl Draft {
             .tempfile_in(dir.unwrap_or(Path::new(".")))
             .map_err(file_error(out))?;
         file.as_file().set_len(size).map_err(file_error(out))?;
-        Ok(Self {
-            file,
-            out: out.to_owned(),
-        })
+        Ok(Self { file, out: out.to_owned() })
     }
 
     /// The file, to make file systems in.
@@ -181,9 +170,7 @@ impl Draft {
     /// # Errors
     /// If it cannot be written.
     pub fn sector(&self, sector: &[u8; mbr::SIZE]) -> Result<(), CardError> {
-        self.file()
-            .write_all_at(sector, 0)
-            .map_err(file_error(&self.out))
+        self.file().write_all_at(sector, 0).map_err(file_error(&self.out))
     }
 
     /// Copies `size` bytes of another file to `offset`; zeros stay holes.
@@ -218,10 +205,8 @@ impl Draft {
         table: Table,
         files: impl IntoIterator<Item = (&'a str, &'a [u8])>,
     ) -> Result<(), CardError> {
-        fat::write(self.file(), table.boot, files).map_err(|source| CardError::Boot {
-            path: self.out.clone(),
-            source,
-        })
+        fat::write(self.file(), table.boot, files)
+            .map_err(|source| CardError::Boot { path: self.out.clone(), source })
     }
 
     /// Gives the image its name.
@@ -229,13 +214,8 @@ impl Draft {
     /// # Errors
     /// If the disk is full or the directory refuses.
     pub fn finish(self) -> Result<(), CardError> {
-        self.file
-            .as_file()
-            .sync_all()
-            .map_err(file_error(&self.out))?;
-        self.file
-            .persist(&self.out)
-            .map_err(|error| file_error(&self.out)(error.error))?;
+        self.file.as_file().sync_all().map_err(file_error(&self.out))?;
+        self.file.persist(&self.out).map_err(|error| file_error(&self.out)(error.error))?;
         Ok(())
     }
 }
@@ -246,10 +226,7 @@ impl Draft {
 /// If the directory cannot be written to.
 pub fn write_whole(out: &Path, bytes: &[u8]) -> Result<(), CardError> {
     let draft = Draft::new(out, bytes.len() as u64)?;
-    draft
-        .file()
-        .write_all_at(bytes, 0)
-        .map_err(file_error(out))?;
+    draft.file().write_all_at(bytes, 0).map_err(file_error(out))?;
     draft.finish()
 }
 
@@ -266,10 +243,7 @@ mod tests {
         draft.sector(&table.encode(1).unwrap()).unwrap();
         fat::format(draft.file(), table.boot, 1).unwrap();
         draft.boot_files(table, [(FIT, &b"fit"[..])]).unwrap();
-        draft
-            .file()
-            .write_all_at(b"root", disk.root_start())
-            .unwrap();
+        draft.file().write_all_at(b"root", disk.root_start()).unwrap();
         draft.finish().unwrap();
         path
     }
@@ -286,9 +260,7 @@ mod tests {
         let card = Card::open(&path).unwrap();
         assert_eq!(card.boot_file(FIT).unwrap(), b"another");
         let mut root = [0; 4];
-        card.file()
-            .read_exact_at(&mut root, card.table.root.start)
-            .unwrap();
+        card.file().read_exact_at(&mut root, card.table.root.start).unwrap();
         assert_eq!(&root, b"root");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }

@@ -180,12 +180,7 @@ pub fn recipe(command: &RecipeCommand) -> anyhow::Result<ExitCode> {
     };
     match command {
         RecipeCommand::Check(_) => {
-            println!(
-                "{}: {} for {}",
-                args.recipe.display(),
-                recipe.name,
-                recipe.board
-            );
+            println!("{}: {} for {}", args.recipe.display(), recipe.name, recipe.board);
         }
         RecipeCommand::Lock(_) => {
             let (path, count) = packages::relock(&recipe, &args.recipe)?;

@@ -47,10 +47,8 @@ mod tests {
     #[test]
     fn it_says_where_everything_goes() {
         let text = super::text();
-        let settings: Vec<&str> = text
-            .lines()
-            .filter(|line| !line.is_empty() && !line.starts_with('#'))
-            .collect();
+        let settings: Vec<&str> =
+            text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
         assert_eq!(
             settings,
             [

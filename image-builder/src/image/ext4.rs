@@ -64,15 +64,9 @@ pub struct Usage {
 
 /// A UUID that depends on nothing but two texts (RFC 9562, 5.8: version 8).
 pub fn uuid(purpose: &str, name: &str) -> String {
-    let hash = Sha256::new()
-        .chain_update(purpose)
-        .chain_update([0])
-        .chain_update(name)
-        .finalize();
-    let hex: Vec<char> = hash
-        .iter()
-        .flat_map(|byte| format!("{byte:02x}").chars().collect::<Vec<_>>())
-        .collect();
+    let hash = Sha256::new().chain_update(purpose).chain_update([0]).chain_update(name).finalize();
+    let hex: Vec<char> =
+        hash.iter().flat_map(|byte| format!("{byte:02x}").chars().collect::<Vec<_>>()).collect();
     let mut uuid = String::new();
     for (index, digit) in hex.into_iter().take(32).enumerate() {
         if matches!(index, 8 | 12 | 16 | 20) {
@@ -96,10 +90,7 @@ pub fn make(tree: &Tree, size: u64, name: &str, image: &Path) -> Result<Usage, E
     const MIB: u64 = 1 << 20;
     let need = tree.ext4_size();
     if need > size {
-        return Err(Ext4Error::TooSmall {
-            have: size / MIB,
-            need: need.div_ceil(MIB),
-        });
+        return Err(Ext4Error::TooSmall { have: size / MIB, need: need.div_ceil(MIB) });
     }
     if !nix::unistd::geteuid().is_root() {
         return Err(Ext4Error::NotRoot);
@@ -116,21 +107,18 @@ pub fn make(tree: &Tree, size: u64, name: &str, image: &Path) -> Result<Usage, E
     );
     // mke2fs reads the tree in sorted order and, given a date, makes no file
     // newer than that.
-    Tool::new(
-        "mke2fs",
-        format!("make the root file system {}", image.display()),
-    )
-    .env("E2FSPROGS_FAKE_TIME", SOURCE_DATE_EPOCH.to_string())
-    .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256"])
-    // One inode for 16 KiB: the default has four times as many.
-    .args(["-i", "16384", "-m", "0", "-L", LABEL])
-    .args(["-U", &uuid("root", name)])
-    .args(["-E", &extended])
-    .arg("-d")
-    .arg(scratch.path())
-    .arg(image)
-    .arg(format!("{}k", size / 1024))
-    .run()?;
+    Tool::new("mke2fs", format!("make the root file system {}", image.display()))
+        .env("E2FSPROGS_FAKE_TIME", SOURCE_DATE_EPOCH.to_string())
+        .args(["-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256"])
+        // One inode for 16 KiB: the default has four times as many.
+        .args(["-i", "16384", "-m", "0", "-L", LABEL])
+        .args(["-U", &uuid("root", name)])
+        .args(["-E", &extended])
+        .arg("-d")
+        .arg(scratch.path())
+        .arg(image)
+        .arg(format!("{}k", size / 1024))
+        .run()?;
     let file = File::open(image).map_err(file_error(image))?;
     let usage = usage(&file, 0).map_err(file_error(image))?;
     usage.ok_or_else(|| file_error(image)(io::Error::other("mke2fs left no ext4 there")))
@@ -163,10 +151,7 @@ fn superblock(block: &[u8; 1024]) -> Option<Usage> {
         return None;
     }
     let (blocks, free) = (word(0x4)?, word(0xc)?);
-    Some(Usage {
-        size: blocks << (10 + log),
-        used: blocks.checked_sub(free)? << (10 + log),
-    })
+    Some(Usage { size: blocks << (10 + log), used: blocks.checked_sub(free)? << (10 + log) })
 }
 
 #[cfg(test)]
@@ -203,10 +188,7 @@ mod tests {
         block[0xc..0x10].copy_from_slice(&10000_u32.to_le_bytes());
         block[0x18] = 2;
         block[0x38..0x3a].copy_from_slice(&MAGIC.to_le_bytes());
-        let usage = Usage {
-            size: 64 << 20,
-            used: 6384 * 4096,
-        };
+        let usage = Usage { size: 64 << 20, used: 6384 * 4096 };
         assert_eq!(superblock(&block), Some(usage));
         for (at, value) in [(0x38, 0), (0x18, 7), (0xe, 0xff)] {
             let mut bad = block;

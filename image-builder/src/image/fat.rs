@@ -64,11 +64,7 @@ type Disk<'f> = BufStream<StreamSlice<&'f File>>;
 #[derive(Debug)]
 struct FixedTime;
 
-const DATE: fatfs::Date = fatfs::Date {
-    year: 2026,
-    month: 1,
-    day: 1,
-};
+const DATE: fatfs::Date = fatfs::Date { year: 2026, month: 1, day: 1 };
 
 impl fatfs::TimeProvider for FixedTime {
     fn get_current_date(&self) -> fatfs::Date {
@@ -76,15 +72,7 @@ impl fatfs::TimeProvider for FixedTime {
     }
 
     fn get_current_date_time(&self) -> fatfs::DateTime {
-        fatfs::DateTime {
-            date: DATE,
-            time: fatfs::Time {
-                hour: 0,
-                min: 0,
-                sec: 0,
-                millis: 0,
-            },
-        }
+        fatfs::DateTime { date: DATE, time: fatfs::Time { hour: 0, min: 0, sec: 0, millis: 0 } }
     }
 }
 
@@ -125,10 +113,7 @@ pub fn format(file: &File, at: Partition, volume_id: u32) -> Result<(), FatError
             disk.flush()?;
             hide_sectors(file, at)
         })
-        .map_err(|source| FatError::Write {
-            name: "/".to_owned(),
-            source,
-        })
+        .map_err(|source| FatError::Write { name: "/".to_owned(), source })
 }
 
 /// Tells boot sector and its copy how many sectors lie before the partition
@@ -151,17 +136,11 @@ fn hide_sectors(file: &File, at: Partition) -> io::Result<()> {
 pub fn check_room(at: Partition, sizes: impl IntoIterator<Item = u64>) -> Result<(), FatError> {
     // Both tables take four bytes per cluster each; directories and reserved
     // sectors are far below a mebibyte.
-    let data: u64 = sizes
-        .into_iter()
-        .map(|size| size.next_multiple_of(u64::from(CLUSTER)))
-        .sum();
+    let data: u64 = sizes.into_iter().map(|size| size.next_multiple_of(u64::from(CLUSTER))).sum();
     let tables = at.size / u64::from(CLUSTER) * 8;
     let needed = data + tables + (1 << 20);
     if needed > at.size {
-        return Err(FatError::TooSmall {
-            size: at.size,
-            needed,
-        });
+        return Err(FatError::TooSmall { size: at.size, needed });
     }
     Ok(())
 }
@@ -188,20 +167,14 @@ pub fn write<'a>(
             out.write_all(content)?;
             out.flush()
         })
-        .map_err(|source| FatError::Write {
-            name: name.to_owned(),
-            source,
-        })?;
+        .map_err(|source| FatError::Write { name: name.to_owned(), source })?;
     }
     // Counting the free clusters makes the count part of what is written back.
     guarded(|| {
         fs.stats()?;
         fs.unmount()
     })
-    .map_err(|source| FatError::Write {
-        name: "/".to_owned(),
-        source,
-    })
+    .map_err(|source| FatError::Write { name: "/".to_owned(), source })
 }
 
 /// Reads one file from the root directory.
@@ -209,10 +182,7 @@ pub fn write<'a>(
 /// # Errors
 /// If there is no FAT, no such file, or it is larger than 64 MiB.
 pub fn read(file: &File, at: Partition, name: &str) -> Result<Vec<u8>, FatError> {
-    let read_error = |source| FatError::Read {
-        name: name.to_owned(),
-        source,
-    };
+    let read_error = |source| FatError::Read { name: name.to_owned(), source };
     let fs = guarded(|| open(file, at)).map_err(FatError::NoFat)?;
     let mut content = Vec::new();
     let result = guarded(|| {
@@ -221,9 +191,9 @@ pub fn read(file: &File, at: Partition, name: &str) -> Result<Vec<u8>, FatError>
         found.take(MAX_FILE + 1).read_to_end(&mut content)
     });
     match result {
-        Ok(size) if size as u64 > MAX_FILE => Err(read_error(io::Error::other(
-            "it is larger than 64 MiB, which no file of ours is",
-        ))),
+        Ok(size) if size as u64 > MAX_FILE => {
+            Err(read_error(io::Error::other("it is larger than 64 MiB, which no file of ours is")))
+        }
         Ok(_) => Ok(content),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Err(FatError::Missing(name.to_owned()))
@@ -255,12 +225,7 @@ mod tests {
     fn files_are_written_read_and_replaced() {
         let (file, at) = formatted();
         let long = vec![7; 3_000_001];
-        write(
-            &file,
-            at,
-            [("boot.itb", &b"first"[..]), ("bcm2710-rpi-3-b.dtb", &long)],
-        )
-        .unwrap();
+        write(&file, at, [("boot.itb", &b"first"[..]), ("bcm2710-rpi-3-b.dtb", &long)]).unwrap();
         assert_eq!(read(&file, at, "boot.itb").unwrap(), b"first");
         write(&file, at, [("boot.itb", &b"2nd"[..])]).unwrap();
         assert_eq!(read(&file, at, "boot.itb").unwrap(), b"2nd");
@@ -316,8 +281,7 @@ mod tests {
         // Every entry of the first table (sector 8) points at the file's first
         // cluster: a chain without end.
         for entry in 3..200_u64 {
-            file.write_all_at(&3_u32.to_le_bytes(), at.start + 8 * SECTOR + entry * 4)
-                .unwrap();
+            file.write_all_at(&3_u32.to_le_bytes(), at.start + 8 * SECTOR + entry * 4).unwrap();
         }
         let content = read(&file, at, "boot.itb").unwrap_or_default();
         assert!(content.len() <= 100_000);

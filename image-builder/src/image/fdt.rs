@@ -77,9 +77,7 @@ impl<'a> Fdt<'a> {
             return Err(FdtError::NoHeader);
         }
         let field = |at| {
-            word(bytes, at)
-                .and_then(|v| usize::try_from(v).ok())
-                .ok_or(FdtError::Bounds("header"))
+            word(bytes, at).and_then(|v| usize::try_from(v).ok()).ok_or(FdtError::Bounds("header"))
         };
         match word(bytes, LAST_COMPATIBLE) {
             Some(VERSION) => {}
@@ -90,9 +88,7 @@ impl<'a> Fdt<'a> {
         let whole = bytes.get(..total).ok_or(FdtError::Bounds("total size"))?;
         let block = |at, size, what| {
             let start = field(at)?;
-            let end = start
-                .checked_add(field(size)?)
-                .ok_or(FdtError::Bounds(what))?;
+            let end = start.checked_add(field(size)?).ok_or(FdtError::Bounds(what))?;
             whole.get(start..end).ok_or(FdtError::Bounds(what))
         };
         let tree = Self {
@@ -146,9 +142,7 @@ impl<'a> Fdt<'a> {
     pub fn text(&self, path: &str, property: &str) -> Option<&'a str> {
         let value = self.property(path, property)?;
         let (last, text) = value.split_last()?;
-        (*last == 0 && !text.contains(&0))
-            .then(|| std::str::from_utf8(text).ok())
-            .flatten()
+        (*last == 0 && !text.contains(&0)).then(|| std::str::from_utf8(text).ok()).flatten()
     }
 
     /// Walks the whole structure, so that later walks meet nothing new.

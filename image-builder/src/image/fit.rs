@@ -75,9 +75,7 @@ impl Contents {
     pub fn read(bytes: &[u8]) -> Result<Self, FitError> {
         let fit = Fdt::new(bytes)?;
         let data = |path, what| {
-            fit.property(path, "data")
-                .map(<[u8]>::to_vec)
-                .ok_or(FitError::Missing(what))
+            fit.property(path, "data").map(<[u8]>::to_vec).ok_or(FitError::Missing(what))
         };
         let conf = format!("/configurations/{CONFIGURATION}");
         if fit.text("/configurations", "default") != Some(CONFIGURATION) {
@@ -189,15 +187,10 @@ pub fn pack(
     put("kernel", &contents.kernel)?;
     put("fdt", &contents.fdt)?;
     put("ramdisk", &contents.ramdisk)?;
-    let its = source(
-        &contents.description,
-        &contents.command_line,
-        keys.is_some(),
-    );
+    let its = source(&contents.description, &contents.command_line, keys.is_some());
     put("boot.its", its.as_bytes())?;
-    let mut tool = Tool::new(mkimage, "pack and sign the FIT")
-        .in_dir(scratch.path())
-        .args(["-f", "boot.its"]);
+    let mut tool =
+        Tool::new(mkimage, "pack and sign the FIT").in_dir(scratch.path()).args(["-f", "boot.its"]);
     if let Some(keys) = keys {
         tool = tool.arg("-k").arg(keys.dir()).arg("-r");
     }
@@ -265,10 +258,7 @@ mod tests {
     #[test]
     fn a_command_line_cannot_leave_its_quotes() {
         let its = source("x", "a=\"b\"; }; evil { \\ \n", true);
-        assert!(
-            its.contains("bootargs = \"a=\\\"b\\\"; }; evil { \\\\ \\x0a\";"),
-            "{its}"
-        );
+        assert!(its.contains("bootargs = \"a=\\\"b\\\"; }; evil { \\\\ \\x0a\";"), "{its}");
     }
 
     #[test]

@@ -56,12 +56,7 @@ pub struct Entry {
 impl Entry {
     /// A directory, mode 0755. Only for paths that [`Entry::file`] takes.
     pub(super) fn directory(path: &str) -> Self {
-        Self {
-            path: path.to_owned(),
-            mode: S_IFDIR | 0o755,
-            device: None,
-            content: Vec::new(),
-        }
+        Self { path: path.to_owned(), mode: S_IFDIR | 0o755, device: None, content: Vec::new() }
     }
 
     /// A regular file. `permissions` are the lower 12 bits of its mode.
@@ -87,9 +82,8 @@ impl Entry {
 /// # Errors
 /// None in practice: every path is a constant.
 pub fn entries(unseal: Vec<u8>, config: Vec<u8>) -> Result<Vec<Entry>, InitramfsError> {
-    let mut entries: Vec<Entry> = ["dev", "etc", "proc", "run", "sys", "sysroot"]
-        .map(Entry::directory)
-        .into();
+    let mut entries: Vec<Entry> =
+        ["dev", "etc", "proc", "run", "sys", "sysroot"].map(Entry::directory).into();
     // The kernel opens /dev/console for init before devtmpfs is there
     // (init/main.c, console_on_rootfs).
     entries.push(Entry {
@@ -145,10 +139,7 @@ pub fn compress(archive: &[u8], method: Compression) -> Result<Vec<u8>, Initramf
     };
     packed.resize(packed.len().next_multiple_of(4), 0);
     if packed.len() > MAX_SIZE {
-        return Err(InitramfsError::TooLarge {
-            size: packed.len(),
-            max: MAX_SIZE,
-        });
+        return Err(InitramfsError::TooLarge { size: packed.len(), max: MAX_SIZE });
     }
     Ok(packed)
 }
@@ -230,13 +221,7 @@ mod tests {
                 dir("dev"),
                 ("dev/console".to_owned(), 0o020_600, 5, 1, vec![]),
                 dir("etc"),
-                (
-                    "etc/initramfs-unseal.json".to_owned(),
-                    0o100_644,
-                    0,
-                    0,
-                    b"{}".to_vec()
-                ),
+                ("etc/initramfs-unseal.json".to_owned(), 0o100_644, 0, 0, b"{}".to_vec()),
                 ("init".to_owned(), 0o100_755, 0, 0, b"\x7fELF".to_vec()),
                 dir("proc"),
                 dir("run"),
@@ -259,9 +244,7 @@ mod tests {
         let archive = ours();
         let packed = compress(&archive, Compression::Zstd).unwrap();
         assert_eq!(packed.len() % 4, 0);
-        let mut frame = zstd::stream::read::Decoder::new(packed.as_slice())
-            .unwrap()
-            .single_frame();
+        let mut frame = zstd::stream::read::Decoder::new(packed.as_slice()).unwrap().single_frame();
         let mut back = Vec::new();
         frame.read_to_end(&mut back).unwrap();
         assert_eq!(back, archive);
@@ -271,9 +254,7 @@ mod tests {
         // Magic, deflate, no flags, no time, best compression, unknown system.
         assert_eq!(packed[..10], [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 2, 255]);
         let mut back = Vec::new();
-        flate2::read::GzDecoder::new(packed.as_slice())
-            .read_to_end(&mut back)
-            .unwrap();
+        flate2::read::GzDecoder::new(packed.as_slice()).read_to_end(&mut back).unwrap();
         assert_eq!(back, archive);
     }
 

@@ -79,11 +79,7 @@ impl From<&Disk> for Table {
                 start: disk.boot_start(),
                 size: disk.boot_size(),
             },
-            root: Partition {
-                kind: TYPE_LINUX,
-                start: disk.root_start(),
-                size: disk.root_size(),
-            },
+            root: Partition { kind: TYPE_LINUX, start: disk.root_start(), size: disk.root_size() },
         }
     }
 }
@@ -102,9 +98,8 @@ impl Table {
             }
         };
         put(DISK_SIGNATURE, &disk_id.to_le_bytes());
-        for (index, (partition, active)) in [(self.boot, true), (self.root, false)]
-            .into_iter()
-            .enumerate()
+        for (index, (partition, active)) in
+            [(self.boot, true), (self.root, false)].into_iter().enumerate()
         {
             let lba = |bytes: u64| {
                 u32::try_from(bytes / SECTOR).map_err(|_| MbrError::Beyond { number: index + 1 })
@@ -156,10 +151,7 @@ impl Table {
             }
             Ok(Partition { kind, start, size })
         };
-        Ok(Self {
-            boot: entry(1, TYPE_FAT32_LBA)?,
-            root: entry(2, TYPE_LINUX)?,
-        })
+        Ok(Self { boot: entry(1, TYPE_FAT32_LBA)?, root: entry(2, TYPE_LINUX)? })
     }
 }
 
@@ -180,9 +172,7 @@ mod tests {
         // Active, FAT32, 2048 sectors in, 47 MiB long.
         assert_eq!(
             sector[446..462],
-            [
-                0x80, 0xfe, 0xff, 0xff, 0x0c, 0xfe, 0xff, 0xff, 0, 8, 0, 0, 0, 0x78, 1, 0
-            ]
+            [0x80, 0xfe, 0xff, 0xff, 0x0c, 0xfe, 0xff, 0xff, 0, 8, 0, 0, 0, 0x78, 1, 0]
         );
     }
 
@@ -202,13 +192,7 @@ mod tests {
         assert_eq!(with(450, 0x83), missing(1, TYPE_FAT32_LBA));
         assert_eq!(with(466, 0x82), missing(2, TYPE_LINUX));
         assert_eq!(with(473, 0xff), Err(MbrError::Beyond { number: 2 }));
-        assert_eq!(
-            Table::decode(&good, 127 * MIB),
-            Err(MbrError::Beyond { number: 2 })
-        );
-        assert_eq!(
-            Table::decode(&[0xff; 512], u64::MAX),
-            Err(MbrError::NoTable)
-        );
+        assert_eq!(Table::decode(&good, 127 * MIB), Err(MbrError::Beyond { number: 2 }));
+        assert_eq!(Table::decode(&[0xff; 512], u64::MAX), Err(MbrError::NoTable));
     }
 }

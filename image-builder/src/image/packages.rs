@@ -90,11 +90,8 @@ pub fn obtain(
     let path = lock_path(recipe_path);
     let lock = Lock::read(&path).map_err(source_error)?;
     let names: Vec<&str> = lock.sources().iter().map(|s| s.name.as_str()).collect();
-    if let Some(package) = recipe
-        .root
-        .packages
-        .iter()
-        .find(|package| !names.contains(&package.as_str()))
+    if let Some(package) =
+        recipe.root.packages.iter().find(|package| !names.contains(&package.as_str()))
     {
         return Err(PackageError::NotLocked {
             package: package.to_string(),
@@ -109,9 +106,7 @@ pub fn obtain(
         .iter()
         .map(|source| {
             let file = source.main_file().ok_or_else(|| {
-                source_error(SourceError::NotLocked {
-                    name: source.name.clone(),
-                })
+                source_error(SourceError::NotLocked { name: source.name.clone() })
             })?;
             Ok(Package {
                 name: source.name.clone(),
@@ -189,10 +184,7 @@ pub fn open(packages: &[Package]) -> Result<Tree, PackageError> {
 pub fn relock(recipe: &Recipe, recipe_path: &Path) -> Result<(PathBuf, usize), PackageError> {
     let source_error = |error| PackageError::Source(Box::new(error), recipe_path.to_owned());
     apt::update().map_err(|output| {
-        source_error(SourceError::Update {
-            missing: "versions of today".to_owned(),
-            output,
-        })
+        source_error(SourceError::Update { missing: "versions of today".to_owned(), output })
     })?;
     let mut sources = Vec::new();
     for (name, chosen) in resolve(&recipe.root)? {
@@ -227,10 +219,7 @@ fn lock_text(sources: Vec<Source>) -> Result<String, PackageError> {
         schema: &'static str,
         source: Vec<Source>,
     }
-    let file = File {
-        schema: "msec-boot/sources-lock/1",
-        source: sources,
-    };
+    let file = File { schema: "msec-boot/sources-lock/1", source: sources };
     let body = toml::to_string(&file).map_err(|e| PackageError::Resolve(e.to_string()))?;
     Ok(format!(
         "# The packages of the root file system, pinned by SHA-256: what the recipe names and what\n\
@@ -251,24 +240,13 @@ fn resolve(root: &Root) -> Result<BTreeMap<String, Chosen>, PackageError> {
     status
         .write_all(assumed_status(root).as_bytes())
         .map_err(|e| PackageError::Resolve(format!("no temporary file: {e}")))?;
-    let answer = Tool::new(
-        "apt-get",
-        "find the dependencies of the userland's packages",
-    )
-    .arg(format!(
-        "--option=Dir::State::status={}",
-        status.path().display()
-    ))
-    .arg(format!("--option=APT::Architecture={ARCHITECTURE}"))
-    .arg(format!("--option=APT::Architectures={ARCHITECTURE}"))
-    .args([
-        "--simulate",
-        "--quiet=2",
-        "--no-install-recommends",
-        "install",
-    ])
-    .args(root.packages.iter().map(|package| package.as_str()))
-    .run()?;
+    let answer = Tool::new("apt-get", "find the dependencies of the userland's packages")
+        .arg(format!("--option=Dir::State::status={}", status.path().display()))
+        .arg(format!("--option=APT::Architecture={ARCHITECTURE}"))
+        .arg(format!("--option=APT::Architectures={ARCHITECTURE}"))
+        .args(["--simulate", "--quiet=2", "--no-install-recommends", "install"])
+        .args(root.packages.iter().map(|package| package.as_str()))
+        .run()?;
     let chosen = parse_simulation(&String::from_utf8_lossy(&answer))?;
     if chosen.is_empty() {
         return Err(PackageError::Resolve("apt names none".to_owned()));
@@ -301,10 +279,8 @@ fn parse_simulation(answer: &str) -> Result<BTreeMap<String, Chosen>, PackageErr
                 let (version, _) = inner.split_once(' ')?;
                 let architecture = inner.rsplit_once('[')?.1.strip_suffix(']')?;
                 let name = name.split(':').next()?;
-                let chosen = Chosen {
-                    version: version.to_owned(),
-                    architecture: architecture.to_owned(),
-                };
+                let chosen =
+                    Chosen { version: version.to_owned(), architecture: architecture.to_owned() };
                 Some((name.to_owned(), chosen))
             });
             parsed.ok_or_else(|| PackageError::Resolve(format!("apt says `{line}`")))
@@ -327,10 +303,7 @@ mod tests {
         assert_eq!(names, ["gcc-14-base", "libgcc-s1", "netbase"]);
         assert_eq!(
             chosen["netbase"],
-            Chosen {
-                version: "6.5".to_owned(),
-                architecture: "all".to_owned()
-            }
+            Chosen { version: "6.5".to_owned(), architecture: "all".to_owned() }
         );
         assert!(parse_simulation("Inst broken\n").is_err());
     }
@@ -345,10 +318,7 @@ mod tests {
 
     #[test]
     fn the_lock_file_stands_beside_the_recipe() {
-        assert_eq!(
-            lock_path(Path::new("a/rpi3.toml")),
-            Path::new("a/rpi3.lock")
-        );
+        assert_eq!(lock_path(Path::new("a/rpi3.toml")), Path::new("a/rpi3.lock"));
     }
 
     #[test]

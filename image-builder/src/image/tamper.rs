@@ -27,10 +27,7 @@ pub struct Signing {
 
 impl From<&Artifacts> for Signing {
     fn from(artifacts: &Artifacts) -> Self {
-        Self {
-            mkimage: artifacts.mkimage.clone(),
-            keys: artifacts.signing_key.clone(),
-        }
+        Self { mkimage: artifacts.mkimage.clone(), keys: artifacts.signing_key.clone() }
     }
 }
 
@@ -126,20 +123,15 @@ pub fn variant(
         }
         Tamper::CommandLine(_) | Tamper::Initramfs { .. } | Tamper::Kernel | Tamper::DeviceTree => {
             let contents = changed(Contents::read(&fit)?, tamper)?;
-            let old = Manifest::from_json(&manifest).map_err(|source| TamperError::Manifest {
-                path: image.to_owned(),
-                source,
-            })?;
+            let old = Manifest::from_json(&manifest)
+                .map_err(|source| TamperError::Manifest { path: image.to_owned(), source })?;
             let new = boot_manifest::of_variant(&old, &contents).map_err(ImageError::from)?;
             let json = new.to_json().map_err(ImageError::from)?;
             let fit = fit::pack(&contents, &signing.mkimage, Some(&signing.keys))?;
             (fit, json.into_bytes())
         }
     };
-    let files = [
-        (card::FIT, fit.as_slice()),
-        (card::MANIFEST, manifest.as_slice()),
-    ];
+    let files = [(card::FIT, fit.as_slice()), (card::MANIFEST, manifest.as_slice())];
     card.with_boot_files(&files, out)?;
     Ok(Manifest::from_json(&manifest).ok())
 }
@@ -232,15 +224,9 @@ mod tests {
 
     #[test]
     fn every_change_changes_one_part_alone() {
-        let file = Tamper::Initramfs {
-            path: "etc/evil".to_owned(),
-            content: b"x".to_vec(),
-        };
+        let file = Tamper::Initramfs { path: "etc/evil".to_owned(), content: b"x".to_vec() };
         let cases = [
-            (
-                Tamper::CommandLine("rdinit=/bin/sh".to_owned()),
-                [true, false, false, false],
-            ),
+            (Tamper::CommandLine("rdinit=/bin/sh".to_owned()), [true, false, false, false]),
             (file, [false, true, false, false]),
             (Tamper::Kernel, [false, false, true, false]),
             (Tamper::DeviceTree, [false, false, false, true]),
@@ -281,19 +267,13 @@ mod tests {
     fn what_cannot_be_appended_is_refused() {
         for words in ["", "  ", "a\nb", &"x".repeat(CommandLine::MAX)] {
             let tamper = Tamper::CommandLine(words.to_owned());
-            assert!(matches!(
-                changed(contents(), &tamper),
-                Err(TamperError::Words(_))
-            ));
+            assert!(matches!(changed(contents(), &tamper), Err(TamperError::Words(_))));
         }
     }
 
     #[test]
     fn a_digit_is_changed() {
         let manifest = b"{\"digest\": \"0a\", \"digest\": \"0b\"}".to_vec();
-        assert_eq!(
-            change_digit(manifest),
-            b"{\"digest\": \"1a\", \"digest\": \"0b\"}"
-        );
+        assert_eq!(change_digit(manifest), b"{\"digest\": \"1a\", \"digest\": \"0b\"}");
     }
 }

@@ -59,11 +59,7 @@ impl Tool {
             .env("TZ", "UTC")
             .env("SOURCE_DATE_EPOCH", SOURCE_DATE_EPOCH.to_string())
             .stdin(Stdio::null());
-        Self {
-            command,
-            path,
-            what: what.into(),
-        }
+        Self { command, path, what: what.into() }
     }
 
     /// Adds an argument.
@@ -104,10 +100,7 @@ impl Tool {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .output()
-            .map_err(|source| ToolError::Start {
-                tool: self.path.clone(),
-                source,
-            })?;
+            .map_err(|source| ToolError::Start { tool: self.path.clone(), source })?;
         if output.status.success() {
             return Ok(output.stdout);
         }

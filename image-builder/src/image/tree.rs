@@ -123,9 +123,7 @@ impl Tree {
     pub fn put(&mut self, path: &str, node: Node) {
         for (end, _) in path.match_indices('/') {
             if let Some(parent) = path.get(..end) {
-                self.nodes
-                    .entry(parent.to_owned())
-                    .or_insert(Node::Directory(0o755));
+                self.nodes.entry(parent.to_owned()).or_insert(Node::Directory(0o755));
             }
         }
         self.nodes.insert(path.to_owned(), node);
@@ -148,18 +146,12 @@ impl Tree {
     /// If the archive is damaged, leaves the tree, or disagrees with a package
     /// that came before.
     pub fn add_package(&mut self, package: &str, data: impl Read) -> Result<(), TreeError> {
-        let archive_error = |source| TreeError::Archive {
-            package: package.to_owned(),
-            source,
-        };
+        let archive_error = |source| TreeError::Archive { package: package.to_owned(), source };
         let mut archive = tar::Archive::new(data);
         for entry in archive.entries().map_err(archive_error)? {
             let mut entry = entry.map_err(archive_error)?;
             let raw = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            let outside = || TreeError::Path {
-                package: package.to_owned(),
-                path: raw.clone(),
-            };
+            let outside = || TreeError::Path { package: package.to_owned(), path: raw.clone() };
             let path = normal(&raw).ok_or_else(outside)?;
             if path.is_empty() || ALIASES.contains(&path.as_str()) || is_trimmed(&path) {
                 continue;
@@ -182,10 +174,7 @@ impl Tree {
                     self.get(&target).cloned().ok_or_else(outside)?
                 }
                 _ => {
-                    return Err(TreeError::Kind {
-                        package: package.to_owned(),
-                        path,
-                    });
+                    return Err(TreeError::Kind { package: package.to_owned(), path });
                 }
             };
             match (self.get(&path), &node) {
@@ -194,10 +183,7 @@ impl Tree {
                 }
                 (Some(old), new) if old == new => {}
                 _ => {
-                    return Err(TreeError::Conflict {
-                        package: package.to_owned(),
-                        path,
-                    });
+                    return Err(TreeError::Conflict { package: package.to_owned(), path });
                 }
             }
         }
@@ -386,12 +372,7 @@ mod tests {
         tree.put("l", Node::Symlink("a/b".to_owned()));
         let dir = tempfile::tempdir().unwrap();
         tree.write_to(dir.path()).unwrap();
-        let mode = |path| {
-            fs::metadata(dir.path().join(path))
-                .unwrap()
-                .permissions()
-                .mode()
-        };
+        let mode = |path| fs::metadata(dir.path().join(path)).unwrap().permissions().mode();
         assert_eq!(mode("a") & 0o7777, 0o1777);
         assert_eq!(mode("a/b") & 0o7777, 0o4755);
         assert_eq!(fs::read(dir.path().join("l")).unwrap(), b"x");

@@ -203,44 +203,20 @@ pub fn complete(tree: &mut Tree, recipe: &Recipe, unseal: Vec<u8>) -> Result<(),
         tree.put(name, Node::Directory(mode));
     }
 
-    let hostname = recipe
-        .root
-        .hostname
-        .as_ref()
-        .map_or(recipe.name.as_str(), |name| name.as_str());
+    let hostname = recipe.root.hostname.as_ref().map_or(recipe.name.as_str(), |name| name.as_str());
     let terminal = terminal(recipe.kernel.command_line.as_str());
     for (path, mode, text) in [
         ("etc/hostname", 0o644, format!("{hostname}\n")),
-        (
-            "etc/hosts",
-            0o644,
-            format!("127.0.0.1 localhost\n127.0.1.1 {hostname}\n::1 localhost\n"),
-        ),
+        ("etc/hosts", 0o644, format!("127.0.0.1 localhost\n127.0.1.1 {hostname}\n::1 localhost\n")),
         ("etc/inittab", 0o644, inittab(recipe.root.console, terminal)),
         ("etc/init.d/start", 0o755, START.to_owned()),
         ("etc/init.d/stop", 0o755, STOP.to_owned()),
         // No password fits `*`: nobody logs in.
-        (
-            "etc/passwd",
-            0o644,
-            "root:*:0:0:root:/root:/bin/sh\n".to_owned(),
-        ),
-        (
-            "etc/group",
-            0o644,
-            "root:x:0:\nadm:x:4:\ntty:x:5:\ndisk:x:6:\n".to_owned(),
-        ),
-        (
-            "etc/nsswitch.conf",
-            0o644,
-            "passwd: files\ngroup: files\nhosts: files\n".to_owned(),
-        ),
+        ("etc/passwd", 0o644, "root:*:0:0:root:/root:/bin/sh\n".to_owned()),
+        ("etc/group", 0o644, "root:x:0:\nadm:x:4:\ntty:x:5:\ndisk:x:6:\n".to_owned()),
+        ("etc/nsswitch.conf", 0o644, "passwd: files\ngroup: files\nhosts: files\n".to_owned()),
         // The kernel's resource manager: tools of the userland share the TPM.
-        (
-            "etc/profile.d/tpm.sh",
-            0o644,
-            "export TPM2TOOLS_TCTI=device:/dev/tpmrm0\n".to_owned(),
-        ),
+        ("etc/profile.d/tpm.sh", 0o644, "export TPM2TOOLS_TCTI=device:/dev/tpmrm0\n".to_owned()),
         (
             "etc/profile",
             0o644,
@@ -277,11 +253,7 @@ fn check_applets(busybox: &[u8]) -> Result<(), UserlandError> {
         let entry = [&b"\0"[..], name.as_bytes(), b"\0"].concat();
         table.windows(entry.len()).any(|window| window == entry)
     };
-    match COMMANDS
-        .iter()
-        .chain(&SYSTEM_COMMANDS)
-        .find(|name| !has(name))
-    {
+    match COMMANDS.iter().chain(&SYSTEM_COMMANDS).find(|name| !has(name)) {
         Some(name) => Err(UserlandError::Applet((*name).to_owned())),
         None => Ok(()),
     }
@@ -339,10 +311,7 @@ mod tests {
         let tree = completed("none");
         let init = Node::Symlink("../bin/busybox".to_owned());
         assert_eq!(tree.get("usr/sbin/init"), Some(&init));
-        assert_eq!(
-            tree.get("sbin"),
-            Some(&Node::Symlink("usr/sbin".to_owned()))
-        );
+        assert_eq!(tree.get("sbin"), Some(&Node::Symlink("usr/sbin".to_owned())));
         assert_eq!(text(&tree, "usr/sbin/initramfs-unseal"), "unseal");
         assert_eq!(text(&tree, "etc/hostname"), "card\n");
         assert_eq!(tree.get("tmp"), Some(&Node::Directory(0o1777)));

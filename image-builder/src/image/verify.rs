@@ -66,11 +66,7 @@ struct Checks(Vec<Check>);
 
 impl Checks {
     fn add(&mut self, what: &'static str, outcome: Outcome, detail: impl Into<String>) {
-        self.0.push(Check {
-            what,
-            outcome,
-            detail: detail.into(),
-        });
+        self.0.push(Check { what, outcome, detail: detail.into() });
     }
 
     /// Passes a value on, or notes why there is none.
@@ -106,9 +102,7 @@ pub fn verify(
         None => own_manifest(&card, &mut checks),
     };
     let fit = checks.take("FIT", card.boot_file(card::FIT));
-    let contents = fit
-        .as_deref()
-        .and_then(|fit| checks.take("FIT", Contents::read(fit)));
+    let contents = fit.as_deref().and_then(|fit| checks.take("FIT", Contents::read(fit)));
     if let (Some(manifest), Some(contents)) = (&manifest, &contents) {
         parts(manifest, contents, &mut checks);
     }
@@ -167,10 +161,7 @@ fn own_manifest(card: &Card, checks: &mut Checks) -> Option<Manifest> {
 }
 
 fn read_manifest(path: &Path) -> Result<Manifest, VerifyError> {
-    let fail = |reason: String| VerifyError::Manifest {
-        path: path.to_owned(),
-        reason,
-    };
+    let fail = |reason: String| VerifyError::Manifest { path: path.to_owned(), reason };
     let json = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
     Manifest::from_json(&json).map_err(|error| fail(error.to_string()))
 }
@@ -182,21 +173,14 @@ fn parts(manifest: &Manifest, contents: &Contents, checks: &mut Checks) {
             .events()
             .iter()
             .find(|event| event.component == name)
-            .map(|event| Measurement {
-                digest: event.digest,
-                size: event.size,
-            });
+            .map(|event| Measurement { digest: event.digest, size: event.size });
         let show = |m: Measurement| format!("{}… ({} bytes)", m.digest.short(), m.size);
         match listed {
             Some(listed) if listed == measured => checks.add(name, Outcome::Good, show(measured)),
             Some(listed) => checks.add(
                 name,
                 Outcome::Bad,
-                format!(
-                    "the manifest lists {}, the FIT holds {}",
-                    show(listed),
-                    show(measured)
-                ),
+                format!("the manifest lists {}, the FIT holds {}", show(listed), show(measured)),
             ),
             None => checks.add(name, Outcome::Bad, "the manifest does not list it"),
         }
@@ -212,11 +196,7 @@ fn uboot_version(manifest: &Manifest, armstub: &[u8], checks: &mut Checks) {
     };
     let version = [event.note.as_bytes(), b"\0"].concat();
     if Measurement::of(&version).digest != event.digest {
-        checks.add(
-            what,
-            Outcome::Bad,
-            "the manifest's note is not what was measured",
-        );
+        checks.add(what, Outcome::Bad, "the manifest's note is not what was measured");
     } else if !contains(armstub, &version) {
         let detail = format!("{} holds no `{}`", config_txt::ARMSTUB, event.note);
         checks.add(what, Outcome::Bad, detail);
@@ -244,16 +224,9 @@ fn signature(
     };
     let scratch = tempfile::NamedTempFile::new()
         .and_then(|file| std::fs::write(file.path(), control_dtb).map(|()| file))
-        .map_err(|source| FitError::File {
-            path: std::env::temp_dir(),
-            source,
-        })?;
+        .map_err(|source| FitError::File { path: std::env::temp_dir(), source })?;
     match fit::check_signature(fit, tool, scratch.path()) {
-        Ok(()) => checks.add(
-            WHAT,
-            Outcome::Good,
-            "made with the key in the card's U-Boot",
-        ),
+        Ok(()) => checks.add(WHAT, Outcome::Good, "made with the key in the card's U-Boot"),
         Err(FitError::Tool(error @ super::tool::ToolError::Failed { .. })) => {
             checks.add(WHAT, Outcome::Bad, error.to_string());
         }
@@ -265,10 +238,8 @@ fn signature(
 /// U-Boot's control DTB: the device tree in the armstub that requires a key
 /// for configurations.
 fn control_dtb(armstub: &[u8]) -> Option<&[u8]> {
-    let starts = armstub
-        .windows(FDT_MAGIC.len())
-        .enumerate()
-        .filter(|(_, window)| *window == FDT_MAGIC);
+    let starts =
+        armstub.windows(FDT_MAGIC.len()).enumerate().filter(|(_, window)| *window == FDT_MAGIC);
     for (at, _) in starts {
         let bytes = armstub.get(at..)?;
         if let Ok(tree) = Fdt::new(bytes)
@@ -281,9 +252,7 @@ fn control_dtb(armstub: &[u8]) -> Option<&[u8]> {
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack
-        .windows(needle.len())
-        .any(|window| window == needle)
+    haystack.windows(needle.len()).any(|window| window == needle)
 }
 
 fn root_state(card: &Card) -> RootState {

@@ -95,15 +95,7 @@ fn a_text_has_one_nul_and_that_at_its_end() {
         (b"abcd", None),
         (b"\xff\xff\xff\0", None),
     ] {
-        let body = [
-            W(BEGIN_NODE),
-            B(b"\0"),
-            W(PROP),
-            W(4),
-            W(0),
-            B(value),
-            W(END_NODE),
-        ];
+        let body = [W(BEGIN_NODE), B(b"\0"), W(PROP), W(4), W(0), B(value), W(END_NODE)];
         let bytes = tree(&structure(&body), b"p\0");
         assert_eq!(Fdt::new(&bytes).unwrap().text("/", "p"), expected);
     }
@@ -118,35 +110,16 @@ fn broken_trees_are_refused() {
         ("no end", build(root().into())),
         ("end first", build(vec![W(END_NODE)])),
         ("property outside", build(vec![W(PROP), W(0), W(0)])),
-        (
-            "unknown token",
-            build(root().into_iter().chain([W(7)]).collect()),
-        ),
-        (
-            "value beyond",
-            build(
-                root()
-                    .into_iter()
-                    .chain([W(PROP), W(u32::MAX), W(0)])
-                    .collect(),
-            ),
-        ),
+        ("unknown token", build(root().into_iter().chain([W(7)]).collect())),
+        ("value beyond", build(root().into_iter().chain([W(PROP), W(u32::MAX), W(0)]).collect())),
         (
             "name beyond",
-            build(
-                root()
-                    .into_iter()
-                    .chain([W(PROP), W(0), W(99), W(END_NODE)])
-                    .collect(),
-            ),
+            build(root().into_iter().chain([W(PROP), W(0), W(99), W(END_NODE)]).collect()),
         ),
         ("too deep", build((0..64).flat_map(|_| root()).collect())),
     ];
     for (what, bytes) in cases {
-        assert!(
-            matches!(Fdt::new(&bytes), Err(FdtError::Structure(_))),
-            "{what}"
-        );
+        assert!(matches!(Fdt::new(&bytes), Err(FdtError::Structure(_))), "{what}");
     }
 }
 
