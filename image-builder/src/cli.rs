@@ -92,7 +92,7 @@ pub fn main() -> ExitCode {
     match run(&cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("image-builder: {error:#}");
+            eprintln!("image-builder: {}", setting::for_host(&format!("{error:#}")));
             ExitCode::from(2)
         }
     }

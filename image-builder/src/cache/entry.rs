@@ -93,8 +93,8 @@ impl Entry {
     /// When the file system refuses.
     pub fn begin(&self, _claim: &Claim) -> Result<PathBuf, CacheError> {
         let partial = self.partial();
+        self.remove_leftovers()?;
         for dir in [&self.work, &partial] {
-            remove_tree(dir)?;
             fs::create_dir_all(dir).on("cannot create", dir)?;
         }
         if let Some(logs) = self.log.parent() {
@@ -102,6 +102,27 @@ impl Entry {
         }
         fs::write(&self.log, "").on("cannot write", &self.log)?;
         Ok(partial)
+    }
+
+    /// Nobody else builds this component now, so whatever is half done is left over,
+    /// for other inputs too.
+    fn remove_leftovers(&self) -> Result<(), CacheError> {
+        remove_tree(&self.work)?;
+        let (Some(components), Some(name)) = (self.dir.parent(), self.lock.file_stem()) else {
+            return Ok(());
+        };
+        let beginning = format!("{}-", name.to_string_lossy());
+        for entry in fs::read_dir(components).on("cannot read", components)? {
+            let path = entry.on("cannot read", components)?.path();
+            let ours = path.file_stem().is_some_and(|stem| {
+                // The key follows: 16 digits, so that `tss-` is not `tss-other-`.
+                stem.to_string_lossy().strip_prefix(&beginning).is_some_and(|key| key.len() == 16)
+            });
+            if ours && path.extension().is_some_and(|ending| ending == "partial") {
+                remove_tree(&path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Names what [`Entry::begin`] prepared: from now on it exists. `inputs` is
@@ -178,6 +199,13 @@ mod tests {
         fs::write(entry.work().join("tree"), "").unwrap();
         let out = entry.begin(&claim).unwrap();
         assert_eq!(fs::read_dir(out).unwrap().count(), 0);
+        // The same component with other inputs, and another component.
+        let other = Entry::new(&Cache::at(dir.path()), "tss", &Description::new("x").key());
+        let neighbour = dir.path().join("components/tss-key-0123456789abcdef.partial");
+        fs::create_dir(&neighbour).unwrap();
+        drop(claim);
+        other.begin(&other.claim(|| ()).unwrap()).unwrap();
+        assert!(!entry.partial().exists() && neighbour.exists());
         assert_eq!(fs::read_dir(entry.work()).unwrap().count(), 0);
     }
 

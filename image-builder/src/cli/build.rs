@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::builder::PossibleValuesParser;
 use indicatif::HumanBytes;
 
+use super::setting::for_host;
 use super::{Format, Global, setting};
 use crate::artifacts::Artifacts;
 use crate::component::plan::Context;
@@ -95,8 +96,12 @@ fn report(global: &Global, image: &Image) {
         println!("{value:#}");
         return;
     }
-    println!("image      {} ({})", image.path.display(), HumanBytes(size(&image.path)));
-    println!("manifest   {}", image.manifest_path.display());
+    println!(
+        "image      {} ({})",
+        for_host(&image.path.display().to_string()),
+        HumanBytes(size(&image.path))
+    );
+    println!("manifest   {}", for_host(&image.manifest_path.display().to_string()));
     println!(
         "kernel     {}, initramfs {}",
         HumanBytes(image.sizes.kernel),

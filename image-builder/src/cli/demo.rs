@@ -38,7 +38,7 @@ pub(super) fn run(global: &Global, args: &ImageArgs) -> anyhow::Result<ExitCode>
     let result = demo::journey(&images, &dir, &progress, &mut seen);
     // What was seen is shown even when a later boot went another way.
     match global.format {
-        Format::Text => println!("{seen}"),
+        Format::Text => println!("{}", setting::for_host(&seen.to_string())),
         Format::Json => {
             println!("{}", serde_json::to_string_pretty(&seen).context("cannot write JSON")?)
         }
@@ -46,8 +46,8 @@ pub(super) fn run(global: &Global, args: &ImageArgs) -> anyhow::Result<ExitCode>
     match result {
         Ok(_) => Ok(ExitCode::SUCCESS),
         Err(error) => {
-            eprintln!("image-builder: the journey did not go as told: {error}");
-            eprintln!("logs: {}", dir.display());
+            let text = format!("the journey did not go as told: {error}\nlogs: {}", dir.display());
+            eprintln!("image-builder: {}", setting::for_host(&text));
             Ok(ExitCode::from(1))
         }
     }

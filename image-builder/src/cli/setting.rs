@@ -15,6 +15,23 @@ use crate::sources::lock::Lock;
 /// directories.
 const LOCK: &str = "image-builder/sources.lock";
 
+/// Where the build root has checkout and cache, and the variable that names the
+/// same directory outside of it.
+const MOUNTS: [(&str, &str); 2] =
+    [("/msec/src", "MSEC_HOST_SRC"), ("/msec/cache", "MSEC_HOST_CACHE")];
+
+/// A text for a person, who looks for its paths outside of the build root.
+pub(super) fn for_host(text: &str) -> String {
+    translate(text, |variable| std::env::var(variable).ok())
+}
+
+fn translate(text: &str, get: impl Fn(&str) -> Option<String>) -> String {
+    MOUNTS.iter().fold(text.to_owned(), |text, (inside, variable)| match get(variable) {
+        Some(outside) => text.replace(inside, &outside),
+        None => text,
+    })
+}
+
 /// The checkout: the given directory, or the nearest one above the current.
 pub(super) fn tree(global: &Global) -> anyhow::Result<PathBuf> {
     if let Some(tree) = &global.tree {
@@ -57,4 +74,19 @@ pub(super) fn built(global: &Global) -> anyhow::Result<Artifacts> {
     let plan = Plan::new(&context, &Component::ALL)?;
     component::artifacts(&plan, context.signing_key)
         .context("not built yet; run `image-builder build` first")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::translate;
+
+    #[test]
+    fn paths_are_the_ones_outside() {
+        let text = "see /msec/cache/logs/x.log and /msec/src/build";
+        let outside = |variable: &str| {
+            Some(if variable == "MSEC_HOST_SRC" { "/home/a" } else { "/c" }.to_owned())
+        };
+        assert_eq!(translate(text, outside), "see /c/logs/x.log and /home/a/build");
+        assert_eq!(translate(text, |_| None), text);
+    }
 }
