@@ -220,11 +220,36 @@ pub struct Provisioning {
     /// How long TPM and root device may take to appear, in seconds. 1 to 300.
     #[serde(deserialize_with = "values::wait_seconds")]
     pub wait_seconds: u16,
+    /// How long the question for the recovery key stands before the board
+    /// powers off, in seconds. 1 to 65535.
+    #[serde(deserialize_with = "values::prompt_seconds")]
+    pub prompt_seconds: u16,
+    /// Cipher of the encrypted root.
+    pub cipher: Cipher,
+}
+
+/// Cipher of a root that is encrypted on the board.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cipher {
+    /// AES-XTS where the processor has AES instructions, Adiantum elsewhere.
+    #[default]
+    Auto,
+    /// Adiantum: fast without AES instructions, as on a Raspberry Pi 3.
+    Adiantum,
+    /// AES-256-XTS.
+    AesXts,
 }
 
 impl Default for Provisioning {
     fn default() -> Self {
-        Self { mode: ProvisioningMode::InPlace, recovery_tries: 3, wait_seconds: 20 }
+        Self {
+            mode: ProvisioningMode::InPlace,
+            recovery_tries: 3,
+            wait_seconds: 20,
+            prompt_seconds: 900,
+            cipher: Cipher::Auto,
+        }
     }
 }
 

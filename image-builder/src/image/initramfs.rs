@@ -178,6 +178,8 @@ pub fn config(recipe: &Recipe) -> serde_json::Value {
         "pcrs": recipe.tpm.pcrs,
         "recovery_tries": recipe.provisioning.recovery_tries,
         "wait_seconds": recipe.provisioning.wait_seconds,
+        "prompt_seconds": recipe.provisioning.prompt_seconds,
+        "cipher": recipe.provisioning.cipher,
     })
 }
 
@@ -288,9 +290,10 @@ mod tests {
             serde_json::json!({
                 "schema": "msec-boot/unseal-config/1", "disk": "/dev/mmcblk0",
                 "root_partition": 2, "boot_partition": 1, "mapper": "root",
-                "provision": "in-place", "reserve_mib": 16, "nv_index": "0x01806d73",
+                "provision": "in-place", "reserve_mib": 4, "nv_index": "0x01806d73",
                 "srk": "0x81000001", "pcrs": [0, 1, 8, 9, 15],
-                "recovery_tries": 3, "wait_seconds": 20
+                "recovery_tries": 3, "wait_seconds": 20,
+                "prompt_seconds": 900, "cipher": "adiantum"
             })
         );
     }

@@ -52,8 +52,14 @@ impl From<Disk> for Sizes {
 }
 
 impl Disk {
-    /// What a LUKS2 header takes with libcryptsetup's default areas, in MiB.
+    /// The reserve where a recipe names none, in MiB: libcryptsetup's default
+    /// data offset.
     pub const RESERVE_MIB: u32 = 16;
+    /// The least that initramfs-unseal puts its header into, in MiB: 64 KiB of
+    /// metadata and 2 MiB for key slots, aligned.
+    const RESERVE_MIN_MIB: u32 = 4;
+    /// More would only be wiped for nothing, in MiB.
+    const RESERVE_MAX_MIB: u32 = 64;
 
     /// The whole disk in bytes; a power of two.
     pub fn size(&self) -> u64 {
@@ -111,11 +117,12 @@ impl TryFrom<Sizes> for Disk {
                 sizes.root_mib
             ));
         }
-        if sizes.reserve_mib != Self::RESERVE_MIB {
+        if !(Self::RESERVE_MIN_MIB..=Self::RESERVE_MAX_MIB).contains(&sizes.reserve_mib) {
             return fail(format!(
-                "reserve_mib is {}: the LUKS2 header takes {} MiB, no more and no less",
+                "reserve_mib is {}: the LUKS2 header takes {} to {} MiB",
                 sizes.reserve_mib,
-                Self::RESERVE_MIB
+                Self::RESERVE_MIN_MIB,
+                Self::RESERVE_MAX_MIB
             ));
         }
         // No overflow: every term is bounded above.

@@ -63,7 +63,7 @@ fn errors_name_line_key_and_reason() {
         (MINIMAL, "[disk]\nsize_mib = 100\n", "for example 128"),
         (MINIMAL, "[disk]\nsize_mib = 0\n", "power of two"),
         (MINIMAL, "[disk]\nboot_mib = 20\n", "FAT32 takes 34"),
-        (MINIMAL, "[disk]\nreserve_mib = 8\n", "takes 16 MiB"),
+        (MINIMAL, "[disk]\nreserve_mib = 3\n", "takes 4 to 64 MiB"),
         (MINIMAL, "[disk]\nroot_mib = 65\n", "make 129"),
         (MINIMAL, "[disk]\nroot_mib = 4294967295\n", "root_mib is 4294967295"),
         (MINIMAL, "[root]\npackages = [\"x; rm\"]\n", "no Debian package name"),
@@ -72,6 +72,8 @@ fn errors_name_line_key_and_reason() {
         (MINIMAL, "[root]\nhostname = \"-a\"\n", "no host name"),
         (MINIMAL, "[provisioning]\nrecovery_tries = 0\n", "1 to 10"),
         (MINIMAL, "[provisioning]\nwait_seconds = 301\n", "line 6, column 16"),
+        (MINIMAL, "[provisioning]\nprompt_seconds = 0\n", "prompt_seconds is 0"),
+        (MINIMAL, "[provisioning]\ncipher = \"none\"\n", "unknown variant `none`"),
         ("name = \"../x\"\n", "", "line 1, column 8"),
     ];
     for (head, tail, expected) in cases {

@@ -293,6 +293,13 @@ pub(super) fn recovery_tries<'de, D: Deserializer<'de>>(d: D) -> Result<u8, D::E
     }
 }
 
+pub(super) fn prompt_seconds<'de, D: Deserializer<'de>>(d: D) -> Result<u16, D::Error> {
+    match u16::deserialize(d)? {
+        0 => Err(D::Error::custom("prompt_seconds is 0: 1 to 65535")),
+        seconds => Ok(seconds),
+    }
+}
+
 pub(super) fn wait_seconds<'de, D: Deserializer<'de>>(d: D) -> Result<u16, D::Error> {
     match u16::deserialize(d)? {
         seconds @ 1..=300 => Ok(seconds),
