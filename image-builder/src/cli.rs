@@ -103,13 +103,18 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     match &cli.command {
         Command::Build(args) => build::run(&cli.global, args),
         Command::Demo(args) => demo::run(&cli.global, args),
-        Command::Run(args) => Ok(match crate::emu::run::run(args)? {
-            Outcome::NotFound(reason) => {
-                eprintln!("image-builder: {reason}");
-                ExitCode::from(1)
-            }
-            Outcome::Found | Outcome::Ended(_) | Outcome::Cut => ExitCode::SUCCESS,
-        }),
+        Command::Run(args) => {
+            let tampers = args.append_tamper.is_some();
+            let artifacts = tampers.then(|| setting::built(&cli.global)).transpose()?;
+            let signing = artifacts.as_ref().map(Into::into);
+            Ok(match crate::emu::run::run(args, signing.as_ref())? {
+                Outcome::NotFound(reason) => {
+                    eprintln!("image-builder: {reason}");
+                    ExitCode::from(1)
+                }
+                Outcome::Found | Outcome::Ended(_) | Outcome::Cut => ExitCode::SUCCESS,
+            })
+        }
         Command::Verify(args) => {
             // Without a build there is no tool for the signature; the rest is compared.
             let tools = setting::built(&cli.global).ok();

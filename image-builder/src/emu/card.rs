@@ -153,6 +153,9 @@ impl Card {
     /// [`CardError`]; the card is unchanged then.
     pub fn take_boot_files_of(&mut self, other: &Self) -> Result<(), CardError> {
         let (fit, manifest) = (other.boot_file(FIT)?, other.boot_file(MANIFEST)?);
+        if self.boot_file(FIT)? == fit && self.boot_file(MANIFEST)? == manifest {
+            return Ok(());
+        }
         let files: [(&str, &[u8]); 2] = [(FIT, &fit), (MANIFEST, &manifest)];
         image::Card::open(&self.path)?.with_boot_files(&files, &self.path)?;
         *self = Self::open(&self.path)?;

@@ -12,6 +12,8 @@ use emulated_board::{
     Board, BoardError, ConsoleError, Ended, SoftTpm, TpmError, TpmLink, stages::stages,
 };
 
+use crate::image::tamper::{Signing, Tamper, TamperError, variant};
+
 use super::{
     card::{self, Card, CardError},
     terminal::{self, Left, Raw},
@@ -35,6 +37,11 @@ pub struct RunArgs {
     /// without a TPM [default: tpm in IMAGE.run]
     #[arg(long, value_name = "DIR|none")]
     pub tpm: Option<PathBuf>,
+    /// Append these words to the card's kernel command line, and sign again, as
+    /// someone with the key would; the next run without this takes them away, unless
+    /// --drive names the card
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub append_tamper: Option<String>,
     /// Begin with a new device: remove the default card and TPM of this image first
     #[arg(long, conflicts_with_all = ["drive", "tpm"])]
     pub fresh: bool,
@@ -56,6 +63,12 @@ pub enum RunError {
     /// The image or the card cannot be used.
     #[error(transparent)]
     Card(#[from] CardError),
+    /// The card's boot files cannot be changed.
+    #[error(transparent)]
+    Tamper(#[from] TamperError),
+    /// Changed boot files have to be signed.
+    #[error("--append-tamper needs the signing key of the image; run `image-builder build` first")]
+    NoKey,
     /// The TPM cannot be used.
     #[error(transparent)]
     Tpm(#[from] TpmError),
@@ -131,13 +144,31 @@ impl Device {
     }
 
     /// Puts card and TPM together; makes what is not there yet.
-    fn assemble(&self, image: &Path) -> Result<(Card, TpmLink), RunError> {
+    fn assemble(
+        &self,
+        args: &RunArgs,
+        signing: Option<&Signing>,
+    ) -> Result<(Card, TpmLink), RunError> {
         // Checked first: a file that is no image is not copied.
-        Card::open(image)?;
+        let image = Card::open(&args.image)?;
         if !self.drive.exists() {
-            card::copy(image, &self.drive)?;
+            card::copy(&args.image, &self.drive)?;
         }
-        let card = Card::open(&self.drive)?;
+        let mut card = Card::open(&self.drive)?;
+        match &args.append_tamper {
+            Some(words) => {
+                let signing = signing.ok_or(RunError::NoKey)?;
+                if args.drive.is_none() {
+                    card.take_boot_files_of(&image)?;
+                }
+                let words = Tamper::CommandLine(words.clone());
+                variant(&self.drive, &words, signing, &self.drive)?;
+                card = Card::open(&self.drive)?;
+            }
+            // A run's own card follows its image, which may have been built again.
+            None if args.drive.is_none() => card.take_boot_files_of(&image)?,
+            None => {}
+        }
         let tpm = match &self.tpm {
             Some(dir) => TpmLink::I2c(SoftTpm::open_or_create(dir)?),
             None => TpmLink::None,
@@ -149,14 +180,16 @@ impl Device {
 /// Runs the image until its board goes off, the user cuts the power, or the console
 /// shows what was asked for.
 ///
+/// `signing` is needed for `--append-tamper` alone.
+///
 /// # Errors
 /// [`RunError`] when the boot cannot be started or followed.
-pub fn run(args: &RunArgs) -> Result<Outcome, RunError> {
+pub fn run(args: &RunArgs, signing: Option<&Signing>) -> Result<Outcome, RunError> {
     let device = Device::of(args);
     if args.fresh {
         device.remove()?;
     }
-    let (card, tpm) = device.assemble(&args.image)?;
+    let (card, tpm) = device.assemble(args, signing)?;
     let (screen, off) = terminal::screen().map_err(RunError::Terminal)?;
     let mut board = card.power_on(tpm, &device.logs, Some(screen))?;
     match &args.until {
@@ -257,7 +290,7 @@ mod tests {
         let image = dir.path().join("pi.img");
         fs::write(&image, b"no image").unwrap();
         let args = ["run", "--image", image.to_str().unwrap()];
-        let error = run(&Cli::try_parse_from(args).unwrap().run).unwrap_err();
+        let error = run(&Cli::try_parse_from(args).unwrap().run, None).unwrap_err();
         assert!(error.to_string().contains("no SD card image"), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
