@@ -105,6 +105,30 @@ mod tests {
         assert_eq!(stages(&[]), [only]);
     }
 
+    /// A real boot, both consoles, as this crate logged it.
+    #[test]
+    fn a_recorded_boot_has_all_stages() {
+        let mut lines = parse_log(include_str!("testdata/unlock.log"));
+        lines.extend(parse_log(include_str!("testdata/unlock-secure.log")));
+        let found: Vec<_> =
+            stages(&lines).into_iter().map(|s| (s.name, s.at.as_millis())).collect();
+        let expected = [
+            ("power-on", 0),
+            ("TF-A BL1", 407),
+            ("TF-A BL2", 418),
+            ("TF-A BL31", 434),
+            ("OP-TEE", 493),
+            ("U-Boot", 544),
+            ("FIT loaded", 5730),
+            ("Linux", 6499),
+            ("initramfs-unseal", 10531),
+            ("unlocked", 12198),
+            ("switch root", 12738),
+            ("userland", 15866),
+        ];
+        assert_eq!(found, expected);
+    }
+
     #[test]
     fn lines_of_two_consoles_are_merged_and_early_words_do_not_reorder() {
         let log = "\

@@ -58,6 +58,10 @@ pub struct Done {
     pub recovery_key: RecoveryKey,
 }
 
+/// How tpm2-tools name a refusal of the TPM: `TPM_RC_POLICY_FAIL` of session 1 and
+/// `TPM_RC_NV_LOCKED` (TCG Part 2, 6.6.3). Any other failure would prove nothing.
+const REFUSALS: [&str; 2] = ["(0x99D)", "(0x148)"];
+
 /// Runs the journey in `dir`; its device stays there, and each boot's logs in a
 /// directory of the boot's name. What was seen goes into `seen` boot by boot, so
 /// that it is there when a later boot deviates.
@@ -100,7 +104,7 @@ impl Run<'_> {
         task.step("power-on");
         let mut boot = device.boot(name, &self.dir.join(name))?;
         let key = provision(&mut boot, |step| task.step(step))?;
-        let status = self.userland(&mut boot, "provisioned", |_| Ok(()))?;
+        let status = self.userland(&mut boot, "provisioned", |_, _| Ok(()))?;
         self.record(name, title, &boot, status, &self.images.original);
         task.finish();
         Ok(key)
@@ -115,7 +119,7 @@ impl Run<'_> {
         task.step("unlock");
         boot.expect("the TPM unlocks the root", "initramfs-unseal: unlocked by the TPM\n")?;
         task.step("userland");
-        let status = self.userland(&mut boot, "tpm", |_| Ok(()))?;
+        let status = self.userland(&mut boot, "tpm", |_, _| Ok(()))?;
         self.record(name, title, &boot, status, &self.images.original);
         task.finish();
         Ok(())
@@ -140,9 +144,8 @@ impl Run<'_> {
         boot.expect("the recovery key opens", "initramfs-unseal: unlocked by the recovery key\n")?;
         task.step("userland");
         let mut tools = String::new();
-        let manifest = self.images.original.manifest();
-        let status = self.userland(&mut boot, "recovery", |shell| {
-            tools = tpm2_tools_refused(shell, manifest)?;
+        let status = self.userland(&mut boot, "recovery", |shell, status| {
+            tools = tpm2_tools_refused(shell, status)?;
             Ok(())
         })?;
         let named: Vec<_> = status.report.differences.iter().map(|d| &*d.component).collect();
@@ -163,11 +166,11 @@ impl Run<'_> {
         &self,
         boot: &mut Boot,
         method: &str,
-        more: impl FnOnce(&mut Shell<'_>) -> Result<(), BootError>,
+        more: impl FnOnce(&mut Shell<'_>, &Status) -> Result<(), BootError>,
     ) -> Result<Status, JourneyError> {
         let mut shell = boot.userland()?;
         let status = shell.status()?;
-        more(&mut shell)?;
+        more(&mut shell, &status)?;
         shell.power_off()?;
         check_status(boot, &status, method)?;
         Ok(status)
@@ -232,42 +235,28 @@ fn check_status(boot: &Boot, status: &Status, method: &str) -> Result<(), BootEr
 ///
 /// # Errors
 /// [`BootError::Deviation`] when they get it, or fail before the TPM had to decide.
-pub fn tpm2_tools_refused(
-    shell: &mut Shell<'_>,
-    sealed: &pcr_measure::manifest::Manifest,
-) -> Result<String, BootError> {
-    let pcrs: Vec<String> = sealed.seal().iter().map(|pcr| pcr.get().to_string()).collect();
-    let (pcrs, index) = (pcrs.join(","), nv_index(shell)?);
+pub fn tpm2_tools_refused(shell: &mut Shell<'_>, status: &Status) -> Result<String, BootError> {
+    let Some(sealed) = &status.report.sealed else {
+        return Err(shell.boot().deviation("the report names the TPM objects", "nothing"));
+    };
+    let pcrs: Vec<String> = sealed.pcrs.iter().map(u32::to_string).collect();
     let mut output = None;
     for command in TPM2_TOOLS {
-        let command = command.replace("{pcrs}", &pcrs).replace("{index}", &index);
+        let command =
+            command.replace("{pcrs}", &pcrs.join(",")).replace("{index}", &sealed.nv_index);
         if let Some(before) = output.replace(shell.run(&format!("{command} 2>&1"))?)
             && before.code != 0
         {
             return Err(shell.boot().deviation("tpm2-tools start a policy session", before.text));
         }
     }
-    let Some(read) = output else {
-        return Ok(String::new());
-    };
-    // TPM_RC_POLICY_FAIL (0x9d) and TPM_RC_NV_LOCKED (0x148) are refusals of the
-    // TPM. Any other failure would prove nothing.
-    let refused = ["0x99D", "0x148"].iter().any(|code| read.text.contains(code));
-    if read.code == 0 || !refused {
-        let instead = format!("exit code {}: {}", read.code, read.text.trim());
-        return Err(shell.boot().deviation("the TPM refuses tpm2_nvread", instead));
-    }
-    let line = read.text.lines().find(|line| line.contains("0x")).unwrap_or(&read.text);
-    Ok(line.trim().to_owned())
-}
-
-/// The index the configuration of the running system names.
-fn nv_index(shell: &mut Shell<'_>) -> Result<String, BootError> {
-    let command = "tpm2_getcap handles-nv-index";
-    let output = shell.run(command)?;
-    let index = output.text.lines().find_map(|line| line.trim().strip_prefix("- "));
-    match index {
-        Some(index) if output.code == 0 => Ok(index.trim().to_owned()),
-        _ => Err(shell.boot().deviation("the TPM holds an NV index", output.text)),
+    let Some(read) = output else { return Ok(String::new()) };
+    let refusal = read.text.lines().find(|line| REFUSALS.iter().any(|code| line.contains(code)));
+    match refusal {
+        Some(line) if read.code != 0 => Ok(line.trim().to_owned()),
+        _ => {
+            let instead = format!("exit code {}: {}", read.code, read.text.trim());
+            Err(shell.boot().deviation("the TPM refuses tpm2_nvread", instead))
+        }
     }
 }

@@ -41,7 +41,7 @@ impl Display for BootRecord {
         let tpm = &self.tpm;
         writeln!(
             f,
-            "  TPM         {} commands for the unlock: {}",
+            "  TPM         {} commands from initramfs-unseal's start to the open root: {}",
             tpm.unlock.len(),
             tpm.unlock.join(" ")
         )?;
@@ -160,7 +160,7 @@ boot 3a: changed command line
   root        /dev/mapper/root (ext4), unlocked by: recovery
   refusal     policy failure
   differs     PCR 1, command line: expected 00…, measured 11…
-  TPM         2 commands for the unlock: PCR_Read PolicyPCR
+  TPM         2 commands from initramfs-unseal's start to the open root: PCR_Read PolicyPCR
               99 commands in the whole boot, U-Boot and Linux included
   secret      unreachable in the running system
               tpm2-tools: ERROR 0x99D

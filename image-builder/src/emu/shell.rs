@@ -118,6 +118,17 @@ pub struct Report {
     pub tpm_commands: u32,
     /// What was reached when.
     pub timeline: Vec<Reached>,
+    /// The TPM objects the root is sealed to.
+    pub sealed: Option<Sealed>,
+}
+
+/// TPM objects.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Sealed {
+    /// The NV index, as `0x` and hex digits.
+    pub nv_index: String,
+    /// PCRs of the policy.
+    pub pcrs: Vec<u32>,
 }
 
 /// A component that differs.
