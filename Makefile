@@ -17,8 +17,9 @@ demo: ## build the image and boot it: provisioning, unlock, two attacks, a summa
 
 test: ## format, lints, unit tests, and the demo's journey as assertions
 	$(ENTER) sh -euc 'cargo fmt --all --check; \
-	cargo clippy --workspace --all-targets --locked -- -D warnings; \
-	$(BUILDER) build; cargo test --workspace --locked --no-fail-fast'
+	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings; \
+	$(BUILDER) build; export MSEC_REQUIRE_TOOLS=1; \
+	cargo test --workspace --all-features --locked --no-fail-fast'
 
 shell: ## a shell in the build root
 	$(ENTER)

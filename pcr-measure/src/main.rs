@@ -50,10 +50,7 @@ fn main() -> ExitCode {
 
 fn print(answer: &Answer) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    match out
-        .write_all(answer.text.as_bytes())
-        .and_then(|()| out.flush())
-    {
+    match out.write_all(answer.text.as_bytes()).and_then(|()| out.flush()) {
         // `pcr-measure ... | head` has all it wants.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),

@@ -9,9 +9,7 @@ pub const MAX_SHOWN: usize = 120;
 /// reading. Longer text is cut and ends in `…`.
 #[must_use]
 pub fn printable(text: &str) -> String {
-    let mut chars = text
-        .chars()
-        .map(|c| if matches!(c, ' '..='~') { c } else { '?' });
+    let mut chars = text.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' });
     let mut out: String = chars.by_ref().take(MAX_SHOWN).collect();
     if chars.next().is_some() {
         out.push('…');

@@ -16,9 +16,7 @@ struct Ran {
 }
 
 fn vector(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/vectors")
-        .join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name)
 }
 
 /// Runs the command in the directory of the vectors.
@@ -45,59 +43,19 @@ fn output_is_as_in_the_golden_files() {
     let manifest = "uboot-expected.manifest.json";
     let cases = [
         ("log-show.txt", "log show uboot-expected.bin".to_owned(), 0),
-        (
-            "log-show-uefi.txt",
-            "log show --bank sha1 aavmf-4banks.bin".to_owned(),
-            0,
-        ),
-        (
-            "log-show.json",
-            "log show --format json uboot-expected.bin".to_owned(),
-            0,
-        ),
-        (
-            "log-replay.txt",
-            "log replay aavmf-4banks.bin --bank sha384".to_owned(),
-            0,
-        ),
-        (
-            "log-replay.json",
-            "log replay aavmf-sha1-sha512.bin --format json".to_owned(),
-            0,
-        ),
+        ("log-show-uefi.txt", "log show --bank sha1 aavmf-4banks.bin".to_owned(), 0),
+        ("log-show.json", "log show --format json uboot-expected.bin".to_owned(), 0),
+        ("log-replay.txt", "log replay aavmf-4banks.bin --bank sha384".to_owned(), 0),
+        ("log-replay.json", "log replay aavmf-sha1-sha512.bin --format json".to_owned(), 0),
         ("predict.txt", format!("predict {manifest}"), 0),
-        (
-            "predict.json",
-            format!("predict {manifest} --format json"),
-            0,
-        ),
+        ("predict.json", format!("predict {manifest} --format json"), 0),
         ("explain-expected.txt", format!("{EXPLAIN} {expected}"), 0),
-        (
-            "explain-other-initramfs.txt",
-            format!("{EXPLAIN} {other}"),
-            1,
-        ),
-        (
-            "explain-other-initramfs.json",
-            format!("{EXPLAIN} {other} --format json"),
-            1,
-        ),
+        ("explain-other-initramfs.txt", format!("{EXPLAIN} {other}"), 1),
+        ("explain-other-initramfs.json", format!("{EXPLAIN} {other} --format json"), 1),
         ("explain-forged-log.txt", format!("{EXPLAIN} {forged}"), 1),
-        (
-            "explain-log-alone.txt",
-            format!("{EXPLAIN} --log uboot-other-initramfs.bin"),
-            1,
-        ),
-        (
-            "policy-pcr.txt",
-            format!("policy pcr --manifest {manifest}"),
-            0,
-        ),
-        (
-            "policy-or.json",
-            format!("policy or {0} {0} --format json", "ab".repeat(32)),
-            0,
-        ),
+        ("explain-log-alone.txt", format!("{EXPLAIN} --log uboot-other-initramfs.bin"), 1),
+        ("policy-pcr.txt", format!("policy pcr --manifest {manifest}"), 0),
+        ("policy-or.json", format!("policy or {0} {0} --format json", "ab".repeat(32)), 0),
     ];
     let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
@@ -108,11 +66,7 @@ fn output_is_as_in_the_golden_files() {
         if update {
             std::fs::write(&file, &ran.stdout).unwrap();
         }
-        assert_eq!(
-            ran.stdout,
-            std::fs::read_to_string(&file).unwrap(),
-            "{line}"
-        );
+        assert_eq!(ran.stdout, std::fs::read_to_string(&file).unwrap(), "{line}");
     }
 }
 
@@ -148,27 +102,14 @@ fn policies_chain() {
     let zeros = dir.path().join("zeros.json");
     let zero = "00".repeat(32);
     std::fs::write(&zeros, format!("{{\"0\":\"{zero}\",\"1\":\"{zero}\"}}")).unwrap();
-    let pcr = run(&format!(
-        "policy pcr --pcrs 0,1 --values {}",
-        zeros.display()
-    ))
-    .stdout;
-    assert_eq!(
-        pcr,
-        "182c84e9792152b63f7716ef2c303b0e34442f51e72883f944b18d3075b45719\n"
-    );
+    let pcr = run(&format!("policy pcr --pcrs 0,1 --values {}", zeros.display())).stdout;
+    assert_eq!(pcr, "182c84e9792152b63f7716ef2c303b0e34442f51e72883f944b18d3075b45719\n");
     let both = run(&format!("policy auth-value --start {}", pcr.trim())).stdout;
-    assert_eq!(
-        both,
-        "8de5425b09fd5bbeedf755a68c9befe3320f44ff13abbfb07c7fbc7cd5258a94\n"
-    );
+    assert_eq!(both, "8de5425b09fd5bbeedf755a68c9befe3320f44ff13abbfb07c7fbc7cd5258a94\n");
     // tpm2_policyauthorize with this Name and the policyRef "aa".
     let line = format!("policy authorize --key-name 000b{zero} --policy-ref 6161");
     let authorize = run(&line).stdout;
-    assert_eq!(
-        authorize,
-        "f756e7fc687641bbdad950174dce2e1ab8674c73eb3b5474617f257fa13689a7\n"
-    );
+    assert_eq!(authorize, "f756e7fc687641bbdad950174dce2e1ab8674c73eb3b5474617f257fa13689a7\n");
 }
 
 #[test]
@@ -192,28 +133,12 @@ fn what_cannot_be_done_says_why() {
     let policy = "policy pcr --values uboot-expected.pcrs --pcrs";
     let cases = [
         (2, "log show nowhere".to_owned(), "cannot read nowhere"),
-        (
-            2,
-            "log show README.md".to_owned(),
-            "README.md is no TCG event log",
-        ),
+        (2, "log show README.md".to_owned(), "README.md is no TCG event log"),
         (2, "log show /dev/null".to_owned(), "is empty"),
         (2, "log show /dev/zero".to_owned(), "longer than"),
-        (
-            2,
-            "log show --bank sha1 uboot-expected.bin".to_owned(),
-            "no sha1 bank",
-        ),
-        (
-            2,
-            "log show --bank md5 uboot-expected.bin".to_owned(),
-            "md5",
-        ),
-        (
-            2,
-            "predict uboot-expected.bin".to_owned(),
-            "this is no boot manifest",
-        ),
+        (2, "log show --bank sha1 uboot-expected.bin".to_owned(), "no sha1 bank"),
+        (2, "log show --bank md5 uboot-expected.bin".to_owned(), "md5"),
+        (2, "predict uboot-expected.bin".to_owned(), "this is no boot manifest"),
         (2, format!("{policy} 24"), "there is no PCR 24"),
         (2, format!("{policy} sha256:"), "empty"),
         (2, format!("{policy} sha1:0"), "no sha1 values"),

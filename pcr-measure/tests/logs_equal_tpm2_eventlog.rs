@@ -57,11 +57,7 @@ fn logs_of_real_firmware() {
         }
         let bytes = std::fs::read(&path).unwrap();
         let yaml = std::fs::read_to_string(path.with_extension("bin.yaml")).unwrap();
-        compare(
-            &path.display().to_string(),
-            &EventLog::parse(&bytes),
-            &yaml::parse(&yaml),
-        );
+        compare(&path.display().to_string(), &EventLog::parse(&bytes), &yaml::parse(&yaml));
         seen += 1;
     }
     assert_eq!(seen, 5);
@@ -71,10 +67,7 @@ fn logs_of_real_firmware() {
 const BANKS: [(u16, usize); 4] = [(0x04, 20), (0x0b, 32), (0x0c, 48), (0x0d, 64)];
 
 fn u32s(numbers: &[u32]) -> Vec<u8> {
-    numbers
-        .iter()
-        .flat_map(|number| number.to_le_bytes())
-        .collect()
+    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
 }
 
 /// A log of TCG 1.2: SHA-1 alone, no header.
@@ -95,12 +88,8 @@ fn random_sha1_log(random: &mut impl FnMut(u32) -> u32) -> Vec<u8> {
 /// A log with some of the banks, some vendor data and some events.
 fn random_log(random: &mut impl FnMut(u32) -> u32) -> Vec<u8> {
     let set = random(15) + 1;
-    let banks: Vec<_> = BANKS
-        .iter()
-        .enumerate()
-        .filter(|(n, _)| set & 1 << n != 0)
-        .map(|(_, b)| *b)
-        .collect();
+    let banks: Vec<_> =
+        BANKS.iter().enumerate().filter(|(n, _)| set & 1 << n != 0).map(|(_, b)| *b).collect();
     let mut header = b"Spec ID Event03\0".to_vec();
     header.extend([0, 0, 0, 0, 0, 2, 0, 2]);
     header.extend(u32s(&[banks.len() as u32]));
@@ -111,13 +100,7 @@ fn random_log(random: &mut impl FnMut(u32) -> u32) -> Vec<u8> {
     let vendor = random(20) as u8;
     header.push(vendor);
     header.extend((0..vendor).map(|n| n ^ 0x55));
-    let mut log = [
-        u32s(&[0, 3]),
-        vec![0; 20],
-        u32s(&[header.len() as u32]),
-        header,
-    ]
-    .concat();
+    let mut log = [u32s(&[0, 3]), vec![0; 20], u32s(&[header.len() as u32]), header].concat();
     if random(2) == 0 {
         log.extend(u32s(&[0, 3, banks.len() as u32]));
         for (id, size) in &banks {
@@ -152,18 +135,12 @@ fn random_logs() {
     let Some(tools) = Tpm::start() else { return };
     let mut state = 0x5eed_0002_u64;
     let mut random = move |bound: u32| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         ((state >> 33) % u64::from(bound)) as u32
     };
     for round in 0..60 {
         let old = round % 5 == 4;
-        let bytes = if old {
-            random_sha1_log(&mut random)
-        } else {
-            random_log(&mut random)
-        };
+        let bytes = if old { random_sha1_log(&mut random) } else { random_log(&mut random) };
         tools.write("log", &bytes);
         let oracle = yaml::parse(&tools.tool("tpm2_eventlog log"));
         compare(&format!("round {round}"), &EventLog::parse(&bytes), &oracle);

@@ -53,9 +53,7 @@ fn extended(tpm: &Tpm, bank: Algorithm) -> PcrBank {
     for line in printed.lines() {
         if let Some((pcr, value)) = line.split_once(": 0x") {
             let pcr = PcrIndex::new(pcr.trim().parse().unwrap()).unwrap();
-            values
-                .set(pcr, Digest::from_hex(bank, value).unwrap())
-                .unwrap();
+            values.set(pcr, Digest::from_hex(bank, value).unwrap()).unwrap();
         }
     }
     assert_eq!(values.iter().count(), 24);
@@ -64,16 +62,11 @@ fn extended(tpm: &Tpm, bank: Algorithm) -> PcrBank {
 
 /// Defines an NV index of eight bytes and gives its Name.
 fn nv_index(tpm: &Tpm) -> Vec<u8> {
-    tpm.tool(&format!(
-        "tpm2_nvdefine {INDEX} -C o -s 8 -a ownerread|ownerwrite|authread"
-    ));
+    tpm.tool(&format!("tpm2_nvdefine {INDEX} -C o -s 8 -a ownerread|ownerwrite|authread"));
     tpm.write("contents", &[0, 0, 0, 0, 0, 0, 0, 7]);
     tpm.tool(&format!("tpm2_nvwrite {INDEX} -C o -i contents"));
     let public = tpm.tool(&format!("tpm2_nvreadpublic {INDEX}"));
-    let name = public
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("name: "))
-        .unwrap();
+    let name = public.lines().find_map(|line| line.trim().strip_prefix("name: ")).unwrap();
     hex::decode(name).unwrap()
 }
 
@@ -81,12 +74,10 @@ fn nv_index(tpm: &Tpm) -> Vec<u8> {
 fn extending_equals_the_tpm() {
     let Some(tpm) = Tpm::start() else { return };
     let values = extended(&tpm, Algorithm::Sha256);
-    let mut ours: PcrBank = PcrIndex::all()
-        .map(|pcr| (pcr, Sha256Digest::from([pcr.reset_byte(); 32])))
-        .collect();
+    let mut ours: PcrBank =
+        PcrIndex::all().map(|pcr| (pcr, Sha256Digest::from([pcr.reset_byte(); 32]))).collect();
     for pcr in [0, 1, 1, 8, 9] {
-        ours.extend(PcrIndex::new(pcr).unwrap(), Sha256Digest::of(b"event"))
-            .unwrap();
+        ours.extend(PcrIndex::new(pcr).unwrap(), Sha256Digest::of(b"event")).unwrap();
     }
     assert_eq!(ours, values);
 }
@@ -105,10 +96,7 @@ fn policy_pcr_equals_the_tpm() {
     }
     // Two banks, and sessions of another hash.
     if let Some(sha1) = sha1 {
-        let both = [
-            ("0-3".parse().unwrap(), &sha256),
-            ("sha1:1,8".parse().unwrap(), &sha1),
-        ];
+        let both = [("0-3".parse().unwrap(), &sha256), ("sha1:1,8".parse().unwrap(), &sha1)];
         for hash in [Algorithm::Sha256, Algorithm::Sha384, Algorithm::Sha1] {
             let trial = Trial::start(&tpm, hash);
             trial.step("tpm2_policypcr -l sha256:0,1,2,3+sha1:1,8");
@@ -122,9 +110,8 @@ fn policy_pcr_equals_the_tpm() {
 fn policy_or_equals_the_tpm() {
     let Some(tpm) = Tpm::start() else { return };
     for count in [2usize, 3, 8, 9, 20, 65] {
-        let branches: Vec<Digest> = (0..count)
-            .map(|n| Sha256Digest::of(&[n as u8]).into())
-            .collect();
+        let branches: Vec<Digest> =
+            (0..count).map(|n| Sha256Digest::of(&[n as u8]).into()).collect();
         let tree = OrTree::new(&branches).unwrap();
         for branch in [0, count / 2, count - 1] {
             let trial = Trial::start(&tpm, Algorithm::Sha256);
@@ -136,11 +123,7 @@ fn policy_or_equals_the_tpm() {
                 }
                 trial.step(&format!("tpm2_policyor -l sha256:{}", &files[1..]));
             }
-            assert_eq!(
-                tree.digest().to_string(),
-                trial.digest(),
-                "{branch} of {count}"
-            );
+            assert_eq!(tree.digest().to_string(), trial.digest(), "{branch} of {count}");
         }
     }
 }
@@ -190,9 +173,7 @@ fn advance(
             ours.or(&[ours.digest(), other]).unwrap()
         }
         2 => {
-            let key = Algorithm::Sha256
-                .hash(&[&random.next().to_be_bytes()])
-                .unwrap();
+            let key = Algorithm::Sha256.hash(&[&random.next().to_be_bytes()]).unwrap();
             let name = [&[0x00, 0x0b], key.as_bytes()].concat();
             let policy_ref = hex::encode(random.next().to_be_bytes()).into_bytes();
             let policy_ref = &policy_ref[..random.below(16)];
@@ -200,14 +181,8 @@ fn advance(
             tpm.write("approved", ours.digest().as_bytes());
             tpm.write("reference", policy_ref);
             // tpm2-tools refuses an empty file.
-            let option = if policy_ref.is_empty() {
-                ""
-            } else {
-                "-q reference"
-            };
-            trial.step(&format!(
-                "tpm2_policyauthorize -i approved -n name {option}"
-            ));
+            let option = if policy_ref.is_empty() { "" } else { "-q reference" };
+            trial.step(&format!("tpm2_policyauthorize -i approved -n name {option}"));
             ours.authorize(&name, policy_ref).unwrap()
         }
         3 => {
@@ -218,8 +193,7 @@ fn advance(
             tpm.write("operand", operand);
             let place = format!("--offset {offset} -C o");
             trial.step(&format!("tpm2_policynv {INDEX} {word} -i operand {place}"));
-            ours.nv(index_name, operand, offset as u16, operation)
-                .unwrap()
+            ours.nv(index_name, operand, offset as u16, operation).unwrap()
         }
         4 => {
             trial.step("tpm2_policyauthvalue");

@@ -43,11 +43,7 @@ pub(super) fn run(args: &ExplainArgs, format: Format) -> Result<Answer> {
         })?,
     };
     let notes = log::broken(&args.log, &parsed).into_iter().collect();
-    Ok(Answer {
-        text,
-        notes,
-        yes: explanation.is_as_expected(),
-    })
+    Ok(Answer { text, notes, yes: explanation.is_as_expected() })
 }
 
 /// Whether the TPM's values stood behind every verdict.
@@ -85,15 +81,9 @@ fn verdict(explanation: &Explanation) -> String {
     let mut line = if wrong.is_empty() {
         "Every PCR is as expected".to_owned()
     } else {
-        let sealed = explanation
-            .pcrs
-            .iter()
-            .any(|p| p.sealed && p.as_expected != Some(true));
-        let so = if sealed {
-            "the TPM will not release the key"
-        } else {
-            "the seal is not touched"
-        };
+        let sealed = explanation.pcrs.iter().any(|p| p.sealed && p.as_expected != Some(true));
+        let so =
+            if sealed { "the TPM will not release the key" } else { "the seal is not touched" };
         format!("Not as expected: PCR {}; {so}", numbers(&wrong))
     };
     if !confirmed(explanation) {
@@ -103,10 +93,7 @@ fn verdict(explanation: &Explanation) -> String {
 }
 
 fn numbers(pcrs: &[PcrIndex]) -> String {
-    pcrs.iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
+    pcrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn row(entry: &Entry) -> [String; 5] {

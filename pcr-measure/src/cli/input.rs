@@ -19,10 +19,7 @@ pub(super) fn read(path: &Path, limit: usize) -> Result<Vec<u8>> {
         .and_then(|file| file.take(limit as u64 + 1).read_to_end(&mut bytes))
         .with_context(|| format!("cannot read {}", path.display()))?;
     if bytes.len() > limit {
-        bail!(
-            "{} is longer than {limit} bytes, the most that is read here",
-            path.display()
-        );
+        bail!("{} is longer than {limit} bytes, the most that is read here", path.display());
     }
     Ok(bytes)
 }
@@ -31,10 +28,7 @@ pub(super) fn read(path: &Path, limit: usize) -> Result<Vec<u8>> {
 pub(super) fn log(path: &Path) -> Result<Vec<u8>> {
     let bytes = read(path, MAX_LOG)?;
     if bytes.is_empty() {
-        bail!(
-            "the event log {} is empty: the firmware wrote none, or not here",
-            path.display()
-        );
+        bail!("the event log {} is empty: the firmware wrote none, or not here", path.display());
     }
     Ok(bytes)
 }

@@ -53,21 +53,13 @@ struct EndJson {
 impl From<LogEnd> for EndJson {
     fn from(end: LogEnd) -> Self {
         match end {
-            LogEnd::Complete => Self {
-                state: "complete",
-                offset: None,
-                reason: None,
-            },
-            LogEnd::Padding { offset } => Self {
-                state: "padding",
-                offset: Some(offset),
-                reason: None,
-            },
-            LogEnd::Broken { offset, reason } => Self {
-                state: "broken",
-                offset: Some(offset),
-                reason: Some(reason.to_string()),
-            },
+            LogEnd::Complete => Self { state: "complete", offset: None, reason: None },
+            LogEnd::Padding { offset } => {
+                Self { state: "padding", offset: Some(offset), reason: None }
+            }
+            LogEnd::Broken { offset, reason } => {
+                Self { state: "broken", offset: Some(offset), reason: Some(reason.to_string()) }
+            }
         }
     }
 }
@@ -91,9 +83,7 @@ pub(super) fn broken(path: &Path, log: &EventLog<'_>) -> Option<String> {
         return None;
     };
     let (events, path) = (log.events.len(), path.display());
-    Some(format!(
-        "{path}: broken at byte {offset}, after {events} events: {reason}"
-    ))
+    Some(format!("{path}: broken at byte {offset}, after {events} events: {reason}"))
 }
 
 /// Every event of a log.
@@ -134,38 +124,18 @@ fn log_text(log: &EventLog<'_>, bank: AlgorithmId) -> String {
             )
         }
     };
-    let rows: Vec<_> = log
-        .events
-        .iter()
-        .enumerate()
-        .map(|(n, event)| row(n, event, bank))
-        .collect();
+    let rows: Vec<_> =
+        log.events.iter().enumerate().map(|(n, event)| row(n, event, bank)).collect();
     let bank = bank.to_string();
-    let head = [
-        "#",
-        "PCR",
-        "type",
-        bank.as_str(),
-        "size",
-        "what the log says it is",
-    ];
-    format!(
-        "{form}; {} events\n{}",
-        log.events.len(),
-        table(head, &[0, 1, 4], &rows)
-    )
+    let head = ["#", "PCR", "type", bank.as_str(), "size", "what the log says it is"];
+    format!("{form}; {} events\n{}", log.events.len(), table(head, &[0, 1, 4], &rows))
 }
 
 fn row(number: usize, event: &Event<'_>, bank: AlgorithmId) -> [String; 6] {
-    let digest = event
-        .digests
-        .iter()
-        .find(|d| d.algorithm == bank && event.is_extended());
+    let digest = event.digests.iter().find(|d| d.algorithm == bank && event.is_extended());
     [
         number.to_string(),
-        event
-            .extended_pcr()
-            .map_or("-".to_owned(), |pcr| pcr.to_string()),
+        event.extended_pcr().map_or("-".to_owned(), |pcr| pcr.to_string()),
         event.event_type.to_string(),
         digest.map_or("-".to_owned(), |d| {
             let head = d.bytes.get(..8).unwrap_or(d.bytes);
@@ -197,11 +167,7 @@ fn log_json(log: &EventLog<'_>) -> LogJson {
         description: event.description(),
     };
     LogJson {
-        format: if spec.is_some() {
-            "crypto-agile"
-        } else {
-            "sha1"
-        },
+        format: if spec.is_some() { "crypto-agile" } else { "sha1" },
         version: spec.map(|s| format!("{}.{}.{}", s.version.0, s.version.1, s.version.2)),
         vendor: spec.map(|s| hex::encode(s.vendor)),
         banks: log.banks(),
@@ -225,34 +191,20 @@ pub(super) fn replay(path: &Path, bank: Option<Algorithm>, format: Format) -> Re
     let mut in_order = Vec::new();
     for id in wanted {
         let Some(algorithm) = id.known() else {
-            skipped.insert(
-                id.to_string(),
-                "this program does not know the algorithm".to_owned(),
-            );
+            skipped.insert(id.to_string(), "this program does not know the algorithm".to_owned());
             continue;
         };
         let values = log.replay(algorithm)?;
         let without = log.without_digest(algorithm);
         if without > 0 {
-            skipped.insert(
-                id.to_string(),
-                format!("{without} events have no digest of this bank"),
-            );
+            skipped.insert(id.to_string(), format!("{without} events have no digest of this bank"));
         }
         in_order.push(values.clone());
         banks.insert(id.to_string(), values);
     }
-    notes.extend(
-        skipped
-            .iter()
-            .map(|(bank, why)| format!("bank {bank}: {why}")),
-    );
+    notes.extend(skipped.iter().map(|(bank, why)| format!("bank {bank}: {why}")));
     let text = match format {
-        Format::Json => json(&ReplayJson {
-            banks,
-            skipped,
-            end: log.end.into(),
-        })?,
+        Format::Json => json(&ReplayJson { banks, skipped, end: log.end.into() })?,
         Format::Text => in_order.iter().map(bank_text).collect(),
     };
     Ok(Answer { text, notes, yes })
@@ -264,10 +216,7 @@ mod tests {
 
     #[test]
     fn an_unknown_bank_is_named() {
-        let bytes = [0, 0, 0, 0, 4, 0, 0, 0]
-            .into_iter()
-            .chain([1; 20])
-            .chain([0; 4]);
+        let bytes = [0, 0, 0, 0, 4, 0, 0, 0].into_iter().chain([1; 20]).chain([0; 4]);
         let bytes: Vec<u8> = bytes.collect();
         let log = EventLog::parse(&bytes);
         assert_eq!(log.events.len(), 1);

@@ -97,11 +97,7 @@ pub(crate) struct Answer {
 
 impl Answer {
     const fn yes(text: String) -> Self {
-        Self {
-            text,
-            notes: Vec::new(),
-            yes: true,
-        }
+        Self { text, notes: Vec::new(), yes: true }
     }
 }
 
@@ -124,10 +120,7 @@ fn json(value: &impl Serialize) -> Result<String> {
 fn bank_text(bank: &PcrBank) -> String {
     let mut out = format!("  {}:\n", bank.algorithm());
     for (pcr, value) in bank.iter() {
-        out.push_str(&format!(
-            "    {pcr:<2}: 0x{}\n",
-            value.to_string().to_uppercase()
-        ));
+        out.push_str(&format!("    {pcr:<2}: 0x{}\n", value.to_string().to_uppercase()));
     }
     out
 }

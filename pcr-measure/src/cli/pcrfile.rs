@@ -34,11 +34,7 @@ pub(super) fn bank(path: &Path, algorithm: Algorithm) -> Result<PcrBank> {
 
 fn parse(bytes: &[u8]) -> Result<BTreeMap<Algorithm, PcrBank>> {
     let text = std::str::from_utf8(bytes).context("this is no text")?;
-    if text.trim_start().starts_with('{') {
-        from_json(text)
-    } else {
-        from_pcrread(text)
-    }
+    if text.trim_start().starts_with('{') { from_json(text) } else { from_pcrread(text) }
 }
 
 /// `{"0": "<hex>"}`, of the SHA-256 bank.
@@ -56,13 +52,8 @@ fn from_pcrread(text: &str) -> Result<BTreeMap<Algorithm, PcrBank>> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let bad = || {
-            anyhow!(
-                "line {}: {:?} is neither a bank nor a PCR",
-                number + 1,
-                printable(line)
-            )
-        };
+        let bad =
+            || anyhow!("line {}: {:?} is neither a bank nor a PCR", number + 1, printable(line));
         let (key, value) = line.split_once(':').ok_or_else(bad)?;
         let (key, value) = (key.trim(), value.trim());
         if value.is_empty() {
@@ -77,9 +68,7 @@ fn from_pcrread(text: &str) -> Result<BTreeMap<Algorithm, PcrBank>> {
         let pcr = PcrIndex::new(key.parse().map_err(|_| bad())?)?;
         let hex = value.strip_prefix("0x").ok_or_else(bad)?;
         let value = digest(algorithm, pcr, hex)?;
-        let bank = banks
-            .entry(algorithm)
-            .or_insert_with(|| PcrBank::new(algorithm));
+        let bank = banks.entry(algorithm).or_insert_with(|| PcrBank::new(algorithm));
         if bank.get(pcr).is_some() {
             bail!("line {}: a second value of PCR {pcr}", number + 1);
         }
@@ -99,21 +88,13 @@ mod tests {
     #[test]
     fn both_forms_are_read() {
         let value = "ab".repeat(32);
-        let pcrread = format!(
-            "  sha1:\n  sha256:\n    0 : 0x{}\n    15: 0x{value}\n",
-            "AB".repeat(32)
-        );
+        let pcrread =
+            format!("  sha1:\n  sha256:\n    0 : 0x{}\n    15: 0x{value}\n", "AB".repeat(32));
         let json = format!("{{\"0\":\"{value}\",\"15\":\"{value}\"}}");
-        let banks = [
-            parse(pcrread.as_bytes()).unwrap(),
-            parse(json.as_bytes()).unwrap(),
-        ];
+        let banks = [parse(pcrread.as_bytes()).unwrap(), parse(json.as_bytes()).unwrap()];
         for mut banks in banks {
             let bank = banks.remove(&Algorithm::Sha256).unwrap();
-            let got: Vec<_> = bank
-                .iter()
-                .map(|(pcr, v)| (pcr.get(), v.to_string()))
-                .collect();
+            let got: Vec<_> = bank.iter().map(|(pcr, v)| (pcr.get(), v.to_string())).collect();
             assert_eq!(got, [(0, value.clone()), (15, value.clone())]);
         }
     }

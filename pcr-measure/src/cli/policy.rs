@@ -102,12 +102,7 @@ struct PolicyJson {
 pub(super) fn run(command: &PolicyCommand, format: Format) -> Result<Answer> {
     let mut paths = None;
     let digest = match command {
-        PolicyCommand::Pcr {
-            start,
-            pcrs,
-            values,
-            manifest,
-        } => {
+        PolicyCommand::Pcr { start, pcrs, values, manifest } => {
             let (selection, bank) = match (manifest, pcrs, values) {
                 (Some(path), pcrs, _) => {
                     let manifest = input::manifest(path)?;
@@ -123,41 +118,21 @@ pub(super) fn run(command: &PolicyCommand, format: Format) -> Result<Answer> {
             start.policy()?.pcr(&[(selection, &bank)])?.digest()
         }
         PolicyCommand::Or { hash, branches } => {
-            let branches: Result<Vec<_>, _> = branches
-                .iter()
-                .map(|branch| Digest::from_hex(*hash, branch))
-                .collect();
+            let branches: Result<Vec<_>, _> =
+                branches.iter().map(|branch| Digest::from_hex(*hash, branch)).collect();
             let branches = branches?;
             let tree = OrTree::new(&branches)?;
             let path = |n| tree.path(n).into_iter().map(<[_]>::to_vec).collect();
             paths = Some((0..branches.len()).map(path).collect());
             tree.digest()
         }
-        PolicyCommand::Authorize {
-            start,
-            key_name,
-            policy_ref,
-        } => start
+        PolicyCommand::Authorize { start, key_name, policy_ref } => start
             .policy()?
-            .authorize(
-                &bytes("--key-name", key_name)?,
-                &bytes("--policy-ref", policy_ref)?,
-            )?
+            .authorize(&bytes("--key-name", key_name)?, &bytes("--policy-ref", policy_ref)?)?
             .digest(),
-        PolicyCommand::Nv {
-            start,
-            name,
-            operand,
-            offset,
-            operation,
-        } => start
+        PolicyCommand::Nv { start, name, operand, offset, operation } => start
             .policy()?
-            .nv(
-                &bytes("--name", name)?,
-                &bytes("--operand", operand)?,
-                *offset,
-                *operation,
-            )?
+            .nv(&bytes("--name", name)?, &bytes("--operand", operand)?, *offset, *operation)?
             .digest(),
         PolicyCommand::AuthValue { start } => start.policy()?.auth_value()?.digest(),
         PolicyCommand::CommandCode { start, code } => start.policy()?.command_code(*code)?.digest(),
@@ -165,11 +140,7 @@ pub(super) fn run(command: &PolicyCommand, format: Format) -> Result<Answer> {
     let hash = digest.algorithm().to_string();
     Ok(Answer::yes(match format {
         Format::Text => format!("{digest}\n"),
-        Format::Json => json(&PolicyJson {
-            hash,
-            policy: digest,
-            paths,
-        })?,
+        Format::Json => json(&PolicyJson { hash, policy: digest, paths })?,
     }))
 }
 
@@ -177,9 +148,9 @@ impl Start {
     fn policy(&self) -> Result<Policy> {
         match &self.start {
             None => Ok(Policy::new(self.hash)),
-            Some(hex) => Ok(Policy::from_digest(
-                Digest::from_hex(self.hash, hex).context("--start")?,
-            )),
+            Some(hex) => {
+                Ok(Policy::from_digest(Digest::from_hex(self.hash, hex).context("--start")?))
+            }
         }
     }
 }

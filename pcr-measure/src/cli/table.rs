@@ -39,13 +39,7 @@ pub(super) fn table<const N: usize>(
 mod tests {
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let rows = [
-            ["1".to_owned(), "a…".to_owned()],
-            ["10".to_owned(), String::new()],
-        ];
-        assert_eq!(
-            super::table(["#", "name"], &[0], &rows),
-            " #  name\n 1  a…\n10\n"
-        );
+        let rows = [["1".to_owned(), "a…".to_owned()], ["10".to_owned(), String::new()]];
+        assert_eq!(super::table(["#", "name"], &[0], &rows), " #  name\n 1  a…\n10\n");
     }
 }

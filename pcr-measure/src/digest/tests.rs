@@ -15,10 +15,7 @@ fn the_table_has_no_two_rows_alike() {
 fn known_answers() {
     // FIPS 180-4 and FIPS 202 examples, GB/T 32905: the message "abc".
     let cases = [
-        (
-            Algorithm::Sha256,
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
-        ),
+        (Algorithm::Sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
         (
             Algorithm::Sha384,
             "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed8086072ba1e7cc2358baeca134c825a7",
@@ -26,22 +23,12 @@ fn known_answers() {
         #[cfg(feature = "all-banks")]
         (Algorithm::Sha1, "a9993e364706816aba3e25717850c26c9cd0d89d"),
         #[cfg(feature = "all-banks")]
-        (
-            Algorithm::Sm3_256,
-            "66c7f0f462eeedd9d1f2d46bdc10e4e24167c4875cf2f7a2297da02b8f4ba8e0",
-        ),
+        (Algorithm::Sm3_256, "66c7f0f462eeedd9d1f2d46bdc10e4e24167c4875cf2f7a2297da02b8f4ba8e0"),
         #[cfg(feature = "all-banks")]
-        (
-            Algorithm::Sha3_256,
-            "3a985da74fe225b2045c172d6bd390bd855f086e3e9d525b46bfe24511431532",
-        ),
+        (Algorithm::Sha3_256, "3a985da74fe225b2045c172d6bd390bd855f086e3e9d525b46bfe24511431532"),
     ];
     for (algorithm, want) in cases {
-        assert_eq!(
-            algorithm.hash(&[b"a", b"bc"]).unwrap().to_string(),
-            want,
-            "{algorithm}"
-        );
+        assert_eq!(algorithm.hash(&[b"a", b"bc"]).unwrap().to_string(), want, "{algorithm}");
     }
 }
 

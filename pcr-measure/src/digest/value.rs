@@ -44,14 +44,13 @@ impl Digest {
     /// # Errors
     /// [`DigestError::NotHex`] if `text` is anything else.
     pub fn from_hex(algorithm: Algorithm, text: &str) -> Result<Self, DigestError> {
-        hex::decode(text)
-            .ok()
-            .and_then(|bytes| Self::new(algorithm, &bytes).ok())
-            .ok_or_else(|| DigestError::NotHex {
+        hex::decode(text).ok().and_then(|bytes| Self::new(algorithm, &bytes).ok()).ok_or_else(
+            || DigestError::NotHex {
                 text: shortened(text),
                 algorithm,
                 digits: 2 * algorithm.size(),
-            })
+            },
+        )
     }
 
     /// Every byte `byte`: what a PCR holds after a reset (0x00 or 0xff).
@@ -73,18 +72,14 @@ impl Digest {
     /// The bytes, as many as the algorithm has.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        self.bytes
-            .get(..self.algorithm.size())
-            .unwrap_or(&self.bytes)
+        self.bytes.get(..self.algorithm.size()).unwrap_or(&self.bytes)
     }
 
     /// The same digest as a [`Sha256Digest`], if it is one.
     #[must_use]
     pub fn as_sha256(&self) -> Option<Sha256Digest> {
         match self.algorithm {
-            Algorithm::Sha256 => <[u8; 32]>::try_from(self.as_bytes())
-                .ok()
-                .map(Sha256Digest::from),
+            Algorithm::Sha256 => <[u8; 32]>::try_from(self.as_bytes()).ok().map(Sha256Digest::from),
             _ => None,
         }
     }

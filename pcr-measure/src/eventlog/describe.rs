@@ -30,11 +30,7 @@ fn no_action(event: &Event<'_>) -> String {
         return format!("the TPM was started from locality {locality}");
     }
     // Each begins with a name that ends in NUL.
-    let name = event
-        .data
-        .split(|byte| *byte == 0)
-        .next()
-        .unwrap_or_default();
+    let name = event.data.split(|byte| *byte == 0).next().unwrap_or_default();
     text(name).unwrap_or_else(|| bytes(event.data))
 }
 
@@ -43,26 +39,18 @@ fn variable(data: &[u8]) -> Option<String> {
     let mut reader = Reader::new(data);
     reader.bytes(16).ok()?;
     let (name_units, data_size) = (reader.u64().ok()?, reader.u64().ok()?);
-    let name = reader
-        .bytes(usize::try_from(name_units.checked_mul(2)?).ok()?)
-        .ok()?;
+    let name = reader.bytes(usize::try_from(name_units.checked_mul(2)?).ok()?).ok()?;
     Some(format!("{} ({data_size} bytes)", utf16(name)?))
 }
 
 /// ASCII or UCS-2 text, with or without NULs at the end.
 fn text(data: &[u8]) -> Option<String> {
-    let end = data
-        .iter()
-        .rposition(|byte| *byte != 0)
-        .map_or(0, |last| last + 1);
+    let end = data.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let ascii = data.get(..end)?;
     if ascii.is_empty() {
         return None;
     }
-    if ascii
-        .iter()
-        .all(|b| matches!(b, b' '..=b'~' | b'\t' | b'\n' | b'\r'))
-    {
+    if ascii.iter().all(|b| matches!(b, b' '..=b'~' | b'\t' | b'\n' | b'\r')) {
         return Some(printable(std::str::from_utf8(ascii).ok()?));
     }
     utf16(data)

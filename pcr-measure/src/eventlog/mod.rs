@@ -209,10 +209,7 @@ impl Event<'_> {
     /// The digest in one bank.
     #[must_use]
     pub fn digest(&self, algorithm: Algorithm) -> Option<Digest> {
-        let digest = self
-            .digests
-            .iter()
-            .find(|d| d.algorithm.0 == algorithm.id())?;
+        let digest = self.digests.iter().find(|d| d.algorithm.0 == algorithm.id())?;
         Digest::new(algorithm, digest.bytes).ok()
     }
 

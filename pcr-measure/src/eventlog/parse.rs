@@ -23,11 +23,7 @@ impl From<Short> for BrokenEvent {
 pub(super) fn parse(bytes: &[u8]) -> EventLog<'_> {
     let used = used(bytes);
     let mut reader = Reader::new(bytes);
-    let mut log = EventLog {
-        format: Format::Sha1,
-        events: Vec::new(),
-        end: LogEnd::Complete,
-    };
+    let mut log = EventLog { format: Format::Sha1, events: Vec::new(), end: LogEnd::Complete };
     while !reader.rest().is_empty() {
         let offset = reader.offset();
         if offset >= used {
@@ -49,10 +45,7 @@ pub(super) fn parse(bytes: &[u8]) -> EventLog<'_> {
 /// log's memory to zeros (U-Boot's is, Linux's copy too) or to ones (edk2).
 fn used(bytes: &[u8]) -> usize {
     match bytes.last() {
-        Some(fill @ (0 | 0xff)) => bytes
-            .iter()
-            .rposition(|b| b != fill)
-            .map_or(0, |last| last + 1),
+        Some(fill @ (0 | 0xff)) => bytes.iter().rposition(|b| b != fill).map_or(0, |last| last + 1),
         _ => bytes.len(),
     }
 }
@@ -88,17 +81,8 @@ fn sha1_event<'a>(reader: &mut Reader<'a>) -> Result<Event<'a>, BrokenEvent> {
     let size = reader.u32()?;
     let data = reader.sized(size)?;
     let algorithm = AlgorithmId(Algorithm::Sha1.id());
-    let digests = vec![EventDigest {
-        algorithm,
-        bytes: digest,
-    }];
-    Ok(Event {
-        offset,
-        pcr,
-        event_type,
-        digests,
-        data,
-    })
+    let digests = vec![EventDigest { algorithm, bytes: digest }];
+    Ok(Event { offset, pcr, event_type, digests, data })
 }
 
 /// `TCG_PCR_EVENT2` (PFP 1.06, 10.2.2).
@@ -118,20 +102,11 @@ fn agile_event<'a>(reader: &mut Reader<'a>, spec: &SpecId<'_>) -> Result<Event<'
         if digests.iter().any(|digest| digest.algorithm == algorithm) {
             return Err(BrokenEvent::DigestTwice(algorithm));
         }
-        digests.push(EventDigest {
-            algorithm,
-            bytes: reader.bytes((*size).into())?,
-        });
+        digests.push(EventDigest { algorithm, bytes: reader.bytes((*size).into())? });
     }
     let size = reader.u32()?;
     let data = reader.sized(size)?;
-    Ok(Event {
-        offset,
-        pcr,
-        event_type,
-        digests,
-        data,
-    })
+    Ok(Event { offset, pcr, event_type, digests, data })
 }
 
 /// `TCG_EfiSpecIdEvent` behind its signature (PFP 1.06, 10.4.5.1).
@@ -147,10 +122,7 @@ fn spec_id(body: &[u8]) -> Result<SpecId<'_>, BrokenEvent> {
     let mut algorithms: Vec<(AlgorithmId, u16)> = Vec::new();
     for _ in 0..count {
         let (algorithm, size) = (AlgorithmId(reader.u16()?), reader.u16()?);
-        if algorithm
-            .known()
-            .is_some_and(|known| known.size() != usize::from(size))
-        {
+        if algorithm.known().is_some_and(|known| known.size() != usize::from(size)) {
             return Err(BrokenEvent::BankSize { algorithm, size });
         }
         if algorithms.iter().any(|(other, _)| *other == algorithm) {
@@ -160,11 +132,5 @@ fn spec_id(body: &[u8]) -> Result<SpecId<'_>, BrokenEvent> {
     }
     let vendor_size = reader.u8()?;
     let vendor = reader.bytes(vendor_size.into())?;
-    Ok(SpecId {
-        platform_class,
-        version: (major, minor, errata),
-        uintn_size,
-        algorithms,
-        vendor,
-    })
+    Ok(SpecId { platform_class, version: (major, minor, errata), uintn_size, algorithms, vendor })
 }

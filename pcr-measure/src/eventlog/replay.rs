@@ -28,11 +28,7 @@ pub enum ReplayError {
 }
 
 fn list(banks: &[AlgorithmId]) -> String {
-    banks
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
+    banks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl Event<'_> {
@@ -54,10 +50,7 @@ impl EventLog<'_> {
     /// The log does not know the bank, or this build cannot compute its hash.
     pub fn replay(&self, bank: Algorithm) -> Result<PcrBank, ReplayError> {
         if !self.banks().contains(&AlgorithmId(bank.id())) {
-            return Err(ReplayError::NoSuchBank {
-                wanted: bank,
-                has: self.banks(),
-            });
+            return Err(ReplayError::NoSuchBank { wanted: bank, has: self.banks() });
         }
         let mut values = PcrBank::new(bank);
         if let (Some(locality), Ok(zero)) = (self.startup_locality(), PcrIndex::new(0)) {
@@ -75,9 +68,6 @@ impl EventLog<'_> {
     /// fewer than all, means that the replay cannot be right.
     #[must_use]
     pub fn without_digest(&self, bank: Algorithm) -> usize {
-        self.events
-            .iter()
-            .filter(|e| e.is_extended() && e.digest(bank).is_none())
-            .count()
+        self.events.iter().filter(|e| e.is_extended() && e.digest(bank).is_none()).count()
     }
 }

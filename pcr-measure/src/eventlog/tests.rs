@@ -44,12 +44,7 @@ fn event(pcr: u32, event_type: u32, digests: &[(u16, &[u8])], data: &[u8]) -> Ve
 const SHA256: &[(u16, u16)] = &[(0x0b, 32)];
 
 fn sha256_event(pcr: u32, event_type: u32, measured: &[u8], data: &[u8]) -> Vec<u8> {
-    event(
-        pcr,
-        event_type,
-        &[(0x0b, Sha256Digest::of(measured).as_bytes())],
-        data,
-    )
+    event(pcr, event_type, &[(0x0b, Sha256Digest::of(measured).as_bytes())], data)
 }
 
 fn small_log() -> Vec<u8> {
@@ -76,24 +71,13 @@ fn a_log_of_uboot_form_is_read() {
     let bytes = small_log();
     let log = EventLog::parse(&bytes);
     assert_eq!(log.end, LogEnd::Complete);
-    let Format::CryptoAgile(spec) = &log.format else {
-        panic!("{:?}", log.format)
-    };
-    assert_eq!(
-        (spec.version, spec.uintn_size, spec.vendor),
-        ((2, 0, 2), 2, &b""[..])
-    );
+    let Format::CryptoAgile(spec) = &log.format else { panic!("{:?}", log.format) };
+    assert_eq!((spec.version, spec.uintn_size, spec.vendor), ((2, 0, 2), 2, &b""[..]));
     assert_eq!(log.banks(), [AlgorithmId(0x0b)]);
     let seen: Vec<_> = log
         .events
         .iter()
-        .map(|e| {
-            (
-                e.extended_pcr().map(PcrIndex::get),
-                e.event_type.to_string(),
-                e.description(),
-            )
-        })
+        .map(|e| (e.extended_pcr().map(PcrIndex::get), e.event_type.to_string(), e.description()))
         .collect();
     let want = [
         (None, "EV_NO_ACTION", "Spec ID Event03"),
@@ -131,23 +115,14 @@ fn a_log_cut_anywhere_gives_the_events_before_the_cut() {
     let starts: Vec<usize> = whole.events.iter().map(|event| event.offset).collect();
     for cut in 1..bytes.len() {
         let log = EventLog::parse(&bytes[..cut]);
-        let before = starts
-            .iter()
-            .skip(1)
-            .chain([&bytes.len()])
-            .filter(|end| **end <= cut)
-            .count();
+        let before = starts.iter().skip(1).chain([&bytes.len()]).filter(|end| **end <= cut).count();
         assert_eq!(log.events, whole.events[..before], "{cut}");
         match log.end {
             LogEnd::Complete => assert!(starts.contains(&cut), "{cut}"),
             // PCR 0 in little-endian: a cut event can begin with zeros.
             LogEnd::Padding { offset } => assert_eq!(offset, starts[before], "{cut}"),
             LogEnd::Broken { offset, reason } => {
-                assert_eq!(
-                    (offset, reason),
-                    (starts[before], BrokenEvent::Truncated),
-                    "{cut}"
-                );
+                assert_eq!((offset, reason), (starts[before], BrokenEvent::Truncated), "{cut}");
             }
         }
     }
@@ -167,20 +142,10 @@ fn broken_events_are_named() {
     let two = [(0x0b, 32), (0x0c, 48)];
     let cases: [(&str, Vec<u8>, usize, BrokenEvent); 11] = [
         ("4 GiB of data", with(huge), 1, BrokenEvent::Truncated),
-        (
-            "two digests",
-            with(event(0, 1, &[good, good], b"")),
-            1,
-            BrokenEvent::DigestCount(2),
-        ),
+        ("two digests", with(event(0, 1, &[good, good], b"")), 1, BrokenEvent::DigestCount(2)),
         (
             "2^32-1 digests",
-            with(
-                [8u32, 12, u32::MAX]
-                    .iter()
-                    .flat_map(|n| n.to_le_bytes())
-                    .collect(),
-            ),
+            with([8u32, 12, u32::MAX].iter().flat_map(|n| n.to_le_bytes()).collect()),
             1,
             BrokenEvent::DigestCount(u32::MAX),
         ),
@@ -196,27 +161,14 @@ fn broken_events_are_named() {
             1,
             BrokenEvent::DigestTwice(AlgorithmId(0x0b)),
         ),
-        (
-            "PCR 24",
-            with(event(24, 1, &[good], b"")),
-            1,
-            BrokenEvent::NoSuchPcr(24),
-        ),
+        ("PCR 24", with(event(24, 1, &[good], b"")), 1, BrokenEvent::NoSuchPcr(24)),
         ("no banks", header(&[], b""), 0, BrokenEvent::BankCount(0)),
-        (
-            "17 banks",
-            header(&[(1, 1); 17], b""),
-            0,
-            BrokenEvent::BankCount(17),
-        ),
+        ("17 banks", header(&[(1, 1); 17], b""), 0, BrokenEvent::BankCount(17)),
         (
             "SHA-256 of 20 bytes",
             header(&[(0x0b, 20)], b""),
             0,
-            BrokenEvent::BankSize {
-                algorithm: AlgorithmId(0x0b),
-                size: 20,
-            },
+            BrokenEvent::BankSize { algorithm: AlgorithmId(0x0b), size: 20 },
         ),
         (
             "a bank twice",
@@ -224,12 +176,7 @@ fn broken_events_are_named() {
             0,
             BrokenEvent::BankTwice(AlgorithmId(0x0b)),
         ),
-        (
-            "text",
-            b"hello, this is not an event log at all".to_vec(),
-            0,
-            BrokenEvent::Truncated,
-        ),
+        ("text", b"hello, this is not an event log at all".to_vec(), 0, BrokenEvent::Truncated),
     ];
     for (name, bytes, events, want) in cases {
         assert_eq!(reason(&bytes), (events, Some(want)), "{name}");
@@ -239,11 +186,7 @@ fn broken_events_are_named() {
 #[test]
 fn events_that_are_not_extended_may_claim_any_pcr() {
     let zero = [0; 32];
-    let bytes = [
-        header(SHA256, b""),
-        event(u32::MAX, 3, &[(0x0b, &zero)], b"x\0"),
-    ]
-    .concat();
+    let bytes = [header(SHA256, b""), event(u32::MAX, 3, &[(0x0b, &zero)], b"x\0")].concat();
     let log = EventLog::parse(&bytes);
     assert_eq!((log.events.len(), log.end), (2, LogEnd::Complete));
     assert!(log.replay(Algorithm::Sha256).unwrap().is_empty());
@@ -262,9 +205,7 @@ fn a_bank_that_we_do_not_know_is_stepped_over_by_its_size() {
     assert_eq!(log.end, LogEnd::Complete);
     assert_eq!(log.banks()[1].to_string(), "0x7777");
     assert_eq!(log.events[1].digest(Algorithm::Sha256), Some(digest.into()));
-    let Format::CryptoAgile(spec) = &log.format else {
-        panic!("{:?}", log.format)
-    };
+    let Format::CryptoAgile(spec) = &log.format else { panic!("{:?}", log.format) };
     assert_eq!(spec.vendor, b"vendor");
 }
 
@@ -272,56 +213,33 @@ fn a_bank_that_we_do_not_know_is_stepped_over_by_its_size() {
 fn startup_locality_is_what_pcr_0_starts_from() {
     let zero = [0; 32];
     let start = event(0, 3, &[(0x0b, &zero)], b"StartupLocality\0\x03");
-    let bytes = [
-        header(SHA256, b""),
-        start.clone(),
-        sha256_event(0, 8, b"v", b"v"),
-    ]
-    .concat();
+    let bytes = [header(SHA256, b""), start.clone(), sha256_event(0, 8, b"v", b"v")].concat();
     let log = EventLog::parse(&bytes);
     assert_eq!(log.startup_locality(), Some(3));
     let mut first = [0; 32];
     first[31] = 3;
     let want = Sha256Digest::from(first).extended_by(&Sha256Digest::of(b"v"));
     let pcr0 = PcrIndex::new(0).unwrap();
-    assert_eq!(
-        log.replay(Algorithm::Sha256).unwrap().sha256(pcr0),
-        Some(want)
-    );
+    assert_eq!(log.replay(Algorithm::Sha256).unwrap().sha256(pcr0), Some(want));
     // As an extended event it is a measurement like others.
-    let bytes = [
-        header(SHA256, b""),
-        sha256_event(0, 8, b"v", b"StartupLocality\0\x03"),
-    ]
-    .concat();
+    let bytes = [header(SHA256, b""), sha256_event(0, 8, b"v", b"StartupLocality\0\x03")].concat();
     assert_eq!(EventLog::parse(&bytes).startup_locality(), None);
 }
 
 #[test]
 fn a_log_of_tcg_1_2_has_the_sha1_bank_alone() {
-    let bytes = [
-        old_event(0, 3, [0; 20], b"Spec ID Event02\0rest"),
-        old_event(4, 13, [9; 20], b"grub"),
-    ]
-    .concat();
+    let bytes =
+        [old_event(0, 3, [0; 20], b"Spec ID Event02\0rest"), old_event(4, 13, [9; 20], b"grub")]
+            .concat();
     let log = EventLog::parse(&bytes);
-    assert_eq!(
-        (&log.format, log.events.len(), log.end),
-        (&Format::Sha1, 2, LogEnd::Complete)
-    );
+    assert_eq!((&log.format, log.events.len(), log.end), (&Format::Sha1, 2, LogEnd::Complete));
     assert!(matches!(
         log.replay(Algorithm::Sha256),
-        Err(ReplayError::NoSuchBank {
-            wanted: Algorithm::Sha256,
-            ..
-        })
+        Err(ReplayError::NoSuchBank { wanted: Algorithm::Sha256, .. })
     ));
     #[cfg(feature = "all-banks")]
     {
-        let value = log
-            .replay(Algorithm::Sha1)
-            .unwrap()
-            .get(PcrIndex::new(4).unwrap());
+        let value = log.replay(Algorithm::Sha1).unwrap().get(PcrIndex::new(4).unwrap());
         let want = Algorithm::Sha1.hash(&[&[0; 20], &[9; 20]]).unwrap();
         assert_eq!(value, Some(want));
     }
@@ -329,10 +247,7 @@ fn a_log_of_tcg_1_2_has_the_sha1_bank_alone() {
 
 #[test]
 fn descriptions_are_one_safe_line() {
-    let name: Vec<u8> = "BootOrder"
-        .encode_utf16()
-        .flat_map(u16::to_le_bytes)
-        .collect();
+    let name: Vec<u8> = "BootOrder".encode_utf16().flat_map(u16::to_le_bytes).collect();
     let mut variable = vec![0; 16];
     variable.extend(9u64.to_le_bytes());
     variable.extend(2u64.to_le_bytes());
@@ -352,13 +267,8 @@ fn descriptions_are_one_safe_line() {
         (0x8000_0002, &lying, "52 bytes"),
     ];
     for (event_type, data, want) in cases {
-        let event = Event {
-            offset: 0,
-            pcr: 1,
-            event_type: EventType(event_type),
-            digests: vec![],
-            data,
-        };
+        let event =
+            Event { offset: 0, pcr: 1, event_type: EventType(event_type), digests: vec![], data };
         assert_eq!(event.description(), want);
     }
 }

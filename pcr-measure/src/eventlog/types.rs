@@ -18,10 +18,7 @@ impl EventType {
     /// The name of the specification, if the type has one.
     #[must_use]
     pub fn name(self) -> Option<&'static str> {
-        NAMES
-            .iter()
-            .find(|(id, _)| *id == self.0)
-            .map(|(_, name)| *name)
+        NAMES.iter().find(|(id, _)| *id == self.0).map(|(_, name)| *name)
     }
 }
 
@@ -85,12 +82,7 @@ mod tests {
     fn types_have_one_name_each_and_unknown_ones_show_their_number() {
         for (i, (id, name)) in NAMES.iter().enumerate() {
             assert_eq!(EventType(*id).to_string(), *name);
-            assert!(
-                NAMES
-                    .iter()
-                    .skip(i + 1)
-                    .all(|(other, n)| other != id && n != name)
-            );
+            assert!(NAMES.iter().skip(i + 1).all(|(other, n)| other != id && n != name));
         }
         assert_eq!(EventType(0x8000_00ff).to_string(), "0x800000ff");
         assert_eq!(EventType(0xdead).name(), None);

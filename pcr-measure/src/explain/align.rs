@@ -18,11 +18,7 @@ pub(super) fn align(
 ) -> Vec<Entry> {
     debug_assert!(expected.iter().all(|e| e.pcr == pcr) && measured.iter().all(|m| m.pcr == pcr));
     let same = |e: &&ReferenceEvent, m: &&MeasuredEvent| e.digest == m.digest;
-    let head = expected
-        .iter()
-        .zip(measured)
-        .take_while(|(e, m)| same(e, m))
-        .count();
+    let head = expected.iter().zip(measured).take_while(|(e, m)| same(e, m)).count();
     let (head_expected, expected) = expected.split_at(head);
     let (head_measured, measured) = measured.split_at(head);
     let tail = expected.iter().rev().zip(measured.iter().rev());
@@ -55,8 +51,7 @@ fn middle(expected: &[&ReferenceEvent], measured: &[&MeasuredEvent]) -> Vec<Entr
                 (None, Some(_)) => 1 + at(&costs, e, m + 1),
                 (Some(x), Some(y)) => {
                     let pair = usize::from(x.digest != y.digest) + at(&costs, e + 1, m + 1);
-                    pair.min(1 + at(&costs, e + 1, m))
-                        .min(1 + at(&costs, e, m + 1))
+                    pair.min(1 + at(&costs, e + 1, m)).min(1 + at(&costs, e, m + 1))
                 }
             };
             if let Some(cell) = costs.get_mut(e * width + m) {
@@ -91,17 +86,8 @@ fn middle(expected: &[&ReferenceEvent], measured: &[&MeasuredEvent]) -> Vec<Entr
 }
 
 fn in_order(expected: &[&ReferenceEvent], measured: &[&MeasuredEvent]) -> Vec<Entry> {
-    let paired = expected
-        .iter()
-        .zip(measured)
-        .map(|(e, m)| Entry::pair(e, m));
-    let missing = expected
-        .iter()
-        .skip(measured.len())
-        .map(|e| Entry::missing(e));
-    let extra = measured
-        .iter()
-        .skip(expected.len())
-        .map(|m| Entry::extra(m));
+    let paired = expected.iter().zip(measured).map(|(e, m)| Entry::pair(e, m));
+    let missing = expected.iter().skip(measured.len()).map(|e| Entry::missing(e));
+    let extra = measured.iter().skip(expected.len()).map(|m| Entry::extra(m));
     paired.chain(missing).chain(extra).collect()
 }

@@ -136,10 +136,7 @@ pub fn explain(
 ) -> Explanation {
     let predicted = reference.predict();
     let logged = log.map(|events| replay(events.iter().map(|e| (e.pcr, e.digest))));
-    let mut out = Explanation {
-        entries: Vec::new(),
-        pcrs: Vec::new(),
-    };
+    let mut out = Explanation { entries: Vec::new(), pcrs: Vec::new() };
     for pcr in PcrIndex::all() {
         let sealed = reference.seal().contains(pcr);
         if !sealed && predicted.get(pcr).is_none() {
@@ -156,23 +153,13 @@ pub fn explain(
             out.entries.extend(align::align(pcr, &expected, &measured));
         }
         let log = log_value;
-        out.pcrs.push(PcrVerdict {
-            pcr,
-            sealed,
-            expected,
-            log,
-            live,
-            log_agrees,
-            as_expected,
-        });
+        out.pcrs.push(PcrVerdict { pcr, sealed, expected, log, live, log_agrees, as_expected });
     }
     out
 }
 
 fn value(bank: &PcrBank, pcr: PcrIndex) -> Sha256Digest {
-    bank.get_or_reset(pcr)
-        .as_sha256()
-        .unwrap_or(Sha256Digest::ZERO)
+    bank.get_or_reset(pcr).as_sha256().unwrap_or(Sha256Digest::ZERO)
 }
 
 impl Explanation {
@@ -191,20 +178,13 @@ impl Explanation {
     /// PCR's value where it is not. Empty if nothing is known to differ.
     #[must_use]
     pub fn differences(&self) -> Vec<Difference> {
-        self.pcrs
-            .iter()
-            .flat_map(|pcr| self.differences_of(pcr))
-            .collect()
+        self.pcrs.iter().flat_map(|pcr| self.differences_of(pcr)).collect()
     }
 
     /// The same for the PCRs of the seal alone: why a TPM refused.
     #[must_use]
     pub fn sealed_differences(&self) -> Vec<Difference> {
-        self.pcrs
-            .iter()
-            .filter(|pcr| pcr.sealed)
-            .flat_map(|pcr| self.differences_of(pcr))
-            .collect()
+        self.pcrs.iter().filter(|pcr| pcr.sealed).flat_map(|pcr| self.differences_of(pcr)).collect()
     }
 
     fn differences_of(&self, verdict: &PcrVerdict) -> Vec<Difference> {
@@ -212,14 +192,12 @@ impl Explanation {
             return Vec::new();
         }
         let entries = self.entries.iter().filter(|e| e.pcr == verdict.pcr);
-        let differing = entries
-            .filter(|e| e.verdict != Verdict::Equal)
-            .map(|e| Difference {
-                pcr: e.pcr,
-                component: e.component.clone(),
-                expected: e.expected,
-                measured: e.measured,
-            });
+        let differing = entries.filter(|e| e.verdict != Verdict::Equal).map(|e| Difference {
+            pcr: e.pcr,
+            component: e.component.clone(),
+            expected: e.expected,
+            measured: e.measured,
+        });
         let mut differences: Vec<_> = differing.collect();
         if differences.is_empty() {
             differences.push(Difference {
@@ -252,11 +230,7 @@ impl Entry {
         let equal = expected.digest == measured.digest;
         Self {
             pcr: expected.pcr,
-            verdict: if equal {
-                Verdict::Equal
-            } else {
-                Verdict::Differs
-            },
+            verdict: if equal { Verdict::Equal } else { Verdict::Differs },
             component: expected.component.clone(),
             expected: Some(expected.digest),
             measured: Some(measured.digest),

@@ -36,43 +36,17 @@ fn events_are_aligned_per_pcr() {
     use Verdict::{Differs, Equal, Extra, Missing};
     type Case<'a> = (&'a [&'a str], &'a [&'a str], &'a [(Verdict, &'a str)]);
     let cases: &[Case<'_>] = &[
-        (
-            &["a", "b", "c"],
-            &["a", "b", "c"],
-            &[(Equal, "a"), (Equal, "b"), (Equal, "c")],
-        ),
-        (
-            &["a", "b", "c"],
-            &["a", "x", "c"],
-            &[(Equal, "a"), (Differs, "b"), (Equal, "c")],
-        ),
-        (
-            &["a", "b", "c"],
-            &["a", "c"],
-            &[(Equal, "a"), (Missing, "b"), (Equal, "c")],
-        ),
-        (
-            &["a", "b"],
-            &["a", "x", "b"],
-            &[(Equal, "a"), (Extra, "x"), (Equal, "b")],
-        ),
+        (&["a", "b", "c"], &["a", "b", "c"], &[(Equal, "a"), (Equal, "b"), (Equal, "c")]),
+        (&["a", "b", "c"], &["a", "x", "c"], &[(Equal, "a"), (Differs, "b"), (Equal, "c")]),
+        (&["a", "b", "c"], &["a", "c"], &[(Equal, "a"), (Missing, "b"), (Equal, "c")]),
+        (&["a", "b"], &["a", "x", "b"], &[(Equal, "a"), (Extra, "x"), (Equal, "b")]),
         (&["a", "b"], &["x", "y"], &[(Differs, "a"), (Differs, "b")]),
         (&["a", "b"], &["b", "a"], &[(Differs, "a"), (Differs, "b")]),
-        (
-            &["a", "b", "c"],
-            &["x", "b", "y"],
-            &[(Differs, "a"), (Equal, "b"), (Differs, "c")],
-        ),
+        (&["a", "b", "c"], &["x", "b", "y"], &[(Differs, "a"), (Equal, "b"), (Differs, "c")]),
         (
             &["a", "b", "c", "d"],
             &["b", "x", "d", "y"],
-            &[
-                (Missing, "a"),
-                (Equal, "b"),
-                (Differs, "c"),
-                (Equal, "d"),
-                (Extra, "y"),
-            ],
+            &[(Missing, "a"), (Equal, "b"), (Differs, "c"), (Equal, "d"), (Extra, "y")],
         ),
         (&["a"], &[], &[(Missing, "a")]),
     ];
@@ -81,20 +55,12 @@ fn events_are_aligned_per_pcr() {
             expected.iter().map(|n| (1, *n)).collect(),
             measured.iter().map(|n| (1, *n)).collect(),
         );
-        let got = explain(
-            &reference(&expected, &[1]),
-            Some(&log(&measured)),
-            &live(&measured, &[]),
-        );
+        let got =
+            explain(&reference(&expected, &[1]), Some(&log(&measured)), &live(&measured, &[]));
         let got: Vec<_> = got
             .entries
             .iter()
-            .map(|e| {
-                (
-                    e.verdict,
-                    e.component.replace("not in the manifest: log says ", ""),
-                )
-            })
+            .map(|e| (e.verdict, e.component.replace("not in the manifest: log says ", "")))
             .collect();
         let want: Vec<_> = want.iter().map(|(v, n)| (*v, (*n).to_owned())).collect();
         assert_eq!(got, want, "{expected:?} {measured:?}");
@@ -104,11 +70,8 @@ fn events_are_aligned_per_pcr() {
 #[test]
 fn nothing_differs_when_all_is_as_expected() {
     let events = [(0, "v"), (8, "k"), (1, "d"), (1, "c")];
-    let got = explain(
-        &reference(&events, &[0, 1, 8, 15]),
-        Some(&log(&events)),
-        &live(&events, &[15]),
-    );
+    let got =
+        explain(&reference(&events, &[0, 1, 8, 15]), Some(&log(&events)), &live(&events, &[15]));
     assert!(got.is_as_expected());
     assert_eq!(got.differences(), []);
     assert_eq!(got.contradictions().count(), 0);
@@ -118,15 +81,8 @@ fn nothing_differs_when_all_is_as_expected() {
 fn a_changed_command_line_is_named() {
     let expected = [(1, "device tree"), (1, "command line"), (8, "kernel")];
     let measured = [(1, "device tree"), (1, "init=/bin/sh"), (8, "kernel")];
-    let got = explain(
-        &reference(&expected, &[1, 8]),
-        Some(&log(&measured)),
-        &live(&measured, &[]),
-    );
-    let (e, m) = (
-        Sha256Digest::of(b"command line"),
-        Sha256Digest::of(b"init=/bin/sh"),
-    );
+    let got = explain(&reference(&expected, &[1, 8]), Some(&log(&measured)), &live(&measured, &[]));
+    let (e, m) = (Sha256Digest::of(b"command line"), Sha256Digest::of(b"init=/bin/sh"));
     let want = Difference {
         pcr: pcr(1),
         component: "command line".to_owned(),
@@ -151,11 +107,7 @@ fn a_log_that_leads_elsewhere_is_not_believed() {
     // The log was forged to look as expected; the TPM knows better.
     let events = [(1, "a"), (8, "k")];
     let truth = [(1, "x"), (8, "k")];
-    let got = explain(
-        &reference(&events, &[1, 8]),
-        Some(&log(&events)),
-        &live(&truth, &[]),
-    );
+    let got = explain(&reference(&events, &[1, 8]), Some(&log(&events)), &live(&truth, &[]));
     let wrong: Vec<_> = got.contradictions().map(|v| v.pcr).collect();
     assert_eq!(wrong, [pcr(1)]);
     assert!(!got.is_as_expected());
@@ -169,11 +121,7 @@ fn a_log_that_leads_elsewhere_is_not_believed() {
 #[test]
 fn a_broken_log_does_not_make_a_good_boot_bad() {
     let events = [(1, "a"), (8, "k")];
-    let got = explain(
-        &reference(&events, &[1, 8]),
-        Some(&log(&[(1, "x")])),
-        &live(&events, &[]),
-    );
+    let got = explain(&reference(&events, &[1, 8]), Some(&log(&[(1, "x")])), &live(&events, &[]));
     assert!(got.is_as_expected());
     assert_eq!(got.differences(), []);
     assert_eq!(got.contradictions().count(), 2);
@@ -182,17 +130,10 @@ fn a_broken_log_does_not_make_a_good_boot_bad() {
 #[test]
 fn without_a_log_the_pcr_is_named() {
     let events = [(1, "a"), (8, "k")];
-    let got = explain(
-        &reference(&events, &[1, 8]),
-        None,
-        &live(&[(1, "a"), (8, "x")], &[]),
-    );
+    let got = explain(&reference(&events, &[1, 8]), None, &live(&[(1, "a"), (8, "x")], &[]));
     let differences = got.differences();
     assert_eq!(differences.len(), 1);
-    assert_eq!(
-        (differences[0].pcr, differences[0].component.as_str()),
-        (pcr(8), WHOLE_PCR)
-    );
+    assert_eq!((differences[0].pcr, differences[0].component.as_str()), (pcr(8), WHOLE_PCR));
     assert_eq!(got.contradictions().count(), 0);
 }
 
@@ -200,27 +141,16 @@ fn without_a_log_the_pcr_is_named() {
 fn a_latch_that_has_fallen_is_named() {
     let events = [(1, "a")];
     let after = [(1, "a"), (15, "latch")];
-    let got = explain(
-        &reference(&events, &[1, 15]),
-        Some(&log(&events)),
-        &live(&after, &[]),
-    );
+    let got = explain(&reference(&events, &[1, 15]), Some(&log(&events)), &live(&after, &[]));
     let differences = got.sealed_differences();
     assert_eq!(differences.len(), 1);
-    assert_eq!(
-        (differences[0].pcr, differences[0].expected),
-        (pcr(15), Some(Sha256Digest::ZERO))
-    );
+    assert_eq!((differences[0].pcr, differences[0].expected), (pcr(15), Some(Sha256Digest::ZERO)));
 }
 
 #[test]
 fn what_is_not_known_is_not_called_good() {
     let events = [(1, "a")];
-    let got = explain(
-        &reference(&events, &[1]),
-        None,
-        &PcrBank::new(Algorithm::Sha256),
-    );
+    let got = explain(&reference(&events, &[1]), None, &PcrBank::new(Algorithm::Sha256));
     assert!(!got.is_as_expected());
     assert_eq!(got.differences(), []);
     // With a log alone its word is taken, and its differences named.
@@ -241,11 +171,7 @@ fn only_sealed_pcrs_explain_a_refusal() {
         &live(&[(2, "x"), (8, "y")], &[]),
     );
     assert_eq!(got.differences().len(), 2);
-    let sealed: Vec<_> = got
-        .sealed_differences()
-        .into_iter()
-        .map(|d| d.pcr)
-        .collect();
+    let sealed: Vec<_> = got.sealed_differences().into_iter().map(|d| d.pcr).collect();
     assert_eq!(sealed, [pcr(8)]);
 }
 
@@ -254,10 +180,6 @@ fn a_forged_log_of_many_events_is_bounded() {
     let names: Vec<String> = (0..200).map(|i| format!("c{i}")).collect();
     let events: Vec<_> = names.iter().map(|n| (1, n.as_str())).collect();
     let many: Vec<_> = (0..6_000).map(|_| (1, "x")).collect();
-    let got = explain(
-        &reference(&events, &[1]),
-        Some(&log(&many)),
-        &live(&many, &[]),
-    );
+    let got = explain(&reference(&events, &[1]), Some(&log(&many)), &live(&many, &[]));
     assert_eq!(got.entries.len(), 6_000);
 }

@@ -20,10 +20,7 @@ impl Measurement {
     /// Measures bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
-        Self {
-            digest: Sha256Digest::of(bytes),
-            size: bytes.len() as u64,
-        }
+        Self { digest: Sha256Digest::of(bytes), size: bytes.len() as u64 }
     }
 
     /// Measures all that `reader` gives, in pieces: memory does not grow with it.
@@ -39,10 +36,7 @@ impl Measurement {
     #[must_use]
     pub fn of_c_string(text: &str) -> Self {
         let size = text.len() as u64 + 1;
-        Self {
-            digest: Sha256Digest::of_parts(&[text.as_bytes(), &[0]]),
-            size,
-        }
+        Self { digest: Sha256Digest::of_parts(&[text.as_bytes(), &[0]]), size }
     }
 }
 
@@ -64,12 +58,7 @@ pub struct Builder {
 
 impl Builder {
     pub(super) const fn new(image: String, board: String) -> Self {
-        Self {
-            image,
-            board,
-            events: Vec::new(),
-            seal: Vec::new(),
-        }
+        Self { image, board, events: Vec::new(), seal: Vec::new() }
     }
 
     /// Adds a measurement: the PCR, the component's name, what is measured
@@ -81,8 +70,7 @@ impl Builder {
         measured: impl Into<Measurement>,
         note: impl Into<String>,
     ) -> Self {
-        self.events
-            .push((pcr, component.into(), measured.into(), note.into()));
+        self.events.push((pcr, component.into(), measured.into(), note.into()));
         self
     }
 
@@ -114,13 +102,7 @@ impl Builder {
     pub fn build(self) -> Result<Manifest, ManifestError> {
         let mut events = Vec::new();
         for (pcr, component, Measurement { digest, size }, note) in self.events {
-            events.push(ManifestEvent {
-                pcr: PcrIndex::new(pcr)?,
-                component,
-                digest,
-                size,
-                note,
-            });
+            events.push(ManifestEvent { pcr: PcrIndex::new(pcr)?, component, digest, size, note });
         }
         let seal = PcrSelection::sha256(&self.seal)?;
         Manifest::checked(self.image, self.board, events, seal)

@@ -201,19 +201,9 @@ impl Manifest {
         for event in &events {
             check_text("note", &event.note, 0, MAX_NOTE)?;
         }
-        check_events(
-            events
-                .iter()
-                .map(|e| (e.pcr, e.component.as_str(), e.digest)),
-        )?;
+        check_events(events.iter().map(|e| (e.pcr, e.component.as_str(), e.digest)))?;
         let pcrs = replay(events.iter().map(|e| (e.pcr, e.digest)));
-        Ok(Self {
-            image,
-            board,
-            events,
-            pcrs,
-            seal,
-        })
+        Ok(Self { image, board, events, pcrs, seal })
     }
 
     /// The recipe's name.
@@ -257,19 +247,12 @@ fn check_events<'a>(
     let mut seen: BTreeMap<&str, (Sha256Digest, Vec<PcrIndex>)> = BTreeMap::new();
     for (pcr, component, digest) in events {
         check_name("component", component)?;
-        let (first, pcrs) = seen
-            .entry(component)
-            .or_insert_with(|| (digest, Vec::new()));
+        let (first, pcrs) = seen.entry(component).or_insert_with(|| (digest, Vec::new()));
         if pcrs.contains(&pcr) {
-            return Err(ManifestError::Twice {
-                pcr,
-                component: component.to_owned(),
-            });
+            return Err(ManifestError::Twice { pcr, component: component.to_owned() });
         }
         if *first != digest {
-            return Err(ManifestError::Ambiguous {
-                component: component.to_owned(),
-            });
+            return Err(ManifestError::Ambiguous { component: component.to_owned() });
         }
         pcrs.push(pcr);
     }
@@ -287,11 +270,7 @@ fn check_text(
     limit: usize,
 ) -> Result<(), ManifestError> {
     if text.len() < least || text.len() > limit || !is_printable(text) {
-        return Err(ManifestError::Text {
-            what,
-            text: printable(text),
-            limit,
-        });
+        return Err(ManifestError::Text { what, text: printable(text), limit });
     }
     Ok(())
 }

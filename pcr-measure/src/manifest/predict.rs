@@ -22,9 +22,7 @@ pub fn replay(events: impl IntoIterator<Item = (PcrIndex, Sha256Digest)>) -> Pcr
 /// that do not occur in it hold what a reset leaves.
 fn sealed(measured: &PcrBank, seal: &PcrSelection) -> PcrBank {
     let value = |pcr| measured.get_or_reset(pcr).as_sha256();
-    seal.iter()
-        .filter_map(|pcr| Some((pcr, value(pcr)?)))
-        .collect()
+    seal.iter().filter_map(|pcr| Some((pcr, value(pcr)?))).collect()
 }
 
 impl Manifest {

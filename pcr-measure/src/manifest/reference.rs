@@ -41,10 +41,7 @@ impl Reference {
             component: event.component.clone(),
             digest: event.digest,
         };
-        Self {
-            seal: manifest.seal,
-            events: manifest.events.iter().map(short).collect(),
-        }
+        Self { seal: manifest.seal, events: manifest.events.iter().map(short).collect() }
     }
 
     /// The measurements, in order.
@@ -69,12 +66,8 @@ impl<'de> Deserialize<'de> for Reference {
             events: Vec<ReferenceEvent>,
         }
         let Json { seal, events } = Json::deserialize(deserializer)?;
-        check_events(
-            events
-                .iter()
-                .map(|e| (e.pcr, e.component.as_str(), e.digest)),
-        )
-        .map_err(D::Error::custom)?;
+        check_events(events.iter().map(|e| (e.pcr, e.component.as_str(), e.digest)))
+            .map_err(D::Error::custom)?;
         Ok(Self { seal, events })
     }
 }
@@ -88,10 +81,6 @@ impl Serialize for ReferenceEvent {
 impl<'de> Deserialize<'de> for ReferenceEvent {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (pcr, component, digest) = Deserialize::deserialize(deserializer)?;
-        Ok(Self {
-            pcr,
-            component,
-            digest,
-        })
+        Ok(Self { pcr, component, digest })
     }
 }

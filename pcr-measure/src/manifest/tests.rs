@@ -40,9 +40,7 @@ fn what_is_written_is_read_again_and_written_the_same() {
 fn pcr_0_is_the_replay_of_version_and_separator() {
     let version = Sha256Digest::of(b"U-Boot 2025.01-3.2 (Jan 01 2025 - 00:00:00 +0000)\0");
     let separator = Sha256Digest::of(&[0xff; 4]);
-    let want = Sha256Digest::ZERO
-        .extended_by(&version)
-        .extended_by(&separator);
+    let want = Sha256Digest::ZERO.extended_by(&version).extended_by(&separator);
     let predicted = manifest().predict();
     assert_eq!(predicted.sha256(pcr(0)), Some(want));
     let touched: Vec<u8> = predicted.iter().map(|(pcr, _)| pcr.get()).collect();
@@ -70,44 +68,26 @@ fn a_changed_manifest_is_refused() {
     let cases: [(&str, Change); 20] = [
         ("unknown field", |m| m["comment"] = json!("x")),
         ("unknown event field", |m| m["events"][0]["type"] = json!(8)),
-        ("no schema", |m| {
-            drop(m.as_object_mut().unwrap().remove("schema"))
-        }),
-        ("other schema", |m| {
-            m["schema"] = json!("msec-boot/boot-manifest/2")
-        }),
+        ("no schema", |m| drop(m.as_object_mut().unwrap().remove("schema"))),
+        ("other schema", |m| m["schema"] = json!("msec-boot/boot-manifest/2")),
         ("other bank", |m| m["bank"] = json!("sha1")),
         ("PCR 24", |m| m["events"][0]["pcr"] = json!(24)),
-        ("PCR 24 in pcrs", |m| {
-            m["pcrs"]["24"] = m["pcrs"]["0"].clone()
-        }),
+        ("PCR 24 in pcrs", |m| m["pcrs"]["24"] = m["pcrs"]["0"].clone()),
         ("padded key", |m| m["pcrs"]["01"] = m["pcrs"]["1"].clone()),
-        ("a value too many", |m| {
-            m["pcrs"]["15"] = json!("00".repeat(32))
-        }),
-        ("a value too few", |m| {
-            drop(m["pcrs"].as_object_mut().unwrap().remove("9"))
-        }),
+        ("a value too many", |m| m["pcrs"]["15"] = json!("00".repeat(32))),
+        ("a value too few", |m| drop(m["pcrs"].as_object_mut().unwrap().remove("9"))),
         ("a wrong value", |m| m["pcrs"]["8"] = m["pcrs"]["9"].clone()),
-        ("a changed digest", |m| {
-            m["events"][1]["digest"] = json!("00".repeat(32))
-        }),
+        ("a changed digest", |m| m["events"][1]["digest"] = json!("00".repeat(32))),
         ("a short digest", |m| m["events"][1]["digest"] = json!("00")),
-        ("a changed order", |m| {
-            m["events"].as_array_mut().unwrap().swap(3, 4)
-        }),
+        ("a changed order", |m| m["events"].as_array_mut().unwrap().swap(3, 4)),
         ("empty seal", |m| m["seal"] = json!([])),
         ("a PCR sealed twice", |m| m["seal"] = json!([0, 0])),
         ("no events", |m| {
             m["events"] = json!([]);
             m["pcrs"] = json!({});
         }),
-        ("empty component", |m| {
-            m["events"][0]["component"] = json!("")
-        }),
-        ("escape in component", |m| {
-            m["events"][0]["component"] = json!("\u{1b}[2J")
-        }),
+        ("empty component", |m| m["events"][0]["component"] = json!("")),
+        ("escape in component", |m| m["events"][0]["component"] = json!("\u{1b}[2J")),
         ("negative size", |m| m["events"][0]["size"] = json!(-1)),
     ];
     assert_eq!(zero.len(), 64);
@@ -123,68 +103,37 @@ fn doubled_keys_are_refused() {
     let entry = format!("\"0\": \"{value}\",");
     assert!(text.contains(&entry));
     let doubled = text.replace(&entry, &format!("{entry}{entry}"));
-    assert!(matches!(
-        Manifest::from_json(doubled.as_bytes()),
-        Err(ManifestError::Json(_))
-    ));
+    assert!(matches!(Manifest::from_json(doubled.as_bytes()), Err(ManifestError::Json(_))));
     let doubled = text.replace("\"bank\"", "\"bank\": \"sha256\", \"bank\"");
-    assert!(matches!(
-        Manifest::from_json(doubled.as_bytes()),
-        Err(ManifestError::Json(_))
-    ));
+    assert!(matches!(Manifest::from_json(doubled.as_bytes()), Err(ManifestError::Json(_))));
 }
 
 #[test]
 fn sizes_are_bounded() {
     let long = vec![b' '; MAX_JSON + 1];
-    assert!(matches!(
-        Manifest::from_json(&long),
-        Err(ManifestError::TooLong(_))
-    ));
+    assert!(matches!(Manifest::from_json(&long), Err(ManifestError::TooLong(_))));
     let mut builder = Manifest::builder("i", "b").seal(&[0]);
     for i in 0..=MAX_EVENTS {
         builder = builder.event(0, format!("component {i}"), b"".as_slice(), "");
     }
-    assert!(matches!(
-        builder.build(),
-        Err(ManifestError::TooManyEvents(_))
-    ));
+    assert!(matches!(builder.build(), Err(ManifestError::TooManyEvents(_))));
 }
 
 #[test]
 fn the_builder_refuses_what_the_parser_would() {
     let start = || Manifest::builder("i", "b").seal(&[0]);
     let measured = |m: &'static str| Measurement::of(m.as_bytes());
-    let twice = start()
-        .event(1, "a", measured("x"), "")
-        .event(1, "a", measured("x"), "");
+    let twice = start().event(1, "a", measured("x"), "").event(1, "a", measured("x"), "");
     assert!(matches!(twice.build(), Err(ManifestError::Twice { .. })));
-    let ambiguous = start()
-        .event(1, "a", measured("x"), "")
-        .event(2, "a", measured("y"), "");
-    assert!(matches!(
-        ambiguous.build(),
-        Err(ManifestError::Ambiguous { .. })
-    ));
+    let ambiguous = start().event(1, "a", measured("x"), "").event(2, "a", measured("y"), "");
+    assert!(matches!(ambiguous.build(), Err(ManifestError::Ambiguous { .. })));
     let beyond = start().event(24, "a", measured("x"), "");
-    assert!(matches!(
-        beyond.build(),
-        Err(ManifestError::Pcr(PcrError::NoSuchPcr(24)))
-    ));
+    assert!(matches!(beyond.build(), Err(ManifestError::Pcr(PcrError::NoSuchPcr(24)))));
     let named = start().event(0, "a\nb", measured("x"), "");
-    assert!(matches!(
-        named.build(),
-        Err(ManifestError::Text {
-            what: "component",
-            ..
-        })
-    ));
+    assert!(matches!(named.build(), Err(ManifestError::Text { what: "component", .. })));
     assert!(matches!(start().build(), Err(ManifestError::NoEvents)));
     let unsealed = start().seal(&[]).event(0, "a", measured("x"), "");
-    assert!(matches!(
-        unsealed.build(),
-        Err(ManifestError::Pcr(PcrError::Empty))
-    ));
+    assert!(matches!(unsealed.build(), Err(ManifestError::Pcr(PcrError::Empty))));
 }
 
 #[test]

@@ -38,11 +38,7 @@ pub struct Uboot<'a> {
 
 impl Uboot<'_> {
     fn version_note(&self) -> String {
-        let text = self
-            .version
-            .split(|byte| *byte == 0)
-            .next()
-            .unwrap_or_default();
+        let text = self.version.split(|byte| *byte == 0).next().unwrap_or_default();
         crate::text::printable(&String::from_utf8_lossy(text))
     }
 
@@ -51,12 +47,7 @@ impl Uboot<'_> {
     pub(super) fn add_to(&self, builder: Builder) -> Builder {
         let command_line = Measurement::of_c_string(self.command_line);
         builder
-            .event(
-                0,
-                component::UBOOT_VERSION,
-                self.version,
-                self.version_note(),
-            )
+            .event(0, component::UBOOT_VERSION, self.version, self.version_note())
             .event(8, component::KERNEL, self.kernel, self.kernel_note)
             .event(9, component::INITRAMFS, self.initramfs, "")
             .event(1, component::DEVICE_TREE, self.device_tree, "")

@@ -24,10 +24,7 @@ impl PcrBank {
     /// A bank without values.
     #[must_use]
     pub const fn new(algorithm: Algorithm) -> Self {
-        Self {
-            algorithm,
-            values: BTreeMap::new(),
-        }
+        Self { algorithm, values: BTreeMap::new() }
     }
 
     /// The bank's algorithm.
@@ -51,8 +48,7 @@ impl PcrBank {
     /// The value of `pcr`, or what a reset leaves in it.
     #[must_use]
     pub fn get_or_reset(&self, pcr: PcrIndex) -> Digest {
-        self.get(pcr)
-            .unwrap_or_else(|| Digest::filled(self.algorithm, pcr.reset_byte()))
+        self.get(pcr).unwrap_or_else(|| Digest::filled(self.algorithm, pcr.reset_byte()))
     }
 
     /// Sets the value of `pcr`.
@@ -62,11 +58,7 @@ impl PcrBank {
     pub fn set(&mut self, pcr: PcrIndex, value: impl Into<Digest>) -> Result<(), PcrError> {
         let value = value.into();
         if value.algorithm() != self.algorithm {
-            return Err(PcrError::OtherBank {
-                pcr,
-                bank: self.algorithm,
-                got: value.algorithm(),
-            });
+            return Err(PcrError::OtherBank { pcr, bank: self.algorithm, got: value.algorithm() });
         }
         self.values.insert(pcr, value);
         Ok(())
@@ -80,9 +72,7 @@ impl PcrBank {
     /// [`PcrError::OtherBank`]; [`DigestError::NotBuilt`].
     pub fn extend(&mut self, pcr: PcrIndex, measured: impl Into<Digest>) -> Result<(), PcrError> {
         let measured = measured.into();
-        let old = self
-            .get(pcr)
-            .unwrap_or_else(|| Digest::filled(self.algorithm, 0));
+        let old = self.get(pcr).unwrap_or_else(|| Digest::filled(self.algorithm, 0));
         if measured.algorithm() != self.algorithm {
             return Err(PcrError::OtherBank {
                 pcr,
@@ -90,9 +80,7 @@ impl PcrBank {
                 got: measured.algorithm(),
             });
         }
-        let new = self
-            .algorithm
-            .hash(&[old.as_bytes(), measured.as_bytes()])?;
+        let new = self.algorithm.hash(&[old.as_bytes(), measured.as_bytes()])?;
         self.values.insert(pcr, new);
         Ok(())
     }
@@ -120,10 +108,7 @@ impl PcrBank {
             let value = Some(self)
                 .filter(|bank| bank.algorithm == selection.bank())
                 .and_then(|bank| bank.get(pcr))
-                .ok_or(PcrError::NoValue {
-                    pcr,
-                    bank: selection.bank(),
-                })?;
+                .ok_or(PcrError::NoValue { pcr, bank: selection.bank() })?;
             out.extend_from_slice(value.as_bytes());
         }
         Ok(out)
@@ -132,14 +117,8 @@ impl PcrBank {
 
 impl FromIterator<(PcrIndex, Sha256Digest)> for PcrBank {
     fn from_iter<I: IntoIterator<Item = (PcrIndex, Sha256Digest)>>(values: I) -> Self {
-        let values = values
-            .into_iter()
-            .map(|(pcr, value)| (pcr, value.into()))
-            .collect();
-        Self {
-            algorithm: Algorithm::Sha256,
-            values,
-        }
+        let values = values.into_iter().map(|(pcr, value)| (pcr, value.into())).collect();
+        Self { algorithm: Algorithm::Sha256, values }
     }
 }
 

@@ -86,11 +86,7 @@ impl PcrIndex {
     /// from another locality changes PCR 0; an event log says so.
     #[must_use]
     pub const fn reset_byte(self) -> u8 {
-        if self.0 >= 17 && self.0 <= 22 {
-            0xff
-        } else {
-            0
-        }
+        if self.0 >= 17 && self.0 <= 22 { 0xff } else { 0 }
     }
 }
 

@@ -134,9 +134,7 @@ impl Policy {
     /// A fresh session with this hash.
     #[must_use]
     pub fn new(algorithm: Algorithm) -> Self {
-        Self {
-            digest: Digest::filled(algorithm, 0),
-        }
+        Self { digest: Digest::filled(algorithm, 0) }
     }
 
     /// A session that already has this digest.
@@ -155,9 +153,7 @@ impl Policy {
     fn advanced(&self, parts: &[&[u8]]) -> Result<Self, PolicyError> {
         let mut all = vec![self.digest.as_bytes()];
         all.extend_from_slice(parts);
-        Ok(Self {
-            digest: self.digest.algorithm().hash(&all)?,
-        })
+        Ok(Self { digest: self.digest.algorithm().hash(&all)? })
     }
 
     fn zeroed(&self) -> Self {
@@ -207,10 +203,7 @@ impl Policy {
         }
         let want = self.digest.algorithm();
         if let Some(other) = branches.iter().find(|branch| branch.algorithm() != want) {
-            return Err(PolicyError::OtherAlgorithm {
-                want,
-                got: other.algorithm(),
-            });
+            return Err(PolicyError::OtherAlgorithm { want, got: other.algorithm() });
         }
         let code = cc::POLICY_OR.to_be_bytes();
         let mut parts: Vec<&[u8]> = vec![&code];
@@ -252,11 +245,7 @@ impl Policy {
             &offset.to_be_bytes(),
             &(operation as u16).to_be_bytes(),
         ])?;
-        self.advanced(&[
-            &cc::POLICY_NV.to_be_bytes(),
-            arguments.as_bytes(),
-            index_name,
-        ])
+        self.advanced(&[&cc::POLICY_NV.to_be_bytes(), arguments.as_bytes(), index_name])
     }
 
     /// PolicyAuthValue (23.17): the object's authorization value (a PIN) is
@@ -284,9 +273,7 @@ impl Policy {
 /// A reference longer than a TPM takes.
 pub fn authorized_hash(approved: &Digest, policy_ref: &[u8]) -> Result<Digest, PolicyError> {
     check_length("policyRef", policy_ref)?;
-    Ok(approved
-        .algorithm()
-        .hash(&[approved.as_bytes(), policy_ref])?)
+    Ok(approved.algorithm().hash(&[approved.as_bytes(), policy_ref])?)
 }
 
 /// A Name is a handle, or `nameAlg` and a digest of it (Part 1, 16).
@@ -304,11 +291,7 @@ fn check_name(name: &[u8]) -> Result<(), PolicyError> {
 
 const fn check_length(what: &'static str, bytes: &[u8]) -> Result<(), PolicyError> {
     if bytes.len() > MAX_BUFFER {
-        return Err(PolicyError::TooLong {
-            what,
-            got: bytes.len(),
-            limit: MAX_BUFFER,
-        });
+        return Err(PolicyError::TooLong { what, got: bytes.len(), limit: MAX_BUFFER });
     }
     Ok(())
 }

@@ -27,10 +27,7 @@ impl OrTree {
     /// # Errors
     /// Fewer than two branches, or branches of different algorithms.
     pub fn new(branches: &[Digest]) -> Result<Self, PolicyError> {
-        let Some(first) = branches
-            .first()
-            .filter(|_| branches.len() >= MIN_OR_BRANCHES)
-        else {
+        let Some(first) = branches.first().filter(|_| branches.len() >= MIN_OR_BRANCHES) else {
             return Err(PolicyError::Branches(branches.len()));
         };
         let mut levels = Vec::new();

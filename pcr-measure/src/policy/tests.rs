@@ -7,23 +7,18 @@ fn leaf(n: u8) -> Digest {
 
 #[test]
 fn both_ways_to_a_pcr_policy_agree() {
-    let values: PcrBank = PcrIndex::all()
-        .map(|pcr| (pcr, Sha256Digest::of(&[pcr.get()])))
-        .collect();
+    let values: PcrBank =
+        PcrIndex::all().map(|pcr| (pcr, Sha256Digest::of(&[pcr.get()]))).collect();
     let selection = PcrSelection::sha256(&[0, 1, 8, 9, 15]).unwrap();
     let short = pcr_digest(&selection, &values).unwrap();
-    let long = Policy::new(Algorithm::Sha256)
-        .pcr(&[(selection, &values)])
-        .unwrap();
+    let long = Policy::new(Algorithm::Sha256).pcr(&[(selection, &values)]).unwrap();
     assert_eq!(Digest::from(short), long.digest());
 }
 
 #[test]
 fn a_selected_pcr_without_value_is_refused() {
     let selection = PcrSelection::sha256(&[0, 1]).unwrap();
-    let values: PcrBank = [(PcrIndex::new(0).unwrap(), Sha256Digest::ZERO)]
-        .into_iter()
-        .collect();
+    let values: PcrBank = [(PcrIndex::new(0).unwrap(), Sha256Digest::ZERO)].into_iter().collect();
     assert!(pcr_digest(&selection, &values).is_err());
 }
 
@@ -48,13 +43,7 @@ fn or_takes_two_to_eight_branches() {
 fn a_small_tree_is_one_or() {
     let branches: Vec<_> = (0..8).map(leaf).collect();
     let tree = OrTree::new(&branches).unwrap();
-    assert_eq!(
-        tree.digest(),
-        Policy::new(Algorithm::Sha256)
-            .or(&branches)
-            .unwrap()
-            .digest()
-    );
+    assert_eq!(tree.digest(), Policy::new(Algorithm::Sha256).or(&branches).unwrap().digest());
 }
 
 #[test]
@@ -84,19 +73,13 @@ fn names_and_buffers_are_checked() {
     assert!(policy.authorize(&name, b"").is_ok());
     assert!(policy.authorize(&[0x40, 0, 0, 1], b"").is_ok());
     for bad in [&b""[..], &name[..33], &[0x00, 0x0c][..]] {
-        assert!(matches!(
-            policy.authorize(bad, b""),
-            Err(PolicyError::NotAName(_))
-        ));
+        assert!(matches!(policy.authorize(bad, b""), Err(PolicyError::NotAName(_))));
         assert!(matches!(
             policy.nv(bad, b"", 0, NvOperation::Equal),
             Err(PolicyError::NotAName(_))
         ));
     }
-    assert!(matches!(
-        policy.authorize(&name, &[0; 65]),
-        Err(PolicyError::TooLong { .. })
-    ));
+    assert!(matches!(policy.authorize(&name, &[0; 65]), Err(PolicyError::TooLong { .. })));
     assert!(matches!(
         policy.nv(&name, &[0; 65], 0, NvOperation::Equal),
         Err(PolicyError::TooLong { .. })

@@ -25,9 +25,7 @@ impl Tpm {
                 return None;
             }
         }
-        let tpm = Self {
-            dir: TempDir::new().unwrap(),
-        };
+        let tpm = Self { dir: TempDir::new().unwrap() };
         let state = tpm.path("");
         // The parent of the daemon returns once the sockets are there.
         run(Command::new("swtpm")
@@ -37,10 +35,7 @@ impl Tpm {
             .arg("--server")
             .arg(format!("type=unixio,path={}", tpm.path("tpm").display()))
             .arg("--ctrl")
-            .arg(format!(
-                "type=unixio,path={}",
-                tpm.path("tpm.ctrl").display()
-            )));
+            .arg(format!("type=unixio,path={}", tpm.path("tpm.ctrl").display())));
         Some(tpm)
     }
 
@@ -61,21 +56,15 @@ impl Tpm {
         let mut words = line.split_whitespace();
         let mut command = Command::new(words.next().unwrap());
         command.args(words).current_dir(self.dir.path());
-        command.env(
-            "TPM2TOOLS_TCTI",
-            format!("swtpm:path={}", self.path("tpm").display()),
-        );
+        command.env("TPM2TOOLS_TCTI", format!("swtpm:path={}", self.path("tpm").display()));
         run(&mut command)
     }
 }
 
 impl Drop for Tpm {
     fn drop(&mut self) {
-        let stop = Command::new("swtpm_ioctl")
-            .arg("--unix")
-            .arg(self.path("tpm.ctrl"))
-            .arg("-s")
-            .output();
+        let stop =
+            Command::new("swtpm_ioctl").arg("--unix").arg(self.path("tpm.ctrl")).arg("-s").output();
         if let Err(error) = stop {
             eprintln!("the emulated TPM goes on: {error}");
         }

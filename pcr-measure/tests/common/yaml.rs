@@ -33,16 +33,11 @@ pub(crate) fn parse(text: &str) -> Oracle {
             bank = key.to_owned();
         } else if in_pcrs {
             let value = value.strip_prefix("0x").unwrap().to_owned();
-            oracle
-                .pcrs
-                .push((bank.clone(), key.parse().unwrap(), value));
+            oracle.pcrs.push((bank.clone(), key.parse().unwrap(), value));
         } else if line.starts_with("  PCRIndex:") {
             // The first field of an event; its number stands in newer logs alone.
             let pcr = value.parse().unwrap();
-            oracle.events.push(OracleEvent {
-                pcr,
-                ..OracleEvent::default()
-            });
+            oracle.events.push(OracleEvent { pcr, ..OracleEvent::default() });
         } else if let Some(event) = oracle.events.last_mut() {
             // Fields of the event itself, not of what its data holds.
             let own = line.starts_with("  ") && !line.starts_with("   ");
