@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use clap::builder::PossibleValuesParser;
 use indicatif::HumanBytes;
 
-use super::setting::for_host;
 use super::{Format, Global, setting};
 use crate::artifacts::Artifacts;
 use crate::component::plan::Context;
@@ -47,14 +46,14 @@ pub(super) fn run(global: &Global, args: &BuildArgs) -> anyhow::Result<ExitCode>
     let progress = Progress::new();
     if args.only.is_empty() {
         let (image, _) = build(&context, &args.image, &progress)?;
-        report(global, &image);
+        report(global, &image)?;
         return Ok(ExitCode::SUCCESS);
     }
     let wanted: Vec<Component> =
         args.only.iter().filter_map(|name| Component::from_name(name)).collect();
     let plan = engine::build(&context, &wanted, &progress)?;
     for component in wanted {
-        println!("{}", plan.dir(component).display());
+        setting::print(&format!("{}\n", plan.dir(component).display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -80,10 +79,10 @@ pub(super) fn output(context: &Context, args: &ImageArgs) -> PathBuf {
     args.output.clone().unwrap_or_else(|| context.tree.join(OUT))
 }
 
-fn report(global: &Global, image: &Image) {
+fn report(global: &Global, image: &Image) -> anyhow::Result<()> {
     let size = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
     if global.format == Format::Json {
-        let value = serde_json::json!({
+        return setting::print_json(&serde_json::json!({
             "schema": "msec-boot/build/1",
             "image": image.path,
             "manifest": image.manifest_path,
@@ -92,19 +91,14 @@ fn report(global: &Global, image: &Image) {
             "kernel": image.sizes.kernel,
             "initramfs": image.sizes.initramfs,
             "pcrs": image.manifest.predict(),
-        });
-        println!("{value:#}");
-        return;
+        }));
     }
-    println!(
-        "image      {} ({})",
-        for_host(&image.path.display().to_string()),
-        HumanBytes(size(&image.path))
-    );
-    println!("manifest   {}", for_host(&image.manifest_path.display().to_string()));
-    println!(
-        "kernel     {}, initramfs {}",
+    setting::print(&setting::for_host(&format!(
+        "image      {} ({})\nmanifest   {}\nkernel     {}, initramfs {}\n",
+        image.path.display(),
+        HumanBytes(size(&image.path)),
+        image.manifest_path.display(),
         HumanBytes(image.sizes.kernel),
-        HumanBytes(image.sizes.initramfs)
-    );
+        HumanBytes(image.sizes.initramfs),
+    )))
 }

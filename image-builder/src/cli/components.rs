@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use indicatif::HumanBytes;
 use serde::Serialize;
 
@@ -36,17 +35,16 @@ pub(super) fn run(global: &Global) -> anyhow::Result<ExitCode> {
         })
         .collect();
     if global.format == Format::Json {
-        let text = serde_json::to_string_pretty(&serde_json::json!({
+        setting::print_json(&serde_json::json!({
             "schema": "msec-boot/components/1",
             "components": rows,
-        }));
-        println!("{}", text.context("cannot write JSON")?);
+        }))?;
         return Ok(ExitCode::SUCCESS);
     }
     for row in rows {
         let size = if row.cached { HumanBytes(row.size).to_string() } else { "not built".into() };
         let key = row.key.get(..16).unwrap_or_default();
-        println!("{:<17} {key}  {size:>11}  {}", row.name, row.about);
+        setting::print(&format!("{:<17} {key}  {size:>11}  {}\n", row.name, row.about))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -38,10 +38,8 @@ pub(super) fn run(global: &Global, args: &ImageArgs) -> anyhow::Result<ExitCode>
     let result = demo::journey(&images, &dir, &progress, &mut seen);
     // What was seen is shown even when a later boot went another way.
     match global.format {
-        Format::Text => println!("{}", setting::for_host(&seen.to_string())),
-        Format::Json => {
-            println!("{}", serde_json::to_string_pretty(&seen).context("cannot write JSON")?)
-        }
+        Format::Text => setting::print(&format!("{}\n", setting::for_host(&seen.to_string())))?,
+        Format::Json => setting::print_json(&seen)?,
     }
     match result {
         Ok(_) => Ok(ExitCode::SUCCESS),

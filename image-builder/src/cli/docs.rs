@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::Cli;
+use super::{Cli, setting};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct DocsArgs {
@@ -28,7 +28,9 @@ pub(super) struct DocsArgs {
 pub(super) fn run(args: &DocsArgs) -> anyhow::Result<ExitCode> {
     let mut command = Cli::command();
     if let Some(shell) = args.completions {
-        clap_complete::generate(shell, &mut command, "image-builder", &mut std::io::stdout());
+        let mut text = Vec::new();
+        clap_complete::generate(shell, &mut command, "image-builder", &mut text);
+        setting::print(&String::from_utf8_lossy(&text))?;
     }
     if let Some(dir) = &args.man {
         clap_mangen::generate_to(command, dir)

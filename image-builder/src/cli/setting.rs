@@ -1,8 +1,10 @@
 //! What the commands need to begin: the checkout, the cache, the lock file.
 
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use serde::Serialize;
 
 use super::Global;
 use crate::artifacts::Artifacts;
@@ -14,6 +16,21 @@ use crate::sources::lock::Lock;
 /// The lock file's place in the checkout. It also tells a checkout from other
 /// directories.
 const LOCK: &str = "image-builder/sources.lock";
+
+/// Prints a result. A reader that has seen enough (`| head`) is no error.
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("cannot print the result")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints a result in JSON, on lines of its own.
+pub(super) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    print(&format!("{}\n", serde_json::to_string_pretty(value).context("cannot write JSON")?))
+}
 
 /// Where the build root has checkout and cache, and the variable that names the
 /// same directory outside of it.

@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Subcommand;
 use indicatif::HumanBytes;
 
@@ -36,10 +35,10 @@ pub(super) fn run(global: &Global, command: &SourcesCommand) -> anyhow::Result<E
             // It may name packages alone: then it is not complete, but readable.
             let updates = fetch::relock(&path, names)?;
             for update in &updates {
-                println!("{}: {} -> {}", update.name, update.from, update.to);
+                setting::print(&format!("{}: {} -> {}\n", update.name, update.from, update.to))?;
             }
             if updates.is_empty() {
-                println!("the lock file has the newest versions already");
+                setting::print("the lock file has the newest versions already\n")?;
             }
         }
         SourcesCommand::Fetch { names } => {
@@ -53,7 +52,10 @@ pub(super) fn run(global: &Global, command: &SourcesCommand) -> anyhow::Result<E
                     store.verified(file)?;
                 }
             }
-            println!("{} sources are here and are what the lock file says", wanted.len());
+            setting::print(&format!(
+                "{} sources are here and are what the lock file says\n",
+                wanted.len()
+            ))?;
         }
         SourcesCommand::Show => show(global, &Lock::read(&path)?, &store)?,
     }
@@ -69,17 +71,16 @@ fn show(global: &Global, lock: &Lock, store: &Store) -> anyhow::Result<()> {
             .map(|source| serde_json::json!({ "source": source, "cached": cached(source) }))
             .collect();
         let value = serde_json::json!({ "schema": "msec-boot/sources/1", "sources": rows });
-        println!("{}", serde_json::to_string_pretty(&value).context("cannot write JSON")?);
-        return Ok(());
+        return setting::print_json(&value);
     }
     for source in lock.sources() {
         let size: u64 = source.files.iter().map(|file| file.size).sum();
         let state = if cached(source) { "cached" } else { "to be fetched" };
         let size = HumanBytes(size).to_string();
-        println!(
-            "{:<21} {:<16} {:<7} {size:>11}  {state}",
+        setting::print(&format!(
+            "{:<21} {:<16} {:<7} {size:>11}  {state}\n",
             source.name, source.version, source.suite
-        );
+        ))?;
     }
     Ok(())
 }
