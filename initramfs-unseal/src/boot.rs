@@ -45,7 +45,7 @@ pub struct Boot {
     report: Report,
     tpm: Option<Tpm>,
     provisioned: bool,
-    /// TPM commands sent before the look that led to the unlock.
+    /// TPM commands of a provisioning that came before the unlock.
     commands_before: u32,
 }
 
@@ -74,7 +74,6 @@ impl Boot {
         )?;
         self.report.reached("root-device");
         loop {
-            self.commands_before = self.tpm.as_ref().map_or(0, Tpm::commands);
             let (mut found, tpm, index) = self.look(&root)?;
             self.report.sealed =
                 found.token.as_ref().map(|token| Objects::new(&self.config, &token.srk_name));
@@ -82,6 +81,7 @@ impl Boot {
                 Plan::Provision(step) => {
                     self.provision(step)?;
                     self.provisioned = true;
+                    self.commands_before = self.tpm.as_ref().map_or(0, Tpm::commands);
                 }
                 Plan::Unlock { lock_index } => {
                     let Some(volume) = found.volume.as_mut() else { bail!("no volume to open") };
@@ -186,7 +186,6 @@ impl Boot {
         else {
             bail!(Why::NoTpm);
         };
-        self.report.pcrs = Some(tpm.pcrs(&self.config.pcrs)?);
         let what = Unsealing {
             srk: self.config.srk,
             srk_name: &token.srk_name,

@@ -42,7 +42,8 @@ pub struct Report {
     pub method: Option<Method>,
     /// What was reached when, in order.
     pub timeline: Vec<Stage>,
-    /// PCRs as read before the latch.
+    /// PCRs as read before the latch, when the TPM did not release the key. When
+    /// it did, they are those of the policy, and reading them would cost a command.
     pub pcrs: Option<PcrBank>,
     /// What differed from the boot that was sealed against.
     pub differences: Vec<Difference>,

@@ -45,7 +45,7 @@ pub fn scratch(name: &str) -> PathBuf {
 /// What the build left.
 #[derive(Debug)]
 pub struct Built {
-    /// The image.
+    /// A copy of the image. Copy it again to boot it.
     pub image: Card,
     /// Its recipe.
     pub recipe: Recipe,
@@ -71,7 +71,10 @@ pub fn built() -> &'static Built {
             .expect("everything is built: run `make image` first");
         let recipe = Recipe::load(&recipe_path()).expect("the recipe");
         let image = tree().join("build").join(format!("{}.img", recipe.name));
-        let image = Card::open(&image).expect("the image: run `make image` first");
+        // A copy: somebody may build again while the tests run.
+        let image = Card::open(&image)
+            .and_then(|card| card.copy_to(&scratch("image").join("original.img")))
+            .expect("the image: run `make image` first");
         Built { image, recipe, artifacts, context }
     })
 }
@@ -109,7 +112,7 @@ impl Built {
     pub fn small_image(&self, dir: &Path) -> Card {
         let text = fs::read_to_string(recipe_path()).expect("the recipe");
         let mut table: toml::Table = text.parse().expect("TOML");
-        let disk = [("size_mib", 128), ("boot_mib", 34), ("reserve_mib", 16), ("root_mib", 16)];
+        let disk = [("size_mib", 128), ("boot_mib", 34), ("reserve_mib", 4), ("root_mib", 16)];
         let disk: toml::Table =
             disk.into_iter().map(|(key, size)| (key.to_owned(), toml::Value::from(size))).collect();
         table.insert("disk".to_owned(), disk.into());

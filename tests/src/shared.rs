@@ -34,37 +34,29 @@ pub struct Shared {
 /// When the journey deviates; the message names boot, expectation and log.
 #[must_use]
 pub fn shared() -> &'static Shared {
-    static SHARED: OnceLock<Shared> = OnceLock::new();
-    SHARED.get_or_init(|| {
-        let dir = scratch("journey");
-        let built = built();
-        let images = Images {
-            original: built.image.clone(),
-            command_line: built.card(
-                &Tamper::CommandLine("ima_appraise=off".to_owned()),
-                &dir,
-                "command-line",
-            ),
-            initramfs: built.card(
-                &Tamper::Initramfs { path: "etc/added".to_owned(), content: b"x".to_vec() },
-                &dir,
-                "initramfs",
-            ),
-        };
-        let mut seen = Journey::default();
-        let _slot = slots::slot();
-        match journey(&images, &dir, &Progress::new(), &mut seen) {
-            Ok(done) => Shared {
-                journey: seen,
-                images,
-                device: done.device,
-                recovery_key: done.recovery_key,
-            },
-            Err(error) => {
-                panic!("the journey did not go as told: {error}\nseen until then:\n{seen}")
-            }
-        }
-    })
+    // A failure is kept too: nobody else need run into it for minutes.
+    static SHARED: OnceLock<Result<Shared, String>> = OnceLock::new();
+    match SHARED.get_or_init(run) {
+        Ok(shared) => shared,
+        Err(error) => panic!("the journey did not go as told: {error}"),
+    }
+}
+
+fn run() -> Result<Shared, String> {
+    let dir = scratch("journey");
+    let built = built();
+    let command_line = Tamper::CommandLine("ima_appraise=off".to_owned());
+    let initramfs = Tamper::Initramfs { path: "etc/added".to_owned(), content: b"x".to_vec() };
+    let images = Images {
+        original: built.image.clone(),
+        command_line: built.card(&command_line, &dir, "command-line"),
+        initramfs: built.card(&initramfs, &dir, "initramfs"),
+    };
+    let mut seen = Journey::default();
+    let _slot = slots::slot();
+    let done = journey(&images, &dir, &Progress::hidden(), &mut seen)
+        .map_err(|error| format!("{error}\nseen until then:\n{seen}"))?;
+    Ok(Shared { journey: seen, images, device: done.device, recovery_key: done.recovery_key })
 }
 
 impl Shared {

@@ -29,6 +29,10 @@ use tss_esapi::structures::{
 use tss_esapi::tcti_ldr::{DeviceConfig, TctiNameConf};
 use tss_esapi::{Context, Error as Esapi};
 
+/// Commands that tpm2-tss sends when it opens a device: one GetRandom, to find
+/// out whether responses can be read in parts (tcti-device.c).
+const DEVICE_PROBE: u32 = 1;
+
 /// A connection to a TPM 2.0.
 #[derive(Debug)]
 pub struct Tpm {
@@ -68,7 +72,10 @@ impl Tpm {
         let path = device.to_string_lossy().into_owned();
         let absent = |_| TpmError::Absent(path.clone());
         let conf = DeviceConfig::from_str(&path).map_err(absent)?;
-        Self::connect(TctiNameConf::Device(conf)).map_err(|_| TpmError::Absent(path))
+        let mut tpm =
+            Self::connect(TctiNameConf::Device(conf)).map_err(|_| TpmError::Absent(path))?;
+        tpm.commands += DEVICE_PROBE;
+        Ok(tpm)
     }
 
     /// Opens a connection of any kind; tests talk to a software TPM this way.

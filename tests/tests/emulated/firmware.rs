@@ -19,8 +19,8 @@ fn refused(name: &str, card: &Card, tpm: TpmLink, why: &str) {
     let _slot = slots::slot();
     let mut boot = Boot::start(name, &card, tpm, &dir.join("logs")).unwrap();
     boot.expect("U-Boot's refusal", why).unwrap();
-    // Keys on the console change nothing.
-    boot.board.console.send("\x03\x03\r\r").unwrap();
+    // Keys on the console change nothing, if the board is still there to take them.
+    let _ = boot.board.console.send("\x03\x03\r\r");
     boot.expect_off(&Ended::Reset).unwrap();
     let lines = boot.lines();
     assert!(!says(&lines, "Starting kernel"), "no kernel was started");
