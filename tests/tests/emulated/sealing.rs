@@ -21,7 +21,7 @@ const NV_LOCKED: &str = "0x148";
 fn provisioned() -> (HostTpm, String) {
     let dir = scratch("sealing");
     let device = shared().copy(&dir.join("device"), &shared().images.original);
-    let index = serde_json::to_value(&built().recipe.tpm.nv_index).unwrap();
+    let index = serde_json::to_value(built().recipe.tpm.nv_index).unwrap();
     (HostTpm::power_on_copy(&device.tpm), index.as_str().unwrap().to_owned())
 }
 
