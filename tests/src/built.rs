@@ -69,6 +69,12 @@ pub fn built() -> &'static Built {
         let plan = Plan::new(&context, &Component::ALL).expect("the components' plan");
         let artifacts = component::artifacts(&plan, context.signing_key.clone())
             .expect("everything is built: run `make image` first");
+        // Its key follows the sources: an older image would test an older program.
+        let current = artifacts.unseal.exists();
+        assert!(
+            current,
+            "initramfs-unseal has changed since the image was built: run `make image`"
+        );
         let recipe = Recipe::load(&recipe_path()).expect("the recipe");
         let image = tree().join("build").join(format!("{}.img", recipe.name));
         // A copy: somebody may build again while the tests run.
