@@ -5,7 +5,7 @@
 ENTER := image-builder/buildroot/enter
 BUILDER := cargo run --release --locked -p image-builder --
 
-.PHONY: all image demo test shell clean clean-cache help
+.PHONY: all image demo test test-long shell clean clean-cache help
 
 all: image
 
@@ -20,6 +20,9 @@ test: ## format, lints, unit tests, and the demo's journey as assertions
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings; \
 	$(BUILDER) build; export MSEC_REQUIRE_TOOLS=1; \
 	cargo test --workspace --all-features --locked --no-fail-fast'
+
+test-long: ## what takes an hour: power cuts at many instants
+	$(ENTER) sh -euc '$(BUILDER) build; cargo test --locked -p msec-tests -- --ignored --nocapture'
 
 shell: ## a shell in the build root
 	$(ENTER)

@@ -31,10 +31,19 @@ fn recipe_path() -> PathBuf {
     tree().join("image-builder/recipes/rpi3.toml")
 }
 
-/// A new, empty directory of this name for a test's device and logs.
+/// A new, empty directory of this name for a test's device and logs. A second run in
+/// the same checkout waits for the first one.
 #[must_use]
 pub fn scratch(name: &str) -> PathBuf {
-    let dir = tree().join("build/test").join(name);
+    static LOCK: OnceLock<fs::File> = OnceLock::new();
+    let all = tree().join("build/test");
+    LOCK.get_or_init(|| {
+        fs::create_dir_all(&all).expect("build/test can be made");
+        let lock = fs::File::create(all.join(".lock")).expect("build/test is ours");
+        lock.lock().expect("the lock on build/test");
+        lock
+    });
+    let dir = all.join(name);
     if dir.exists() {
         fs::remove_dir_all(&dir).expect("an earlier run's directory can be removed");
     }
