@@ -2,6 +2,7 @@
 //! the build root: this runs there, as root, and needs no network.
 
 #![allow(
+    clippy::expect_used,
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
@@ -14,12 +15,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use image_builder::artifacts::{Artifacts, KeyDir};
+use image_builder::cache::Cache;
+use image_builder::component::plan::{Context, Plan};
+use image_builder::component::{self, Component};
 use image_builder::image::packages::Package;
 use image_builder::image::tamper::{self, Signing, Tamper, TamperError};
 use image_builder::image::verify::{Outcome, RootState, verify};
 use image_builder::image::{Image, ImageError, assemble, card, fit};
 use image_builder::progress::Progress;
 use image_builder::recipe::{MIB, Recipe};
+use image_builder::sources::lock::Lock;
 use tempfile::TempDir;
 
 const RECIPE: &str = include_str!("../recipes/rpi3.toml");
@@ -32,6 +37,23 @@ fn run(program: &str, args: &[&str]) -> String {
         + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {args:?}: {said}");
     said
+}
+
+/// mkimage of our U-Boot build: Debian's is not in the build root, so that nothing
+/// else is used by mistake.
+fn mkimage() -> PathBuf {
+    let tree = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let cache = Cache::from_env().unwrap();
+    let context = Context {
+        lock: Lock::read(&tree.join("image-builder/sources.lock")).unwrap(),
+        signing_key: component::ensure_signing_key(&cache, None).unwrap(),
+        tools: Context::tools().unwrap(),
+        cache,
+        tree: tree.to_owned(),
+    };
+    let plan = Plan::new(&context, &Component::ALL).unwrap();
+    let built = component::artifacts(&plan, context.signing_key.clone());
+    built.expect("everything is built: run `make image` first").mkimage
 }
 
 /// A workshop with everything that an image is made of.
@@ -95,7 +117,7 @@ impl Bench {
                 uboot_version: version.to_vec(),
                 unseal: at("unseal"),
                 firmware: at("firmware"),
-                mkimage: PathBuf::from("mkimage"),
+                mkimage: mkimage(),
                 // The real one comes out of the U-Boot build; the tests on the
                 // emulated board have it, and U-Boot's own check.
                 fit_check_sign: PathBuf::from("/bin/true"),
@@ -173,7 +195,7 @@ fn an_image_is_clean_complete_and_reproducible() {
     run("sfdisk", &["--verify", path]);
     let boot = part(&image.path, MIB, 47 * MIB, &bench.dir.path().join("p1"));
     run("fsck.fat", &["-n", &boot]);
-    let root = part(&image.path, 64 * MIB, 64 * MIB, &bench.dir.path().join("p2"));
+    let root = part(&image.path, 52 * MIB, 48 * MIB, &bench.dir.path().join("p2"));
     run("e2fsck", &["-fn", &root]);
     let etc = run("debugfs", &["-R", "ls -l /etc", &root]);
     assert!(etc.contains("inittab"), "{etc}");
@@ -291,7 +313,7 @@ fn a_failed_build_leaves_nothing() {
 
     bench.artifacts.fit_check_sign = PathBuf::from("/bin/true");
     fs::write(&bench.artifacts.unseal, vec![0; 40 << 20]).unwrap();
-    let small = RECIPE.replace("root_mib = 64", "root_mib = 32");
+    let small = RECIPE.replace("root_mib = 48", "root_mib = 32");
     let small = Recipe::parse(&small, "test").unwrap();
     let error = assemble(&small, &bench.artifacts, &bench.packages, &out, &progress).unwrap_err();
     assert!(error.to_string().contains("raise root_mib"), "{error}");

@@ -9,8 +9,8 @@ use crate::secret::Secret;
 use crate::token::{TPM_SLOT, Token};
 use libcryptsetup_rs::consts::flags::{CryptActivate, CryptPbkdf, CryptReencrypt, CryptVolumeKey};
 use libcryptsetup_rs::consts::vals::{
-    CryptKdf, CryptLogLevel, CryptReencryptDirectionInfo, CryptReencryptModeInfo, EncryptionFormat,
-    KeyslotsSize, MetadataSize,
+    CryptKdf, CryptLogLevel, CryptReencryptDirectionInfo, CryptReencryptInfo,
+    CryptReencryptModeInfo, EncryptionFormat, KeyslotsSize, MetadataSize,
 };
 use libcryptsetup_rs::{
     CryptDevice, CryptInit, CryptParamsLuks2, CryptParamsLuks2Ref, CryptParamsReencrypt,
@@ -230,6 +230,7 @@ impl Volume {
         secret: &Secret,
         progress: &mut Progress<'_>,
     ) -> Result<(), LuksError> {
+        self.repair(secret)?;
         let mut handle = self.device.reencrypt_handle();
         let resumed = handle.reencrypt_init_by_passphrase(
             None,
@@ -241,6 +242,25 @@ impl Volume {
         );
         let run = resumed.and_then(|_| handle.reencrypt2(Some(on_progress), Some(progress)));
         self.ok("encrypting", run)
+    }
+
+    /// Brings the blocks that were in flight at a power cut into one state, by
+    /// their checksums. Does nothing where none were.
+    fn repair(&mut self, secret: &Secret) -> Result<(), LuksError> {
+        let mut handle = self.device.reencrypt_handle();
+        let status = handle.status(reencryption(None, CryptReencrypt::empty()));
+        if self.ok("looking at the encryption", status)? != CryptReencryptInfo::Crash {
+            return Ok(());
+        }
+        let repaired = self.device.reencrypt_handle().reencrypt_init_by_passphrase(
+            None,
+            secret.expose(),
+            None,
+            Some(TPM_SLOT),
+            None,
+            reencryption(None, CryptReencrypt::RECOVERY),
+        );
+        self.ok("repairing a cut encryption", repaired).map(drop)
     }
 
     /// Sets the recovery key, replacing one that a cut attempt left behind.

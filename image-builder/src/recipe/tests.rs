@@ -14,9 +14,10 @@ fn the_shipped_recipe_is_valid() {
     let recipe = Recipe::parse(text, "rpi3.toml").unwrap();
     assert_eq!(recipe.name.as_str(), "msec-rpi3");
     assert_eq!(recipe.tpm, Tpm::default());
-    assert_eq!(recipe.disk, Disk::default());
     assert_eq!(recipe.root.console, Console::Shell);
-    assert_eq!(recipe.disk.root_start(), 64 * MIB);
+    // Table, boot partition and reserve come first.
+    assert_eq!(recipe.disk.root_start(), (1 + 47 + 4) * MIB);
+    assert_eq!(Disk::default().root_start(), (1 + 47 + 16) * MIB);
 }
 
 #[test]
