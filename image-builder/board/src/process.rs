@@ -53,6 +53,23 @@ pub fn find(program: &'static str, package: &'static str) -> Result<PathBuf, Pro
         .ok_or(ProcessError::Missing { program, package })
 }
 
+/// Whether the emulator and the software TPM are there, for tests. Where
+/// `MSEC_REQUIRE_TOOLS` is set, as in the build root, they have to be.
+#[cfg(test)]
+pub(crate) fn has_tools() -> bool {
+    let tools = [
+        ("qemu-system-aarch64", "qemu-system-arm"),
+        ("swtpm", "swtpm"),
+        ("swtpm_setup", "swtpm-tools"),
+    ];
+    let missing = tools.into_iter().find_map(|(tool, package)| find(tool, package).err());
+    if let Some(error) = &missing {
+        assert!(std::env::var_os("MSEC_REQUIRE_TOOLS").is_none(), "{error}");
+        eprintln!("skipped: {error}");
+    }
+    missing.is_none()
+}
+
 /// A running child, killed when this value is dropped.
 ///
 /// The child also dies with this process when that is killed outright: it is

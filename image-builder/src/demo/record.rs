@@ -25,6 +25,7 @@ pub const UNLOCK_TO: &str = "initramfs-unseal: unlocked by ";
 
 /// All of a journey.
 #[derive(Debug, Clone, Default, Serialize)]
+#[serde(tag = "schema", rename = "msec-boot/journey/1")]
 pub struct Journey {
     /// The image.
     pub image: Option<Sizes>,
@@ -182,6 +183,13 @@ fn differences(lines: &[Line]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_json_form_names_its_schema() {
+        let json = serde_json::to_value(Journey::default()).unwrap();
+        assert_eq!(json["schema"], "msec-boot/journey/1");
+        assert_eq!(json["boots"], serde_json::json!([]));
+    }
 
     #[test]
     fn only_a_pcr_with_both_values_agrees() {

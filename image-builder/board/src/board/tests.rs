@@ -83,6 +83,9 @@ fn hello(dir: &Path) -> Board {
 
 #[test]
 fn the_board_prints_echoes_and_powers_off() {
+    if !process::has_tools() {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let mut board = hello(dir.path());
     board.console.send("abc").unwrap();
@@ -93,6 +96,9 @@ fn the_board_prints_echoes_and_powers_off() {
 
 #[test]
 fn a_reset_is_told_from_a_power_off() {
+    if !process::has_tools() {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let mut board = hello(dir.path());
     board.console.send("r").unwrap();
@@ -101,6 +107,9 @@ fn a_reset_is_told_from_a_power_off() {
 
 #[test]
 fn a_power_cut_ends_qemu_and_its_tpm() {
+    if !process::has_tools() {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let tpm = SoftTpm::create(&dir.path().join("tpm"), "sha256").unwrap();
     let config = BoardConfig { tpm: TpmLink::I2c(tpm.clone()), ..config(dir.path()) };
@@ -116,6 +125,9 @@ fn a_power_cut_ends_qemu_and_its_tpm() {
 
 #[test]
 fn an_unplugged_console_leaves_the_board_on() {
+    if !process::has_tools() {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let mut board = hello(dir.path());
     board.console.unplug().unwrap();
@@ -124,6 +136,9 @@ fn an_unplugged_console_leaves_the_board_on() {
 
 #[test]
 fn a_card_of_a_wrong_size_is_refused_before_qemu_starts() {
+    if !process::has_tools() {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let card = dir.path().join("card");
     std::fs::write(&card, vec![0; 3 << 20]).unwrap();
@@ -134,6 +149,9 @@ fn a_card_of_a_wrong_size_is_refused_before_qemu_starts() {
 
 #[test]
 fn a_card_in_use_is_refused_and_free_after_power_off() {
+    if !process::has_tools() {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let card = dir.path().join("card");
     std::fs::write(&card, vec![0; 4 << 20]).unwrap();
@@ -151,6 +169,9 @@ fn a_card_in_use_is_refused_and_free_after_power_off() {
 
 #[test]
 fn what_qemu_refuses_is_told_in_its_own_words() {
+    if !process::has_tools() {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     // A firmware that does not fit in memory.
     let firmware = dir.path().join("huge");
