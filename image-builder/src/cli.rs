@@ -92,10 +92,23 @@ pub fn main() -> ExitCode {
     match run(&cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("image-builder: {}", setting::for_host(&format!("{error:#}")));
+            eprintln!("image-builder: {}", setting::for_host(&told(&error)));
             ExitCode::from(2)
         }
     }
+}
+
+/// An error with its causes. A cause that the text before it tells already is not
+/// told again: errors of libraries hold theirs in their own sentence.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
 }
 
 fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
@@ -135,6 +148,16 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let cause = std::io::Error::other("disk full");
+        let error = anyhow::Error::new(cause).context("cannot write x");
+        assert_eq!(told(&error), "cannot write x: disk full");
+        let cause = std::io::Error::other("disk full");
+        let error = anyhow::Error::new(cause).context("cannot write x: disk full; make room");
+        assert_eq!(told(&error), "cannot write x: disk full; make room");
+    }
 
     #[test]
     fn the_command_line_is_consistent() {
