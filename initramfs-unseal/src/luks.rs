@@ -29,7 +29,12 @@ const PBKDF2_ITERATIONS: u32 = 1000;
 const ARGON2_MEMORY_KIB: u32 = 64 * 1024;
 const ARGON2_PASSES: u32 = 4;
 const ARGON2_LANES: u32 = 4;
-/// Data that is encrypted in one go, in sectors: 2 MiB. It bounds the memory
+/// How blocks in flight survive a power cut. `checksum`, libcryptsetup's default,
+/// takes it that a whole encryption sector of 4096 bytes is written or none of it;
+/// an SD card promises that for 512 bytes at most, and a torn sector was lost. The
+/// journal writes the data twice and needs no such promise.
+const RESILIENCE: &str = "journal";
+/// Data that is encrypted in one go, in sectors: 2 MiB at most. It bounds the memory
 /// needed, and sets how often progress shows.
 const HOTZONE: u64 = (2 << 20) / SECTOR;
 /// Largest volume key that is taken, in bytes.
@@ -220,7 +225,7 @@ impl Volume {
     }
 
     /// Encrypts what is left to encrypt. Safe to be cut at any instant and
-    /// called again: libcryptsetup keeps checksums of the blocks in flight.
+    /// called again: libcryptsetup keeps a journal of the blocks in flight.
     /// `progress` gets bytes done and bytes in all.
     ///
     /// # Errors
@@ -244,8 +249,8 @@ impl Volume {
         self.ok("encrypting", run)
     }
 
-    /// Brings the blocks that were in flight at a power cut into one state, by
-    /// their checksums. Does nothing where none were.
+    /// Writes the blocks that were in flight at a power cut anew, out of the
+    /// journal. Does nothing where none were.
     fn repair(&mut self, secret: &Secret) -> Result<(), LuksError> {
         let mut handle = self.device.reencrypt_handle();
         let status = handle.status(reencryption(None, CryptReencrypt::empty()));
@@ -345,7 +350,7 @@ fn reencryption(luks2: Option<CryptParamsLuks2>, flags: CryptReencrypt) -> Crypt
     CryptParamsReencrypt {
         mode: CryptReencryptModeInfo::Encrypt,
         direction: CryptReencryptDirectionInfo::Forward,
-        resilience: "checksum".into(),
+        resilience: RESILIENCE.into(),
         hash: "sha256".into(),
         data_shift: 0,
         max_hotzone_size: HOTZONE,
