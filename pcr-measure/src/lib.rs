@@ -16,9 +16,13 @@
 pub mod digest;
 pub mod eventlog;
 pub mod explain;
+#[cfg(feature = "signature")]
+pub mod key;
 pub mod manifest;
 pub mod pcr;
 pub mod policy;
+mod reader;
+pub mod structures;
 pub mod text;
 
 pub use digest::{Algorithm, Digest, Sha256Digest};

@@ -1,6 +1,6 @@
 //! What an event's data seems to say. For people; never for a decision.
 
-use super::reader::Reader;
+use crate::reader::Reader;
 use super::{Event, EventType};
 use crate::text::printable;
 

@@ -8,7 +8,6 @@
 
 mod describe;
 mod parse;
-mod reader;
 mod replay;
 mod types;
 

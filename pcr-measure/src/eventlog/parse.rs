@@ -1,6 +1,6 @@
 //! From bytes to events.
 
-use super::reader::{Reader, Short};
+use crate::reader::{Reader, Short};
 use super::{
     AlgorithmId, BrokenEvent, Event, EventDigest, EventLog, EventType, Format, LogEnd, SpecId,
 };
