@@ -40,6 +40,10 @@ pub(crate) struct Global {
     /// Directory with fit.key and fit.crt to sign with; made in the cache when not given
     #[arg(long, global = true, value_name = "DIR")]
     signing_key: Option<PathBuf>,
+    /// Take newer versions of sources and packages where the mirror has dropped the locked ones
+    /// (also MSEC_TAKE_NEWER=1)
+    #[arg(long, global = true)]
+    take_newer: bool,
     /// How results are printed
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     format: Format,

@@ -21,14 +21,11 @@ pub mod tree;
 pub mod userland;
 pub mod verify;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use pcr_measure::manifest::ManifestError;
 
-use crate::artifacts::Artifacts;
-use crate::progress::Progress;
-use crate::recipe::{Recipe, RecipeError};
-use crate::sources::store::Store;
+use crate::recipe::RecipeError;
 
 pub use assemble::{Image, Sizes, assemble};
 
@@ -75,21 +72,4 @@ pub enum ImageError {
     /// The image file.
     #[error(transparent)]
     Card(#[from] card::CardError),
-}
-
-/// Makes the image of a recipe file: reads it, takes the packages of its lock
-/// file from the store (fetching what is missing) and assembles.
-///
-/// # Errors
-/// Whatever stands in the way, in its own words.
-pub fn build(
-    recipe_path: &Path,
-    artifacts: &Artifacts,
-    store: &Store,
-    out: &Path,
-    progress: &Progress,
-) -> Result<Image, ImageError> {
-    let recipe = Recipe::load(recipe_path)?;
-    let packages = packages::obtain(&recipe, recipe_path, store, progress)?;
-    assemble(&recipe, artifacts, &packages, out, progress)
 }

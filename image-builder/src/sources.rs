@@ -8,6 +8,7 @@
 pub mod apt;
 pub mod fetch;
 pub mod lock;
+pub mod newer;
 pub mod store;
 
 use std::path::PathBuf;
@@ -48,6 +49,7 @@ pub enum SourceError {
     #[error(
         "source {name}: the mirror has version {version} no longer; it has {available}.\n\
          Take the version that the suite {suite} has now:  image-builder sources lock {name}\n\
+         Or let this build take it:  --take-newer\n\
          Or put these files into {files}"
     )]
     Gone {

@@ -24,7 +24,8 @@ use image_builder::image::verify::{Outcome, RootState, verify};
 use image_builder::image::{Image, ImageError, assemble, card, fit};
 use image_builder::progress::Progress;
 use image_builder::recipe::{MIB, Recipe};
-use image_builder::sources::lock::Lock;
+use image_builder::sources::newer::{self, WhenGone};
+use image_builder::sources::store::Store;
 use tempfile::TempDir;
 
 const RECIPE: &str = include_str!("../recipes/rpi3.toml");
@@ -45,7 +46,12 @@ fn mkimage() -> PathBuf {
     let tree = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let cache = Cache::from_env().unwrap();
     let context = Context {
-        lock: Lock::read(&tree.join("image-builder/sources.lock")).unwrap(),
+        lock: newer::in_force(
+            &tree.join("image-builder/sources.lock"),
+            &Store::new(&cache),
+            WhenGone::from_env(),
+        )
+        .unwrap(),
         signing_key: component::ensure_signing_key(&cache, None).unwrap(),
         tools: Context::tools().unwrap(),
         cache,

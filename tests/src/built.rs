@@ -17,7 +17,10 @@ use image_builder::{
     },
     progress::Progress,
     recipe::Recipe,
-    sources::{lock::Lock, store::Store},
+    sources::{
+        newer::{self, WhenGone},
+        store::Store,
+    },
 };
 
 /// The checkout.
@@ -69,7 +72,12 @@ pub fn built() -> &'static Built {
     BUILT.get_or_init(|| {
         let cache = Cache::from_env().expect("the cache");
         let context = Context {
-            lock: Lock::read(&tree().join("image-builder/sources.lock")).expect("the lock file"),
+            lock: newer::in_force(
+                &tree().join("image-builder/sources.lock"),
+                &Store::new(&cache),
+                WhenGone::from_env(),
+            )
+            .expect("the lock file"),
             signing_key: component::ensure_signing_key(&cache, None).expect("the signing key"),
             tools: Context::tools().expect("the tools of the build root"),
             cache,
@@ -135,7 +143,9 @@ impl Built {
         table["root"].as_table_mut().expect("[root]").insert("packages".to_owned(), packages);
         let recipe = Recipe::parse(&table.to_string(), "the small recipe").expect("a recipe");
         let store = Store::new(&self.context.cache);
-        let all = packages::obtain(&self.recipe, &recipe_path(), &store, &Progress::hidden())
+        let gone = WhenGone::from_env();
+        let hidden = Progress::hidden();
+        let all = packages::obtain(&self.recipe, &recipe_path(), &store, gone, &hidden)
             .expect("the packages");
         let own: Vec<_> = all.into_iter().filter(|p| p.name == "busybox-static").collect();
         let image = image::assemble(&recipe, &self.artifacts, &own, dir, &Progress::hidden());

@@ -42,10 +42,10 @@ pub(super) struct BuildArgs {
 }
 
 pub(super) fn run(global: &Global, args: &BuildArgs) -> anyhow::Result<ExitCode> {
-    let context = setting::context(global)?;
     let progress = Progress::new();
+    let context = setting::context_to_build(global, &progress)?;
     if args.only.is_empty() {
-        let (image, _) = build(&context, &args.image, &progress)?;
+        let (image, _) = build(global, &context, &args.image, &progress)?;
         report(global, &image)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -60,6 +60,7 @@ pub(super) fn run(global: &Global, args: &BuildArgs) -> anyhow::Result<ExitCode>
 
 /// Builds the image of a recipe with everything in it.
 pub(super) fn build(
+    global: &Global,
     context: &Context,
     args: &ImageArgs,
     progress: &Progress,
@@ -67,7 +68,8 @@ pub(super) fn build(
     let path = args.recipe.clone().unwrap_or_else(|| context.tree.join(RECIPE));
     // A recipe that is wrong is reported now, not after the builds.
     let recipe = Recipe::load(&path)?;
-    let packages = packages::obtain(&recipe, &path, &Store::new(&context.cache), progress)?;
+    let store = Store::new(&context.cache);
+    let packages = packages::obtain(&recipe, &path, &store, setting::when_gone(global), progress)?;
     let plan = engine::build(context, &Component::ALL, progress)?;
     let artifacts = component::artifacts(&plan, context.signing_key.clone())?;
     let image = image::assemble(&recipe, &artifacts, &packages, &output(context, args), progress)?;

@@ -15,9 +15,9 @@ use crate::image::tamper::{Signing, Tamper, variant};
 use crate::progress::Progress;
 
 pub(super) fn run(global: &Global, args: &ImageArgs) -> anyhow::Result<ExitCode> {
-    let context = setting::context(global)?;
     let progress = Progress::new();
-    let (image, artifacts) = build::build(&context, args, &progress)?;
+    let context = setting::context_to_build(global, &progress)?;
+    let (image, artifacts) = build::build(global, &context, args, &progress)?;
     let dir = build::output(&context, args).join("demo");
     if dir.exists() {
         std::fs::remove_dir_all(&dir)

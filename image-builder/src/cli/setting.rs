@@ -11,7 +11,9 @@ use crate::artifacts::Artifacts;
 use crate::cache::Cache;
 use crate::component::plan::{Context, Plan};
 use crate::component::{self, Component, ensure_signing_key};
-use crate::sources::lock::Lock;
+use crate::progress::Progress;
+use crate::sources::newer::{self, WhenGone};
+use crate::sources::store::Store;
 
 /// The lock file's place in the checkout. It also tells a checkout from other
 /// directories.
@@ -71,18 +73,31 @@ pub(super) fn lock_file(tree: &Path) -> PathBuf {
     tree.join(LOCK)
 }
 
+/// What to do about versions that the mirror has dropped.
+pub(super) fn when_gone(global: &Global) -> WhenGone {
+    if global.take_newer { WhenGone::TakeNewer } else { WhenGone::from_env() }
+}
+
 /// Everything that builds start from. Makes the signing key if there is none.
 pub(super) fn context(global: &Global) -> anyhow::Result<Context> {
     let tools = Context::tools()?;
     let tree = tree(global)?;
     let cache = Cache::from_env()?;
     Ok(Context {
-        lock: Lock::read(&lock_file(&tree))?,
+        lock: newer::in_force(&lock_file(&tree), &Store::new(&cache), when_gone(global))?,
         signing_key: ensure_signing_key(&cache, global.signing_key.as_deref())?,
         tools,
         cache,
         tree,
     })
+}
+
+/// As [`context`], for a build: it may have to take newer versions.
+pub(super) fn context_to_build(global: &Global, progress: &Progress) -> anyhow::Result<Context> {
+    let mut context = context(global)?;
+    let store = Store::new(&context.cache);
+    context.lock = newer::settle(&lock_file(&context.tree), &store, when_gone(global), progress)?;
+    Ok(context)
 }
 
 /// What an earlier build left in the cache, as far as it did; builds nothing.

@@ -9,7 +9,7 @@ use super::{Format, Global, setting};
 use crate::cache::Cache;
 use crate::progress::Progress;
 use crate::sources::lock::{Lock, Source};
-use crate::sources::{fetch, store::Store};
+use crate::sources::{fetch, newer, store::Store};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SourcesCommand {
@@ -42,11 +42,12 @@ pub(super) fn run(global: &Global, command: &SourcesCommand) -> anyhow::Result<E
             }
         }
         SourcesCommand::Fetch { names } => {
-            let lock = Lock::read(&path)?;
+            let progress = Progress::new();
+            let lock = newer::settle(&path, &store, setting::when_gone(global), &progress)?;
             let all: Vec<&str> = lock.sources().iter().map(|source| source.name.as_str()).collect();
             let wanted =
                 if names.is_empty() { all } else { names.iter().map(String::as_str).collect() };
-            fetch::fetch(&lock, &wanted, &store, &Progress::new())?;
+            fetch::fetch(&lock, &wanted, &store, &progress)?;
             for name in &wanted {
                 for file in &lock.source(name)?.files {
                     store.verified(file)?;
@@ -57,7 +58,9 @@ pub(super) fn run(global: &Global, command: &SourcesCommand) -> anyhow::Result<E
                 wanted.len()
             ))?;
         }
-        SourcesCommand::Show => show(global, &Lock::read(&path)?, &store)?,
+        SourcesCommand::Show => {
+            show(global, &newer::in_force(&path, &store, setting::when_gone(global))?, &store)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

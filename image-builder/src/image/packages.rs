@@ -16,6 +16,7 @@ use super::tree::{Tree, TreeError};
 use crate::progress::Progress;
 use crate::recipe::{Recipe, Root};
 use crate::sources::lock::{Kind, Lock, Source};
+use crate::sources::newer::{self, WhenGone};
 use crate::sources::store::Store;
 use crate::sources::{SourceError, apt, fetch};
 
@@ -84,11 +85,12 @@ pub fn obtain(
     recipe: &Recipe,
     recipe_path: &Path,
     store: &Store,
+    when_gone: WhenGone,
     progress: &Progress,
 ) -> Result<Vec<Package>, PackageError> {
     let source_error = |error| PackageError::Source(Box::new(error), recipe_path.to_owned());
     let path = lock_path(recipe_path);
-    let lock = Lock::read(&path).map_err(source_error)?;
+    let lock = newer::settle(&path, store, when_gone, progress).map_err(source_error)?;
     let names: Vec<&str> = lock.sources().iter().map(|s| s.name.as_str()).collect();
     if let Some(package) =
         recipe.root.packages.iter().find(|package| !names.contains(&package.as_str()))
@@ -196,7 +198,7 @@ pub fn relock(recipe: &Recipe, recipe_path: &Path) -> Result<(PathBuf, usize), P
             arch: Some(chosen.architecture),
             files: Vec::new(),
         };
-        source.suite = apt::offers(&source)
+        source.suite = apt::offers_of(&source)
             .map_err(source_error)?
             .into_iter()
             .find(|offer| offer.version == source.version)

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use super::SourceError;
 use super::lock::{Kind, PinnedFile, Sha256Hex, Source};
@@ -23,11 +24,21 @@ fn apt_name(source: &Source) -> String {
     }
 }
 
-/// Brings apt's lists up to date.
+/// Brings apt's lists up to date, once in a run of this program.
 ///
 /// # Errors
 /// apt's last words, when any list could not be fetched.
 pub fn update() -> Result<(), String> {
+    static DONE: Mutex<bool> = Mutex::new(false);
+    let mut done = DONE.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*done {
+        update_lists()?;
+        *done = true;
+    }
+    Ok(())
+}
+
+fn update_lists() -> Result<(), String> {
     // Without this an unreachable mirror is a warning.
     output(Command::new("apt-get").args([
         "update",
@@ -38,13 +49,22 @@ pub fn update() -> Result<(), String> {
     .map_err(|error| error.to_string())
 }
 
-/// All versions of this package that the mirror offers, newest first.
+/// All versions that the mirror offers of each of these packages, newest first.
 ///
 /// # Errors
 /// When apt cannot be asked.
-pub fn offers(source: &Source) -> Result<Vec<Offer>, SourceError> {
-    let answer = output(Command::new("apt-cache").arg("madison").arg(apt_name(source)))?;
-    Ok(parse_madison(&answer, source))
+pub fn offers(sources: &[Source]) -> Result<Vec<Vec<Offer>>, SourceError> {
+    let names = sources.iter().map(apt_name);
+    let answer = output(Command::new("apt-cache").arg("madison").args(names))?;
+    Ok(sources.iter().map(|source| parse_madison(&answer, source)).collect())
+}
+
+/// As [`offers`], of one package.
+///
+/// # Errors
+/// When apt cannot be asked.
+pub fn offers_of(source: &Source) -> Result<Vec<Offer>, SourceError> {
+    Ok(offers(std::slice::from_ref(source))?.pop().unwrap_or_default())
 }
 
 /// Reads `apt-cache madison`: `name | version | URI suite/component kind`.
@@ -71,9 +91,10 @@ fn parse_madison(answer: &str, source: &Source) -> Vec<Offer> {
 /// When apt cannot be asked.
 pub fn newest(source: &Source) -> Result<Option<String>, SourceError> {
     let mut best: Option<String> = None;
-    for offer in offers(source)? {
-        let of_suite = offer.suite.strip_prefix(&source.suite);
-        if !matches!(of_suite, Some("" | "-updates" | "-security")) {
+    // What came with a security update may since be in the suite itself.
+    let suite = base_suite(&source.suite);
+    for offer in offers_of(source)? {
+        if base_suite(&offer.suite) != suite {
             continue;
         }
         let newer = match &best {
@@ -88,6 +109,11 @@ pub fn newest(source: &Source) -> Result<Option<String>, SourceError> {
         }
     }
     Ok(best)
+}
+
+/// The suite that updates and security updates are for.
+fn base_suite(suite: &str) -> &str {
+    suite.strip_suffix("-updates").or(suite.strip_suffix("-security")).unwrap_or(suite)
 }
 
 /// The files of the source in this version, as the mirror's lists name them.
@@ -245,6 +271,14 @@ broken line
     }
 
     const HASH: &str = "58a5f218191fe32900102760250741bed4e4f058ca915eb91f5f9a48a16562d7";
+
+    #[test]
+    fn updates_and_security_updates_belong_to_their_suite() {
+        for suite in ["trixie", "trixie-updates", "trixie-security"] {
+            assert_eq!(base_suite(suite), "trixie");
+        }
+        assert_eq!(base_suite("sid"), "sid");
+    }
 
     #[test]
     fn files_of_a_source_record_are_those_with_sha256() {

@@ -64,7 +64,7 @@ fn import(source: &Source, store: &Store) -> Result<(), SourceError> {
 }
 
 fn fetch_one(source: &Source, store: &Store, task: &Task, done: u64) -> Result<(), SourceError> {
-    let offers = apt::offers(source)?;
+    let offers = apt::offers_of(source)?;
     if !offers.iter().any(|offer| offer.version == source.version) {
         return Err(gone(source, store, &offers));
     }
@@ -152,24 +152,21 @@ pub fn relock(path: &Path, names: &[String]) -> Result<Vec<Update>, SourceError>
         if !names.is_empty() && !names.contains(&source.name) {
             continue;
         }
-        let version = apt::newest(source)?.ok_or_else(|| SourceError::Answer {
-            name: source.name.clone(),
-            reason: format!("the suite {} has no version of it", source.suite),
-        })?;
-        source.files = apt::files(source, &version)?;
-        if source.version != version {
-            updates.push(Update {
-                name: source.name.clone(),
-                from: std::mem::replace(&mut source.version, version.clone()),
-                to: version,
-            });
-        }
+        updates.extend(advance(source)?);
     }
-    let text = lock
-        .to_text()
-        .map_err(|error| SourceError::Lock { path: path.to_owned(), reason: error.to_string() })?;
-    let new = path.with_extension("lock.new");
-    fs::write(&new, text).on("cannot write", &new)?;
-    fs::rename(&new, path).on("cannot replace", path)?;
+    lock.write(path)?;
     Ok(updates)
+}
+
+/// Locks the version that the source's suite has now; `None` if it is the one that
+/// was locked already.
+pub(super) fn advance(source: &mut Source) -> Result<Option<Update>, SourceError> {
+    let version = apt::newest(source)?.ok_or_else(|| SourceError::Answer {
+        name: source.name.clone(),
+        reason: format!("the suite {} has no version of it", source.suite),
+    })?;
+    source.files = apt::files(source, &version)?;
+    let from = std::mem::replace(&mut source.version, version.clone());
+    let update = Update { name: source.name.clone(), from, to: version };
+    Ok((update.from != update.to).then_some(update))
 }

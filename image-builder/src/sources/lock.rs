@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::SourceError;
+use crate::cache::IoContext;
 
 /// What the first line of a lock file must say.
 const SCHEMA: &str = "msec-boot/sources-lock/1";
@@ -186,6 +187,20 @@ impl Lock {
     /// When it cannot be expressed in TOML, which no checked lock meets.
     pub fn to_text(&self) -> Result<String, toml::ser::Error> {
         Ok(format!("{HEADER}\n{}", toml::to_string(self)?))
+    }
+
+    /// Writes the lock file, complete or not at all.
+    ///
+    /// # Errors
+    /// When the file system refuses; what was there before stays.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), SourceError> {
+        let text = self.to_text().map_err(|error| SourceError::Lock {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })?;
+        let new = path.with_extension("lock.new");
+        fs::write(&new, text).on("cannot write", &new)?;
+        Ok(fs::rename(&new, path).on("cannot replace", path)?)
     }
 
     /// All sources, in the file's order.

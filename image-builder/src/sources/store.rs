@@ -27,6 +27,11 @@ impl Store {
         self.dir.join("import")
     }
 
+    /// Where lock files of newer versions stand ([`super::newer`]).
+    pub(super) fn newer_dir(&self) -> PathBuf {
+        self.dir.join("newer")
+    }
+
     /// The path that a pinned file has in the store.
     pub fn path(&self, file: &PinnedFile) -> PathBuf {
         self.dir.join(file.sha256.as_str()).join(&file.name)
