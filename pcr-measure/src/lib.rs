@@ -5,8 +5,9 @@
 //! names the component that differs ([`explain`]), and computes policy digests
 //! as a TPM does ([`policy`]).
 //!
-//! What it never does: I/O (the binary reads files), talk to a TPM, allocate by
-//! sizes that foreign bytes claim, panic on foreign bytes, print them unescaped.
+//! What it never does: I/O (the binary reads files, and the module `tpm` alone
+//! talks to a TPM), allocate by sizes that foreign bytes claim, panic on foreign
+//! bytes, print them unescaped.
 //!
 //! What it trusts: digests, and of these only such as the PCRs confirm. Event
 //! types and event data in a log can be forged without changing a PCR; they are
@@ -24,6 +25,8 @@ pub mod policy;
 mod reader;
 pub mod structures;
 pub mod text;
+#[cfg(feature = "tpm")]
+pub mod tpm;
 
 pub use digest::{Algorithm, Digest, Sha256Digest};
 pub use pcr::{PcrBank, PcrIndex, PcrSelection};

@@ -1,5 +1,6 @@
 //! TPM errors told apart by what an operator can do about them.
 
+use pcr_measure::tpm::TpmError as Connection;
 use tss_esapi::Error as Esapi;
 
 /// TPM 2.0 Library part 2, 6.6.3. Format-one codes carry a parameter, handle
@@ -112,12 +113,20 @@ pub fn classify(code: u32, index: u32) -> TpmError {
     }
 }
 
+/// As [`classify`], from the connection's error.
+pub(super) fn sorted(error: Connection, index: u32) -> TpmError {
+    match error {
+        Connection::Response(code) => classify(code, index),
+        Connection::Absent(place) => TpmError::Absent(place),
+        Connection::NoBank { .. } => TpmError::NoSha256Bank,
+        Connection::Moving => TpmError::PcrChanged,
+        other => TpmError::Library(other.to_string()),
+    }
+}
+
 /// As [`classify`], from the library's error.
 pub(super) fn from_esapi(error: Esapi, index: u32) -> TpmError {
-    match error {
-        Esapi::TssError(code) => classify(code.into(), index),
-        Esapi::WrapperError(kind) => TpmError::Library(kind.to_string()),
-    }
+    sorted(error.into(), index)
 }
 
 #[cfg(test)]

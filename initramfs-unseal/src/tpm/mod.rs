@@ -18,27 +18,16 @@ use pcr_measure::pcr::{PcrBank, PcrIndex, PcrSelection};
 use std::path::Path;
 use tss_esapi::attributes::SessionAttributesBuilder;
 use tss_esapi::constants::SessionType;
-use tss_esapi::handles::{
-    KeyHandle, NvIndexHandle, NvIndexTpmHandle, PcrHandle, PersistentTpmHandle, TpmHandle,
-};
+use tss_esapi::handles::{KeyHandle, NvIndexHandle, NvIndexTpmHandle, TpmHandle};
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::session_handles::AuthSession;
-use tss_esapi::structures::{
-    Digest, DigestValues, NvPublic, PcrSelectionList, PcrSlot, SymmetricDefinition,
-};
-use tss_esapi::tcti_ldr::{DeviceConfig, TctiNameConf};
+use tss_esapi::structures::{Digest, NvPublic, SymmetricDefinition};
+use tss_esapi::tcti_ldr::TctiNameConf;
 use tss_esapi::{Context, Error as Esapi};
-
-/// Commands that tpm2-tss sends when it opens a device: one GetRandom, to find
-/// out whether responses can be read in parts (tcti-device.c).
-const DEVICE_PROBE: u32 = 1;
 
 /// A connection to a TPM 2.0.
 #[derive(Debug)]
-pub struct Tpm {
-    context: Context,
-    commands: u32,
-}
+pub struct Tpm(pcr_measure::tpm::Tpm);
 
 /// What is known of an NV index without authorisation.
 #[derive(Debug, Clone)]
@@ -68,14 +57,7 @@ impl Tpm {
     /// # Errors
     /// [`TpmError::Absent`] when it cannot be opened.
     pub fn open(device: &Path) -> Result<Self, TpmError> {
-        use std::str::FromStr;
-        let path = device.to_string_lossy().into_owned();
-        let absent = |_| TpmError::Absent(path.clone());
-        let conf = DeviceConfig::from_str(&path).map_err(absent)?;
-        let mut tpm =
-            Self::connect(TctiNameConf::Device(conf)).map_err(|_| TpmError::Absent(path))?;
-        tpm.commands += DEVICE_PROBE;
-        Ok(tpm)
+        pcr_measure::tpm::Tpm::open(device).map(Self).map_err(|e| error::sorted(e, 0))
     }
 
     /// Opens a connection of any kind; tests talk to a software TPM this way.
@@ -83,39 +65,21 @@ impl Tpm {
     /// # Errors
     /// [`TpmError`] of the transport.
     pub fn connect(conf: TctiNameConf) -> Result<Self, TpmError> {
-        let context = Context::new(conf).map_err(|e| error::from_esapi(e, 0))?;
-        Ok(Self { context, commands: 0 })
+        pcr_measure::tpm::Tpm::connect(conf).map(Self).map_err(|e| error::sorted(e, 0))
     }
 
     /// Commands sent over this connection so far.
     #[must_use]
     pub fn commands(&self) -> u32 {
-        self.commands
+        self.0.commands()
     }
 
-    /// Reads PCRs of the SHA-256 bank, eight to a command (`TPML_DIGEST`,
-    /// TPM 2.0 Library part 2, 10.9.4).
+    /// Reads PCRs of the SHA-256 bank, as of one moment.
     ///
     /// # Errors
     /// [`TpmError::NoSha256Bank`] when the TPM leaves out any of them.
     pub fn pcrs(&mut self, pcrs: &PcrSelection) -> Result<PcrBank, TpmError> {
-        let all: Vec<PcrIndex> = pcrs.iter().collect();
-        let mut values = Vec::with_capacity(all.len());
-        for some in all.chunks(8) {
-            let list = selection(some.iter().copied())?;
-            let (_, _, digests) =
-                self.run(0, |c| c.execute_without_session(|c| c.pcr_read(list)))?;
-            let digests = digests.value();
-            if digests.len() != some.len() {
-                return Err(TpmError::NoSha256Bank);
-            }
-            for (pcr, digest) in some.iter().zip(digests) {
-                let bytes = <[u8; 32]>::try_from(digest.as_bytes());
-                let bytes = bytes.map_err(|_| TpmError::NoSha256Bank)?;
-                values.push((*pcr, Sha256Digest::from(bytes)));
-            }
-        }
-        Ok(values.into_iter().collect())
+        self.0.pcrs(pcrs).map_err(|e| error::sorted(e, 0))
     }
 
     /// Extends a PCR of the SHA-256 bank.
@@ -123,12 +87,7 @@ impl Tpm {
     /// # Errors
     /// [`TpmError`] when the TPM refuses.
     pub fn extend(&mut self, pcr: PcrIndex, digest: &Sha256Digest) -> Result<(), TpmError> {
-        let handle = pcr_handle(pcr)?;
-        let mut values = DigestValues::new();
-        values.set(HashingAlgorithm::Sha256, to_digest(digest)?);
-        self.run(0, |c| {
-            c.execute_with_session(Some(AuthSession::Password), |c| c.pcr_extend(handle, values))
-        })
+        self.0.extend(pcr, &[(*digest).into()]).map_err(|e| error::sorted(e, 0))
     }
 
     /// Thirty-two bytes of the TPM's random number generator.
@@ -163,18 +122,11 @@ impl Tpm {
 
     /// The key at a persistent handle and its Name, `None` when there is none.
     fn persistent(&mut self, handle: u32) -> Result<Option<(KeyHandle, Vec<u8>)>, TpmError> {
-        let tpm_handle = PersistentTpmHandle::new(handle).map_err(|e| error::from_esapi(e, 0))?;
-        let found = self.run(0, |c| {
-            c.execute_without_session(|c| c.tr_from_tpm_public(TpmHandle::Persistent(tpm_handle)))
-        });
-        let object = match found {
-            Ok(object) => object,
-            Err(TpmError::IndexMissing(_)) => return Ok(None),
-            Err(other) => return Err(other),
-        };
+        let found = self.0.persistent(handle).map_err(|e| error::sorted(e, 0))?;
+        let Some(key) = found else { return Ok(None) };
         // No command: ESYS keeps the Name it computed over the public area.
-        let name = self.context.tr_get_name(object).map_err(|e| error::from_esapi(e, 0))?;
-        Ok(Some((object.into(), name.value().to_vec())))
+        let name = self.0.context().tr_get_name(key.into()).map_err(|e| error::from_esapi(e, 0))?;
+        Ok(Some((key, name.value().to_vec())))
     }
 
     /// A session salted with `key`, AES-128-CFB and SHA-256, whose parameters
@@ -204,7 +156,8 @@ impl Tpm {
             .with_decrypt(what == Encrypt::Command)
             .with_encrypt(what == Encrypt::Response)
             .build();
-        self.context
+        self.0
+            .context()
             .tr_sess_set_attributes(session, attributes, mask)
             .map_err(|e| error::from_esapi(e, 0))
     }
@@ -221,8 +174,7 @@ impl Tpm {
         index: u32,
         command: impl FnOnce(&mut Context) -> Result<T, Esapi>,
     ) -> Result<T, TpmError> {
-        self.commands += 1;
-        command(&mut self.context).map_err(|e| error::from_esapi(e, index))
+        self.0.run(command).map_err(|e| error::sorted(e, index))
     }
 }
 
@@ -232,22 +184,6 @@ enum Encrypt {
     Nothing,
     Command,
     Response,
-}
-
-fn selection(pcrs: impl Iterator<Item = PcrIndex>) -> Result<PcrSelectionList, TpmError> {
-    let slots = pcrs
-        .map(|pcr| PcrSlot::try_from(1u32 << pcr.get()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| error::from_esapi(e, 0))?;
-    PcrSelectionList::builder()
-        .with_selection(HashingAlgorithm::Sha256, &slots)
-        .build()
-        .map_err(|e| error::from_esapi(e, 0))
-}
-
-fn pcr_handle(pcr: PcrIndex) -> Result<PcrHandle, TpmError> {
-    // PCR handles are the PCR numbers (part 2, 7.4, TPM_HT_PCR).
-    PcrHandle::try_from(u32::from(pcr.get())).map_err(|e| error::from_esapi(e, 0))
 }
 
 fn to_digest(digest: &Sha256Digest) -> Result<Digest, TpmError> {

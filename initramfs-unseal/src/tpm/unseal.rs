@@ -1,9 +1,10 @@
 //! Unsealing: pinned SRK, salted session, PolicyPCR, NV_Read, NV_ReadLock.
 
-use super::{Encrypt, Index, Tpm, TpmError, selection};
+use super::{Encrypt, Index, Tpm, TpmError, error};
 use crate::sealed::{SEALED_LEN, Sealed};
 use crate::secret::Secret;
 use pcr_measure::pcr::PcrSelection;
+use pcr_measure::tpm::selections;
 use tss_esapi::constants::SessionType;
 use tss_esapi::handles::KeyHandle;
 use tss_esapi::interface_types::reserved_handles::NvAuth;
@@ -98,7 +99,7 @@ impl Tpm {
         pcrs: &PcrSelection,
         mut use_it: impl FnMut(&mut Self) -> Result<T, TpmError>,
     ) -> Result<T, TpmError> {
-        let list = selection(pcrs.iter())?;
+        let list = selections(&[*pcrs]).map_err(|e| error::sorted(e, 0))?;
         let mut tries = 0;
         loop {
             tries += 1;
