@@ -1,6 +1,8 @@
 //! `explain`.
 
 use anyhow::{Context, Result};
+#[cfg(feature = "tpm")]
+use pcr_measure::PcrSelection;
 use pcr_measure::explain::{Difference, Entry, Explanation, MeasuredEvent, PcrVerdict, Verdict};
 use pcr_measure::{Algorithm, PcrBank, PcrIndex, Sha256Digest, explain};
 use serde::Serialize;
@@ -22,10 +24,7 @@ pub(super) fn run(args: &ExplainArgs, format: Format) -> Result<Answer> {
     let manifest = input::manifest(&args.manifest)?;
     let bytes = input::log(&args.log)?;
     let parsed = log::parse(&args.log, &bytes)?;
-    let live = match &args.pcrs {
-        Some(path) => pcrfile::sha256(path)?,
-        None => PcrBank::new(Algorithm::Sha256),
-    };
+    let live = live(args)?;
     // Without SHA-256 digests every event would seem to be missing.
     parsed
         .replay(Algorithm::Sha256)
@@ -44,6 +43,29 @@ pub(super) fn run(args: &ExplainArgs, format: Format) -> Result<Answer> {
     };
     let notes = log::broken(&args.log, &parsed).into_iter().collect();
     Ok(Answer { text, notes, yes: explanation.is_as_expected() })
+}
+
+/// The word that stands for a live TPM instead of a file.
+const LIVE: &str = "live";
+
+/// The TPM's values, as far as they were given.
+fn live(args: &ExplainArgs) -> Result<PcrBank> {
+    match &args.pcrs {
+        None => Ok(PcrBank::new(Algorithm::Sha256)),
+        Some(path) if path.as_os_str() == LIVE => of_tpm(args),
+        Some(path) => pcrfile::sha256(path),
+    }
+}
+
+#[cfg(feature = "tpm")]
+fn of_tpm(args: &ExplainArgs) -> Result<PcrBank> {
+    let all = PcrSelection::new(Algorithm::Sha256, PcrIndex::all())?;
+    Ok(args.tpm.open()?.pcrs(&all)?)
+}
+
+#[cfg(not(feature = "tpm"))]
+fn of_tpm(_: &ExplainArgs) -> Result<PcrBank> {
+    anyhow::bail!("this build talks to no TPM: give a file of PCR values (tpm2_pcrread)")
 }
 
 /// Whether the TPM's values stood behind every verdict.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use pcr_measure::manifest::{MAX_JSON, Manifest};
 
 /// Largest event log that is read, in bytes. Firmware reserves 64 KiB to a few
@@ -37,4 +37,9 @@ pub(super) fn log(path: &Path) -> Result<Vec<u8>> {
 pub(super) fn manifest(path: &Path) -> Result<Manifest> {
     let bytes = read(path, MAX_JSON)?;
     Manifest::from_json(&bytes).with_context(|| format!("cannot use {}", path.display()))
+}
+
+/// Reads the bytes that an option gives in hexadecimal digits.
+pub(super) fn hex(option: &str, text: &str) -> Result<Vec<u8>> {
+    hex::decode(text).map_err(|error| anyhow!("{option}: no hexadecimal digits: {error}"))
 }

@@ -2,10 +2,18 @@
 
 mod explain;
 mod input;
+#[cfg(feature = "tpm")]
+mod live;
 mod log;
+#[cfg(feature = "tpm")]
+mod output;
 mod pcrfile;
 mod policy;
 mod predict;
+#[cfg(feature = "tpm")]
+mod quote;
+#[cfg(feature = "tpm")]
+mod read;
 mod table;
 
 use std::path::PathBuf;
@@ -36,6 +44,15 @@ enum Format {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// PCR values of a live TPM
+    #[cfg(feature = "tpm")]
+    Read(read::ReadArgs),
+    /// PCR values that a key of the TPM vouches for
+    #[cfg(feature = "tpm")]
+    Quote(quote::QuoteArgs),
+    /// Make a key for quotes, or find the one that is there
+    #[cfg(feature = "tpm")]
+    CreateAk(quote::CreateAkArgs),
     /// Event logs
     #[command(subcommand)]
     Log(LogCommand),
@@ -79,9 +96,13 @@ struct ExplainArgs {
     /// The boot manifest of what should have booted
     #[arg(long, value_name = "FILE")]
     manifest: PathBuf,
-    /// PCR values of the TPM, as tpm2_pcrread prints them or as {"0":"<hex>"}
-    #[arg(long, value_name = "FILE")]
+    /// PCR values of the TPM, as tpm2_pcrread prints them or as {"0":"<hex>"};
+    /// `live` reads them from this machine's
+    #[arg(long, value_name = "FILE|live")]
     pcrs: Option<PathBuf>,
+    #[cfg(feature = "tpm")]
+    #[command(flatten)]
+    tpm: live::TpmArgs,
 }
 
 /// What a command has to say.
@@ -104,6 +125,12 @@ impl Answer {
 /// Does what was asked.
 pub(crate) fn run(cli: &Cli) -> Result<Answer> {
     match &cli.command {
+        #[cfg(feature = "tpm")]
+        Command::Read(args) => read::run(args, cli.format),
+        #[cfg(feature = "tpm")]
+        Command::Quote(args) => quote::quote(args),
+        #[cfg(feature = "tpm")]
+        Command::CreateAk(args) => quote::create_ak(args, cli.format),
         Command::Log(LogCommand::Show { file, bank }) => log::show(file, *bank, cli.format),
         Command::Log(LogCommand::Replay { file, bank }) => log::replay(file, *bank, cli.format),
         Command::Predict { manifest } => predict::predict(manifest, cli.format),

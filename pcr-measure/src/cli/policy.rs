@@ -128,11 +128,19 @@ pub(super) fn run(command: &PolicyCommand, format: Format) -> Result<Answer> {
         }
         PolicyCommand::Authorize { start, key_name, policy_ref } => start
             .policy()?
-            .authorize(&bytes("--key-name", key_name)?, &bytes("--policy-ref", policy_ref)?)?
+            .authorize(
+                &input::hex("--key-name", key_name)?,
+                &input::hex("--policy-ref", policy_ref)?,
+            )?
             .digest(),
         PolicyCommand::Nv { start, name, operand, offset, operation } => start
             .policy()?
-            .nv(&bytes("--name", name)?, &bytes("--operand", operand)?, *offset, *operation)?
+            .nv(
+                &input::hex("--name", name)?,
+                &input::hex("--operand", operand)?,
+                *offset,
+                *operation,
+            )?
             .digest(),
         PolicyCommand::AuthValue { start } => start.policy()?.auth_value()?.digest(),
         PolicyCommand::CommandCode { start, code } => start.policy()?.command_code(*code)?.digest(),
@@ -153,10 +161,6 @@ impl Start {
             }
         }
     }
-}
-
-fn bytes(option: &str, text: &str) -> Result<Vec<u8>> {
-    hex::decode(text).map_err(|error| anyhow!("{option}: no hexadecimal digits: {error}"))
 }
 
 fn operation(name: &str) -> Result<NvOperation, String> {

@@ -1,0 +1,41 @@
+//! The live TPM of commands that need one.
+
+use std::env;
+
+use anyhow::Result;
+use clap::Args;
+use pcr_measure::tpm::Tpm;
+
+/// Variables that say which TPM, as tpm2-tools reads them.
+const VARIABLES: [&str; 2] = ["TPM2TOOLS_TCTI", "TCTI"];
+
+/// Which TPM.
+#[derive(Debug, Clone, Args)]
+pub(super) struct TpmArgs {
+    /// The TPM, as tpm2-tools name it: device:/dev/tpmrm0, swtpm:host=127.0.0.1,port=2321
+    /// [default: $TPM2TOOLS_TCTI, $TCTI, or this machine's]
+    #[arg(long, value_name = "TCTI")]
+    tcti: Option<String>,
+}
+
+impl TpmArgs {
+    /// Opens it.
+    pub(super) fn open(&self) -> Result<Tpm> {
+        let named = self.tcti.clone().or_else(|| {
+            VARIABLES.iter().find_map(|name| env::var(name).ok()).filter(|tcti| !tcti.is_empty())
+        });
+        Ok(match named {
+            Some(tcti) => Tpm::from_tcti(&tcti)?,
+            None => Tpm::of_this_machine()?,
+        })
+    }
+}
+
+/// Reads a persistent handle: `0x81010002`.
+pub(super) fn handle(text: &str) -> Result<u32, String> {
+    text.strip_prefix("0x")
+        .and_then(|hex| u32::from_str_radix(hex, 16).ok())
+        // TPM 2.0 Library 1.59, Part 2, 7.2: the first byte is the kind.
+        .filter(|handle| handle >> 24 == 0x81)
+        .ok_or_else(|| "a persistent handle is written as 0x81010002".to_owned())
+}

@@ -1,0 +1,98 @@
+//! `quote` and `create-ak`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use pcr_measure::PcrSelection;
+use pcr_measure::key::PublicKey;
+use pcr_measure::structures::TpmPublic;
+use serde::Serialize;
+
+use super::live::{TpmArgs, handle};
+use super::{Answer, Format, bank_text, input, json, output};
+
+/// Where the attestation key is when nobody says (in the endorsement range of the
+/// TCG Registry of Reserved TPM 2.0 Handles and Localities 1.1, table 2).
+const AK: &str = "0x81010002";
+
+#[derive(Debug, Args)]
+pub(super) struct QuoteArgs {
+    /// Persistent handle of the attestation key
+    #[arg(long, default_value = AK, value_parser = handle, value_name = "HANDLE")]
+    ak: u32,
+    /// What the verifier sent, so that no older quote can stand for this one
+    #[arg(long, value_name = "HEX")]
+    nonce: String,
+    /// The PCRs; once for each bank
+    #[arg(long, required = true, value_name = "PCRS")]
+    pcrs: Vec<PcrSelection>,
+    /// Where the quote goes (TPMS_ATTEST)
+    #[arg(long, value_name = "FILE")]
+    message: PathBuf,
+    /// Where its signature goes (TPMT_SIGNATURE)
+    #[arg(long, value_name = "FILE")]
+    signature: PathBuf,
+    /// Where the values go that it is over [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    values: Option<PathBuf>,
+    #[command(flatten)]
+    tpm: TpmArgs,
+}
+
+/// A quote, in three files that `verify-quote` and tpm2_checkquote take.
+pub(super) fn quote(args: &QuoteArgs) -> Result<Answer> {
+    let nonce = input::hex("--nonce", &args.nonce)?;
+    let quote = args.tpm.open()?.quote(args.ak, &nonce, &args.pcrs)?;
+    let values: String = quote.values.iter().map(bank_text).collect();
+    let mut files = vec![
+        (args.message.as_path(), quote.message.as_slice()),
+        (args.signature.as_path(), quote.signature.as_slice()),
+    ];
+    files.extend(args.values.as_deref().map(|path| (path, values.as_bytes())));
+    output::write_all(&files)?;
+    Ok(Answer::yes(if args.values.is_none() { values } else { String::new() }))
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CreateAkArgs {
+    /// Persistent handle that the key is kept at
+    #[arg(long, default_value = AK, value_parser = handle, value_name = "HANDLE")]
+    handle: u32,
+    /// Where its public area goes (TPMT_PUBLIC), which says that it is restricted
+    #[arg(long, value_name = "FILE")]
+    public: Option<PathBuf>,
+    /// Where its public key goes, as PEM
+    #[arg(long, value_name = "FILE")]
+    pem: Option<PathBuf>,
+    #[command(flatten)]
+    tpm: TpmArgs,
+}
+
+#[derive(Serialize)]
+struct AkJson {
+    handle: String,
+    name: String,
+    fingerprint: String,
+}
+
+/// Makes an attestation key, or finds the one that is there.
+pub(super) fn create_ak(args: &CreateAkArgs, format: Format) -> Result<Answer> {
+    let bytes = args.tpm.open()?.ensure_ak(args.handle)?;
+    let public = TpmPublic::parse(&bytes)?;
+    let key = PublicKey::from_tpm(&public)?;
+    let pem = key.to_pem()?;
+    let mut files = Vec::new();
+    files.extend(args.public.as_deref().map(|path| (path, bytes.as_slice())));
+    files.extend(args.pem.as_deref().map(|path| (path, pem.as_slice())));
+    output::write_all(&files)?;
+    let answer = AkJson {
+        handle: format!("{:#010x}", args.handle),
+        name: hex::encode(public.name()?),
+        fingerprint: key.fingerprint()?.to_string(),
+    };
+    Ok(Answer::yes(match format {
+        Format::Json => json(&answer)?,
+        Format::Text => format!("handle  {}\nname    {}\n", answer.handle, answer.name),
+    }))
+}
