@@ -3,7 +3,8 @@
 use crate::digest::Algorithm;
 use crate::pcr::PcrError;
 
-/// `TPM_RC_HANDLE`, a format-one code (TPM 2.0 Library 1.59, Part 2, 6.6.3).
+/// Format-one codes (TPM 2.0 Library 1.59, Part 2, 6.6.3).
+const RC_HASH: u32 = 0x083;
 const RC_HANDLE: u32 = 0x08b;
 /// The error number of a format-one code without what it is about (6.6.2).
 const RC_NUMBER: u32 = 0x0bf;
@@ -65,7 +66,16 @@ impl TpmError {
     /// Whether the TPM said that a handle names nothing.
     #[must_use]
     pub fn is_no_such_handle(&self) -> bool {
-        matches!(self, Self::Response(code) if code & RC_NUMBER == RC_HANDLE)
+        self.is(RC_HANDLE)
+    }
+
+    /// Whether the TPM said that it does not have a hash algorithm.
+    pub(super) fn is_no_such_hash(&self) -> bool {
+        self.is(RC_HASH)
+    }
+
+    fn is(&self, number: u32) -> bool {
+        matches!(self, Self::Response(code) if code & RC_NUMBER == number)
     }
 }
 

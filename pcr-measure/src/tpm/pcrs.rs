@@ -55,14 +55,16 @@ impl Tpm {
         let mut counter = None;
         for some in all.chunks(AT_ONCE) {
             let list = selections(&[PcrSelection::new(selection.bank(), some.iter().copied())?])?;
-            let (updates, _, digests) =
-                self.run(|c| c.execute_without_session(|c| c.pcr_read(list)))?;
-            let digests = digests.value();
-            if digests.len() != some.len() {
-                let bank = selection.bank();
-                return Err(TpmError::NoBank { bank, has: self.banks()? });
-            }
-            for (pcr, value) in some.iter().zip(digests) {
+            let read = self.run(|c| c.execute_without_session(|c| c.pcr_read(list)));
+            let (updates, digests) = match read {
+                Ok((updates, _, digests)) if digests.len() == some.len() => (updates, digests),
+                // It gives what it has, or does not know the hash at all.
+                Err(other) if !other.is_no_such_hash() => return Err(other),
+                _ => {
+                    return Err(TpmError::NoBank { bank: selection.bank(), has: self.banks()? });
+                }
+            };
+            for (pcr, value) in some.iter().zip(digests.value()) {
                 let value = Digest::new(selection.bank(), value.as_bytes());
                 bank.set(*pcr, value.map_err(crate::pcr::PcrError::from)?)?;
             }
