@@ -223,18 +223,16 @@ impl Board {
                 .map_err(|e| BoardError::Refused(refusal(&said, &e)))
         };
         let secure = accept(&serial1)?;
-        let events =
+        let mut events =
             Events::follow(accept(&qmp)?).map_err(|e| BoardError::Refused(refusal(&said, &e)))?;
         let tap = config.tap.map(|t| t.0);
+        let console = Console::start(near, start, &logs.join("console.log"), tap, config.secret)?;
+        let secure_log = logs.join("secure.log");
+        let secure_console = Console::start(secure, start, &secure_log, None, Secret::default())?;
+        events.run().map_err(|e| BoardError::Refused(refusal(&said, &e)))?;
         Ok(Self {
-            console: Console::start(near, start, &logs.join("console.log"), tap, config.secret)?,
-            secure_console: Console::start(
-                secure,
-                start,
-                &logs.join("secure.log"),
-                None,
-                Secret::default(),
-            )?,
+            console,
+            secure_console,
             wire,
             qemu,
             events,

@@ -4,10 +4,13 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use serde::Deserialize;
 
+/// How long QEMU may take until it answers, on a busy machine.
+const ANSWERED: Duration = Duration::from_secs(120);
 /// The longest message read. QMP events have some hundred bytes.
 const MESSAGE: u64 = 1 << 20;
 
@@ -27,25 +30,30 @@ struct Data {
 /// Follows QEMU's events until it ends.
 #[derive(Debug)]
 pub(crate) struct Events {
+    commands: UnixStream,
     thread: Option<JoinHandle<Option<String>>>,
 }
 
 impl Events {
     /// Leaves QEMU's negotiation mode, which starts the events. QEMU answers once
-    /// the machine is complete and runs.
+    /// the machine is complete.
     ///
     /// # Errors
     /// When QEMU ends first.
-    pub(crate) fn follow(mut stream: UnixStream) -> std::io::Result<Self> {
-        stream.write_all(b"{\"execute\":\"qmp_capabilities\"}\n")?;
+    pub(crate) fn follow(stream: UnixStream) -> std::io::Result<Self> {
+        let mut commands = stream.try_clone()?;
+        commands.write_all(b"{\"execute\":\"qmp_capabilities\"}\n")?;
+        stream.set_read_timeout(Some(ANSWERED))?;
         let mut reader = BufReader::new(stream);
         loop {
-            let text = message(&mut reader)
-                .ok_or_else(|| std::io::Error::other("it ended before the machine ran"))?;
+            let text = message(&mut reader).ok_or_else(|| {
+                std::io::Error::other("it ended, or did not answer, before the machine ran")
+            })?;
             if is_answer(&text) {
                 break;
             }
         }
+        reader.get_ref().set_read_timeout(None)?;
         let follow = move || {
             let mut reason = None;
             while let Some(text) = message(&mut reader) {
@@ -54,7 +62,17 @@ impl Events {
             reason
         };
         let thread = thread::Builder::new().name("qmp".to_owned()).spawn(follow)?;
-        Ok(Self { thread: Some(thread) })
+        Ok(Self { commands, thread: Some(thread) })
+    }
+
+    /// Lets the machine run. Only once somebody reads its consoles: a serial port
+    /// whose socket is full (some 280 single bytes fill one) stops the processor
+    /// while it holds QEMU's lock, and then QEMU answers nobody any more.
+    ///
+    /// # Errors
+    /// When QEMU has ended.
+    pub(crate) fn run(&mut self) -> std::io::Result<()> {
+        self.commands.write_all(b"{\"execute\":\"cont\"}\n")
     }
 
     /// The reason of the last `SHUTDOWN` event. Waits for QEMU's end.

@@ -51,12 +51,17 @@ impl Tpm {
         path
     }
 
+    /// How tpm2-tools name it.
+    pub(crate) fn tcti(&self) -> String {
+        format!("swtpm:path={}", self.path("tpm").display())
+    }
+
     /// Runs a tool (arguments separated by blanks) in the directory; its output.
     pub(crate) fn tool(&self, line: &str) -> String {
         let mut words = line.split_whitespace();
         let mut command = Command::new(words.next().unwrap());
         command.args(words).current_dir(self.dir.path());
-        command.env("TPM2TOOLS_TCTI", format!("swtpm:path={}", self.path("tpm").display()));
+        command.env("TPM2TOOLS_TCTI", self.tcti());
         run(&mut command)
     }
 }

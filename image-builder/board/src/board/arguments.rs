@@ -29,6 +29,8 @@ pub(super) fn arguments(config: &BoardConfig, sockets: &Path) -> Vec<String> {
         "-display",
         "none",
         "-no-reboot",
+        // Nothing runs until every channel is open: see `Events::run`.
+        "-S",
         "-nodefaults",
         "-chardev",
         "stdio,id=serial0,signal=off",
@@ -89,6 +91,7 @@ mod tests {
         assert!(text.contains("file=/b/armstub8.bin,addr=0x0"), "{text}");
         assert!(text.contains("file=/b/board.dtb,addr=0x1000000"), "{text}");
         assert!(!text.contains("-drive") && !text.contains("tpm"), "{text}");
+        assert!(text.contains(" -S "), "the board waits until its consoles are read: {text}");
     }
 
     #[test]

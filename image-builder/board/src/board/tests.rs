@@ -58,10 +58,20 @@ const FIRMWARE: [u32; 33] = [
     0x000a_0d6f,
 ];
 
+/// Bytes of the code; the message follows it.
+const CODE: usize = 31 * 4;
+
 const SOON: Duration = Duration::from_secs(60);
 
 fn config(dir: &Path) -> BoardConfig {
-    let firmware: Vec<u8> = FIRMWARE.iter().flat_map(|word| word.to_le_bytes()).collect();
+    config_with(dir, b"hello\r\n\0")
+}
+
+/// A board whose firmware prints `message` (NUL-terminated) instead.
+fn config_with(dir: &Path, message: &[u8]) -> BoardConfig {
+    let mut firmware: Vec<u8> = FIRMWARE.iter().flat_map(|word| word.to_le_bytes()).collect();
+    firmware.truncate(CODE);
+    firmware.extend_from_slice(message);
     std::fs::write(dir.join("firmware"), firmware).unwrap();
     std::fs::write(dir.join("dtb"), [0; 64]).unwrap();
     BoardConfig {
@@ -72,6 +82,23 @@ fn config(dir: &Path) -> BoardConfig {
         logs: dir.join("logs"),
         tap: None,
         secret: Default::default(),
+    }
+}
+
+/// More than a socket's buffer holds, in the board's first instant.
+#[test]
+fn a_board_that_prints_a_lot_at_once_is_heard() {
+    if !process::has_tools() {
+        return;
+    }
+    for _ in 0..8 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut message = vec![b'x'; 16 << 10];
+        message.extend_from_slice(b"hello\r\n\0");
+        let mut board = Board::power_on(config_with(dir.path(), &message)).unwrap();
+        let found = board.console.wait("(x+)hello", SOON).unwrap();
+        assert_eq!(found.text.len(), 16 << 10);
+        board.cut_power();
     }
 }
 

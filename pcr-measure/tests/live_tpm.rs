@@ -1,0 +1,114 @@
+//! The commands that need a TPM, on an emulated one, with tpm2-tools as the second
+//! opinion.
+#![cfg(all(feature = "cli", feature = "tpm"))]
+// Helpers of tests may panic as tests do; clippy.toml knows `#[test]` functions alone.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod common;
+
+use std::process::{Command, Output};
+
+use common::Tpm;
+
+/// What a command said, and its exit code.
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+/// Runs `pcr-measure` in the test's directory against its TPM.
+fn measure(tpm: &Tpm, line: &str) -> Said {
+    let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_pcr-measure"))
+        .args(line.split_whitespace())
+        .current_dir(tpm.path(""))
+        .env("TPM2TOOLS_TCTI", tpm.tcti())
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Said { code: status.code(), out: text(stdout), err: text(stderr) }
+}
+
+fn done(tpm: &Tpm, line: &str) -> String {
+    let said = measure(tpm, line);
+    assert_eq!(said.code, Some(0), "{line}: {}", said.err);
+    said.out
+}
+
+fn refused(tpm: &Tpm, line: &str, why: &str) {
+    let said = measure(tpm, line);
+    assert_eq!(said.code, Some(2), "{line}: {}{}", said.out, said.err);
+    assert!(said.err.contains(why), "{line}: {}", said.err);
+    assert!(!said.err.contains("ERROR:"), "the library is silent: {}", said.err);
+}
+
+#[test]
+fn reading_equals_tpm2_pcrread() {
+    let Some(tpm) = Tpm::start() else { return };
+    tpm.tool(&format!("tpm2_pcrextend 3:sha256={}", "11".repeat(32)));
+    for (ours, theirs) in [
+        ("read", "tpm2_pcrread"),
+        ("read --bank sha384", "tpm2_pcrread sha384"),
+        ("read --pcrs 0-9,15", "tpm2_pcrread sha256:0,1,2,3,4,5,6,7,8,9,15"),
+        ("read --bank sha1 --pcrs 17", "tpm2_pcrread sha1:17"),
+        ("read --pcrs sha512:0", "tpm2_pcrread sha512:0"),
+    ] {
+        assert_eq!(done(&tpm, ours), tpm.tool(theirs), "{ours}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&done(&tpm, "read --pcrs 3 --format json")).unwrap();
+    let value = json["banks"]["sha256"]["3"].as_str().unwrap();
+    assert!(tpm.tool("tpm2_pcrread sha256:3").contains(&value.to_uppercase()));
+}
+
+#[test]
+fn a_bank_that_the_tpm_lacks_is_named_with_those_it_has() {
+    let Some(tpm) = Tpm::start() else { return };
+    refused(&tpm, "read --bank sm3_256", "no active sm3_256 bank; it has sha1, sha256");
+    refused(&tpm, "read --bank sha1 --pcrs sha384:0", "name two banks");
+    refused(&tpm, "read --pcrs 24", "there is no PCR 24");
+    refused(&tpm, "read --bank md5", "unknown hash algorithm");
+}
+
+#[test]
+fn quotes_are_the_ones_that_tpm2_checkquote_takes() {
+    let Some(tpm) = Tpm::start() else { return };
+    done(&tpm, "create-ak --public ak.pub --pem ak.pem");
+    let again = done(&tpm, "create-ak --format json");
+    let name = serde_json::from_str::<serde_json::Value>(&again).unwrap()["name"].clone();
+    let public = tpm.tool("tpm2_readpublic -c 0x81010002 -o theirs.pub");
+    assert!(public.contains(name.as_str().unwrap()), "{public}");
+    for pcrs in ["--pcrs 0-9", "--pcrs sha384:0,23", "--pcrs 0 --pcrs sha1:1-3"] {
+        let files = "--message m --signature s --values v";
+        done(&tpm, &format!("quote --nonce c0ffee {pcrs} {files}"));
+        tpm.tool("tpm2_checkquote -u ak.pem -m m -s s -q c0ffee -g sha256");
+        let values = std::fs::read_to_string(tpm.path("v")).unwrap();
+        for line in values.lines().filter(|line| line.contains("0x")) {
+            assert!(tpm.tool("tpm2_pcrread").contains(line), "{line}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_quoted_writes_no_file() {
+    let Some(tpm) = Tpm::start() else { return };
+    done(&tpm, "create-ak");
+    tpm.tool("tpm2_createprimary -C o -c srk -G ecc");
+    tpm.tool("tpm2_evictcontrol -C o -c srk 0x81000001");
+    let quote = |rest: &str| format!("quote --message m --signature s {rest}");
+    let long = "00".repeat(67);
+    for (line, why) in [
+        (quote("--nonce 00 --pcrs 0 --ak 0x81010099"), "no key at 0x81010099"),
+        (quote("--nonce 00 --pcrs sm3_256:0"), "no active sm3_256 bank"),
+        (quote("--nonce 0 --pcrs 0"), "no hexadecimal digits"),
+        (quote(&format!("--nonce {long} --pcrs 0")), "the nonce has 67 bytes"),
+        (quote("--nonce 00 --pcrs 0 --tcti bogus"), "names no TPM"),
+        ("create-ak --handle 0x81000001".to_owned(), "no restricted signing key"),
+    ] {
+        refused(&tpm, &line, why);
+        assert!(!tpm.path("m").exists() && !tpm.path("s").exists(), "{line}");
+    }
+    // The premise: the same way with nothing in it.
+    done(&tpm, &quote("--nonce 00 --pcrs 0"));
+    assert!(tpm.path("m").exists() && tpm.path("s").exists());
+}
