@@ -22,6 +22,8 @@ pub mod manifest;
 pub mod pcr;
 pub mod policy;
 mod reader;
+#[cfg(feature = "signature")]
+pub mod signed_policy;
 pub mod structures;
 pub mod text;
 
