@@ -3,10 +3,14 @@
 mod explain;
 mod input;
 mod log;
+mod output;
 mod pcrfile;
 mod policy;
 mod predict;
+mod sign;
 mod table;
+mod verify_signature;
+mod wanted;
 
 use std::path::PathBuf;
 
@@ -49,6 +53,10 @@ enum Command {
     /// Policy digests as the TPM computes them
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Signs the policies of boot manifests, as systemd-measure does
+    Sign(sign::SignArgs),
+    /// Whether a key signed a policy
+    VerifySignature(verify_signature::VerifyArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -109,6 +117,8 @@ pub(crate) fn run(cli: &Cli) -> Result<Answer> {
         Command::Predict { manifest } => predict::predict(manifest, cli.format),
         Command::Explain(args) => explain::run(args, cli.format),
         Command::Policy(command) => policy::run(command, cli.format),
+        Command::Sign(args) => sign::run(args),
+        Command::VerifySignature(args) => verify_signature::run(args, cli.format),
     }
 }
 
