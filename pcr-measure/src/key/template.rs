@@ -1,8 +1,9 @@
 //! A public key as a TPM loads it, and the Name it then has.
 //!
 //! The Name stands in the digest of a PolicyAuthorize, so every bit of the
-//! public area counts. This one is systemd's: systemd 257, src/shared/tpm2-util.c,
-//! `tpm2_tpm2b_public_from_openssl_pkey`.
+//! public area counts. This one is systemd's (systemd 257, src/shared/tpm2-util.c,
+//! `tpm2_tpm2b_public_from_openssl_pkey`) for every key that systemd gets into a
+//! TPM.
 
 use openssl::bn::{BigNum, BigNumContext};
 use openssl::nid::Nid;
@@ -47,16 +48,17 @@ impl PublicKey {
             }
             _ => {
                 let ec = key.ec_key()?;
-                let curve = ec.group().curve_name().and_then(curve_id).ok_or_else(not_for_tpm)?;
+                let (curve, size) =
+                    ec.group().curve_name().and_then(curve_of).ok_or_else(not_for_tpm)?;
                 let (mut x, mut y) = (BigNum::new()?, BigNum::new()?);
                 let mut context = BigNumContext::new()?;
                 ec.public_key().affine_coordinates(ec.group(), &mut x, &mut y, &mut context)?;
                 head(&mut out, ALG_ECC);
                 out.extend_from_slice(&curve.to_be_bytes());
                 out.extend_from_slice(&ALG_NULL.to_be_bytes()); // kdf
-                // Without leading zeros, as systemd has them.
-                tpm2b(&mut out, &x.to_vec()).ok_or_else(not_for_tpm)?;
-                tpm2b(&mut out, &y.to_vec()).ok_or_else(not_for_tpm)?;
+                // systemd leaves out leading zeros, and a TPM then refuses the key.
+                tpm2b(&mut out, &x.to_vec_padded(size)?).ok_or_else(not_for_tpm)?;
+                tpm2b(&mut out, &y.to_vec_padded(size)?).ok_or_else(not_for_tpm)?;
             }
         }
         Ok(out)
@@ -100,12 +102,13 @@ fn u32_of(number: &openssl::bn::BigNumRef) -> Option<u32> {
     Some(u32::from_be_bytes(out))
 }
 
-/// `TPM_ECC_CURVE` (TCG Algorithm Registry 1.34, table 4).
-fn curve_id(curve: Nid) -> Option<u16> {
+/// `TPM_ECC_CURVE` (TCG Algorithm Registry 1.34, table 4), and bytes of a
+/// coordinate.
+fn curve_of(curve: Nid) -> Option<(u16, i32)> {
     match curve {
-        Nid::X9_62_PRIME256V1 => Some(0x0003),
-        Nid::SECP384R1 => Some(0x0004),
-        Nid::SECP521R1 => Some(0x0005),
+        Nid::X9_62_PRIME256V1 => Some((0x0003, 32)),
+        Nid::SECP384R1 => Some((0x0004, 48)),
+        Nid::SECP521R1 => Some((0x0005, 66)),
         _ => None,
     }
 }
