@@ -2,8 +2,9 @@
 //!
 //! What it does: computes which values a set of artifacts leads to
 //! ([`manifest`]), reads TCG event logs ([`eventlog`]), compares the two and
-//! names the component that differs ([`explain`]), and computes policy digests
-//! as a TPM does ([`policy`]).
+//! names the component that differs ([`explain`]), computes policy digests as a
+//! TPM does ([`policy`]), and with the feature `signature` signs and verifies
+//! them (`signed_policy`).
 //!
 //! What it never does: I/O (the binary reads files), talk to a TPM, allocate by
 //! sizes that foreign bytes claim, panic on foreign bytes, print them unescaped.

@@ -206,9 +206,9 @@ impl SignatureFile {
 /// # Errors
 /// [`PolicyError::Pcr`] if a PCR has no value.
 pub fn policy_of(pcrs: &PcrSelection, values: &PcrBank) -> Result<Sha256Digest, PolicyError> {
-    let policy = Policy::new(Algorithm::Sha256).pcr(&[(*pcrs, values)])?;
-    // A SHA-256 session has a SHA-256 digest.
-    Ok(policy.digest().as_sha256().unwrap_or(Sha256Digest::ZERO))
+    let digest = Policy::new(Algorithm::Sha256).pcr(&[(*pcrs, values)])?.digest();
+    let (want, got) = (Algorithm::Sha256, digest.algorithm());
+    digest.as_sha256().ok_or(PolicyError::OtherAlgorithm { want, got })
 }
 
 #[cfg(test)]
