@@ -12,7 +12,6 @@ mod common;
 #[path = "common/pair.rs"]
 mod pair;
 
-use std::path::Path;
 use std::process::{Command, Output};
 
 use common::Tpm;
@@ -29,11 +28,17 @@ const CREDS: &str = "/usr/bin/systemd-creds";
 const KERNEL_BOOT: u32 = 11;
 const PHASES: [&str; 3] = ["enter-initrd", "enter-initrd:leave-initrd", "enter-initrd:x:y"];
 
+/// Whether there is this tool of systemd's, and new enough: file, options and
+/// words of its log are those of 257.
 fn is_there(tool: &str) -> bool {
-    let there = Path::new(tool).is_file();
-    assert!(there || std::env::var_os("MSEC_REQUIRE_TOOLS").is_none(), "{tool} is not installed");
+    let output = Command::new(tool).arg("--version").output();
+    let text = output.map(|o| String::from_utf8(o.stdout).unwrap()).unwrap_or_default();
+    let version = text.split_whitespace().nth(1).and_then(|word| word.parse::<u32>().ok());
+    let there = version >= Some(257);
+    let why = format!("{tool} of systemd 257 or newer is needed; found: {version:?}");
+    assert!(there || std::env::var_os("MSEC_REQUIRE_TOOLS").is_none(), "{why}");
     if !there {
-        eprintln!("skipped: {tool} is not installed (systemd 257 is needed)");
+        eprintln!("skipped: {why}");
     }
     there
 }
@@ -45,7 +50,12 @@ struct Measure {
 
 impl Measure {
     fn start() -> Option<Self> {
-        let dir = is_there(MEASURE).then(|| TempDir::new().unwrap())?;
+        if !is_there(MEASURE) {
+            return None;
+        }
+        // It computes policies with libraries that come with tpm2-tools.
+        drop(Tpm::start()?);
+        let dir = TempDir::new().unwrap();
         for section in ["linux", "cmdline", "initrd"] {
             std::fs::write(dir.path().join(section), format!("the {section} of a test")).unwrap();
         }
