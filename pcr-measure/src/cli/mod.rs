@@ -3,10 +3,10 @@
 mod explain;
 mod input;
 mod log;
-mod output;
 mod pcrfile;
 mod policy;
 mod predict;
+mod replace;
 mod sign;
 mod table;
 mod verify_signature;

@@ -7,7 +7,7 @@ use clap::Args;
 use pcr_measure::PcrSelection;
 use pcr_measure::signed_policy::SignatureFile;
 
-use super::{Answer, input, output, wanted};
+use super::{Answer, input, replace, wanted};
 
 /// Arguments of `sign`.
 #[derive(Debug, Args)]
@@ -57,7 +57,7 @@ pub(super) fn run(args: &SignArgs) -> Result<Answer> {
     let text = match &args.output {
         None => json,
         Some(path) => {
-            output::replace(path, json.as_bytes())?;
+            replace::file(path, json.as_bytes())?;
             String::new()
         }
     };

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 /// Replaces a file, or makes it: the bytes go to a new file beside it, to the
 /// disk, and then take its name. A power cut leaves the old file or the new one.
-pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(super) fn file(path: &Path, bytes: &[u8]) -> Result<()> {
     // A link stays a link: what it points to is replaced.
     let path = match path.canonicalize() {
         Ok(target) => target,
@@ -55,11 +55,11 @@ mod tests {
         let dir = tempfile::TempDir::new().unwrap();
         let path = dir.path().join("file");
         for bytes in [b"one".as_slice(), b"two"] {
-            replace(&path, bytes).unwrap();
+            file(&path, bytes).unwrap();
             assert_eq!(std::fs::read(&path).unwrap(), bytes);
         }
         std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
-        replace(&path, b"three").unwrap();
+        file(&path, b"three").unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o640);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
@@ -70,7 +70,7 @@ mod tests {
         let (target, link) = (dir.path().join("target"), dir.path().join("link"));
         std::fs::write(&target, b"old").unwrap();
         std::os::unix::fs::symlink(&target, &link).unwrap();
-        replace(&link, b"new").unwrap();
+        file(&link, b"new").unwrap();
         assert!(link.is_symlink());
         assert_eq!(std::fs::read(&target).unwrap(), b"new");
     }
@@ -79,11 +79,11 @@ mod tests {
     fn devices_and_directories_are_not_replaced() {
         let dir = tempfile::TempDir::new().unwrap();
         for path in [Path::new("/dev/null"), dir.path()] {
-            let error = replace(path, b"x").unwrap_err().to_string();
+            let error = file(path, b"x").unwrap_err().to_string();
             assert!(error.contains("no regular file"), "{error}");
         }
         let nowhere = dir.path().join("no/file");
-        let error = replace(&nowhere, b"x").unwrap_err().to_string();
+        let error = file(&nowhere, b"x").unwrap_err().to_string();
         assert!(error.contains("cannot write"), "{error}");
     }
 }
