@@ -3,6 +3,9 @@
 //! The arithmetic is OpenSSL's. A public key from a file is as trustworthy as
 //! the way it came here; callers say which key they trust.
 
+mod signing;
+mod template;
+
 use std::fmt;
 
 use openssl::bn::{BigNum, BigNumContext};
@@ -18,8 +21,13 @@ use openssl::sign::{RsaPssSaltlen, Verifier};
 use crate::digest::{Algorithm, Sha256Digest};
 use crate::structures::{EccCurve, PublicParameters, StructureError, TpmPublic};
 
+pub use signing::SigningKey;
+
 /// Shortest RSA modulus that is taken, in bits (NIST SP 800-131A rev. 2).
 const MIN_RSA_BITS: u32 = 2048;
+/// Longest RSA modulus that a TPM's public area holds, in bits
+/// (`TPM2_MAX_RSA_KEY_BYTES` of tpm2-tss 4.1, tss2_tpm2_types.h: 512 bytes).
+const MAX_RSA_BITS: u32 = 4096;
 /// Largest key file that is read, in bytes.
 pub const MAX_KEY_FILE: usize = 64 * 1024;
 
@@ -32,6 +40,36 @@ pub enum KeyError {
         "this is no public key: PEM (as `openssl pkey -pubout` writes it), DER, or a TPM's public area (as `tpm2_readpublic -o` writes it) is taken; as the latter: {0}"
     )]
     NotAKey(StructureError),
+    /// A private key where a public one is needed.
+    #[error(
+        "this is a private key where a public one is needed: give what `openssl pkey -in KEY -pubout` writes"
+    )]
+    Private,
+    /// Not PEM of a private key.
+    #[error(
+        "this is no private key: PEM is taken (PKCS #8, PKCS #1 or SEC 1), as `openssl genpkey` writes it"
+    )]
+    NotAPrivateKey,
+    /// A public key where a private one is needed.
+    #[error(
+        "this is a public key where a private one is needed: sign with the other half of the pair"
+    )]
+    Public,
+    /// A private key that a passphrase protects.
+    #[error(
+        "the private key is encrypted, and no passphrase is asked for here: give it decrypted, from a place that only you can read (`openssl pkey -in KEY -out DECRYPTED`)"
+    )]
+    Encrypted,
+    /// A private key of a kind that signs no policies.
+    #[error(
+        "{0} keys do not sign policies: RSA of {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, or ECC on P-256"
+    )]
+    SigningKind(String),
+    /// A public key that does not fit into a TPM's public area.
+    #[error(
+        "a TPM does not load this key: {0}; RSA of at most {MAX_RSA_BITS} bits with an exponent of at most 32 bits, or ECC"
+    )]
+    NotForTpm(String),
     /// A kind of key that does not sign here.
     #[error(
         "{0} keys are not taken: RSA of {MIN_RSA_BITS} bits or more, or ECC on P-256, P-384 or P-521"
@@ -83,11 +121,19 @@ impl PublicKey {
     /// (`TPM2B_PUBLIC`, `TPMT_PUBLIC`).
     ///
     /// # Errors
-    /// [`KeyError::NotAKey`] for anything else, [`KeyError::Kind`] for a key
-    /// that is too weak or of a kind that does not sign.
+    /// [`KeyError::NotAKey`] for anything else, [`KeyError::Private`] for PEM of
+    /// a private key, [`KeyError::Kind`] for a key that is too weak or of a kind
+    /// that does not sign.
     pub fn parse(bytes: &[u8]) -> Result<Self, KeyError> {
-        let spki =
-            PKey::public_key_from_pem(bytes).or_else(|_| PKey::public_key_from_der(bytes)).ok();
+        // OpenSSL would ask for a passphrase on the terminal.
+        if contains(bytes, PRIVATE_LABEL) {
+            return Err(KeyError::Private);
+        }
+        let spki = if is_encrypted(bytes) {
+            None
+        } else {
+            PKey::public_key_from_pem(bytes).or_else(|_| PKey::public_key_from_der(bytes)).ok()
+        };
         let key = match spki {
             Some(key) => key,
             None => from_tpm(&TpmPublic::parse(bytes).map_err(KeyError::NotAKey)?)?,
@@ -123,6 +169,12 @@ impl PublicKey {
             }
         };
         Ok(Sha256Digest::of(&bytes))
+    }
+
+    /// The scheme in which this kind of key signs policies: RSASSA or ECDSA.
+    #[must_use]
+    pub fn policy_scheme(&self) -> Scheme {
+        if self.0.id() == Id::EC { Scheme::EcDsa } else { Scheme::RsaSsa }
     }
 
     /// The key as PEM.
@@ -177,6 +229,19 @@ const SALT_AUTO: i32 = -2;
 pub fn ecdsa_der(r: &[u8], s: &[u8]) -> Result<Vec<u8>, KeyError> {
     let (r, s) = (BigNum::from_slice(r)?, BigNum::from_slice(s)?);
     Ok(EcdsaSig::from_private_components(r, s)?.to_der()?)
+}
+
+/// How every label of a private key in PEM ends (RFC 7468, 10 and 11).
+const PRIVATE_LABEL: &[u8] = b"PRIVATE KEY-----";
+
+/// Whether this is PEM that OpenSSL would ask a passphrase for: PKCS #8 by its
+/// label (RFC 7468, 11), the older forms by a header (RFC 1421, 4.6.1.1).
+fn is_encrypted(bytes: &[u8]) -> bool {
+    contains(bytes, b"-----BEGIN ENCRYPTED") || contains(bytes, b"Proc-Type:")
+}
+
+fn contains(bytes: &[u8], what: &[u8]) -> bool {
+    bytes.windows(what.len()).any(|window| window == what)
 }
 
 fn message_digest(hash: Algorithm) -> Result<MessageDigest, KeyError> {

@@ -2,8 +2,9 @@
 //!
 //! What it does: computes which values a set of artifacts leads to
 //! ([`manifest`]), reads TCG event logs ([`eventlog`]), compares the two and
-//! names the component that differs ([`explain`]), and computes policy digests
-//! as a TPM does ([`policy`]).
+//! names the component that differs ([`explain`]), computes policy digests as a
+//! TPM does ([`policy`]), and with the feature `signature` signs and verifies
+//! them (`signed_policy`).
 //!
 //! What it never does: I/O (the binary reads files, and the module `tpm` alone
 //! talks to a TPM), allocate by sizes that foreign bytes claim, panic on foreign
@@ -23,6 +24,8 @@ pub mod manifest;
 pub mod pcr;
 pub mod policy;
 mod reader;
+#[cfg(feature = "signature")]
+pub mod signed_policy;
 pub mod structures;
 pub mod text;
 #[cfg(feature = "tpm")]

@@ -15,6 +15,9 @@ struct Ran {
     stderr: String,
 }
 
+const VERIFY: &str = "verify-signature systemd-measure.json --key systemd-measure.pem";
+const VALUES: &str = "uboot-expected.pcrs";
+
 fn vector(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name)
 }
@@ -41,6 +44,8 @@ fn output_is_as_in_the_golden_files() {
     // The log of the good boot beside the TPM's values of the other one.
     let forged = "--log uboot-expected.bin --pcrs uboot-other-initramfs.pcrs";
     let manifest = "uboot-expected.manifest.json";
+    let pcr_11 = "--pcrs 11 --values systemd-measure.pcrs";
+    let other_11 = "--pcrs 11 --values uboot-expected.pcrs";
     let cases = [
         ("log-show.txt", "log show uboot-expected.bin".to_owned(), 0),
         ("log-show-uefi.txt", "log show --bank sha1 aavmf-4banks.bin".to_owned(), 0),
@@ -55,6 +60,11 @@ fn output_is_as_in_the_golden_files() {
         ("explain-forged-log.txt", format!("{EXPLAIN} {forged}"), 1),
         ("explain-log-alone.txt", format!("{EXPLAIN} --log uboot-other-initramfs.bin"), 1),
         ("policy-pcr.txt", format!("policy pcr --manifest {manifest}"), 0),
+        ("policy-authorize.txt", "policy authorize --key systemd-measure.pem".to_owned(), 0),
+        ("verify-signature.txt", VERIFY.to_owned(), 0),
+        ("verify-signature.json", format!("{VERIFY} {pcr_11} --format json"), 0),
+        ("verify-signature-other-values.txt", format!("{VERIFY} {other_11}"), 1),
+        ("verify-signature-other-values.json", format!("{VERIFY} {other_11} --format json"), 1),
         ("policy-or.json", format!("policy or {0} {0} --format json", "ab".repeat(32)), 0),
     ];
     let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
@@ -83,6 +93,13 @@ fn the_manifest_of_the_vectors_is_written_as_we_write_manifests() {
     let text = std::fs::read_to_string(vector("uboot-expected.manifest.json")).unwrap();
     let manifest = pcr_measure::manifest::Manifest::from_json(text.as_bytes()).unwrap();
     assert_eq!(manifest.to_json().unwrap(), text);
+}
+
+#[test]
+fn the_signed_policies_of_the_vectors_are_written_as_we_write_them() {
+    let text = std::fs::read_to_string(vector("systemd-measure.json")).unwrap();
+    let file = pcr_measure::signed_policy::SignatureFile::from_json(text.as_bytes()).unwrap();
+    assert_eq!(file.to_json().unwrap(), text);
 }
 
 #[test]
@@ -150,6 +167,13 @@ fn what_cannot_be_done_says_why() {
                 .to_owned(),
             "no sha256 bank",
         ),
+        (2, "policy authorize --key uboot-expected.pcrs".to_owned(), "no public key"),
+        (2, "verify-signature nowhere --key systemd-measure.pem".to_owned(), "cannot read nowhere"),
+        (2, format!("verify-signature {VALUES} --key systemd-measure.pem"), "no file of signed"),
+        (2, "verify-signature systemd-measure.json --key README.md".to_owned(), "no public key"),
+        (64, format!("{VERIFY} --pcrs 11"), "--manifest <FILE>|--values <FILE>"),
+        (64, format!("{VERIFY} --values {VALUES}"), "--pcrs"),
+        (64, "policy authorize".to_owned(), "--key"),
         (64, "log".to_owned(), "Usage"),
         (64, "log show".to_owned(), "<FILE>"),
         (64, "nothing".to_owned(), "nothing"),

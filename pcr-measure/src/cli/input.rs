@@ -1,11 +1,15 @@
 //! Files: read whole, but never more than a bound.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
+use pcr_measure::key::{MAX_KEY_FILE, PublicKey, SigningKey};
 use pcr_measure::manifest::{MAX_JSON, Manifest};
+use pcr_measure::signed_policy::{self, SignatureFile};
+use pcr_measure::structures::TpmPublic;
+use zeroize::Zeroizing;
 
 /// Largest event log that is read, in bytes. Firmware reserves 64 KiB to a few
 /// hundred; Linux exports them as they are.
@@ -42,4 +46,54 @@ pub(super) fn manifest(path: &Path) -> Result<Manifest> {
 /// Reads the bytes that an option gives in hexadecimal digits.
 pub(super) fn hex(option: &str, text: &str) -> Result<Vec<u8>> {
     hex::decode(text).map_err(|error| anyhow!("{option}: no hexadecimal digits: {error}"))
+}
+
+/// Reads signed policies.
+pub(super) fn signatures(path: &Path) -> Result<SignatureFile> {
+    let bytes = read(path, signed_policy::MAX_JSON)?;
+    SignatureFile::from_json(&bytes).with_context(|| format!("cannot use {}", path.display()))
+}
+
+/// Reads a public key.
+pub(super) fn public_key(path: &Path) -> Result<PublicKey> {
+    let bytes = read(path, MAX_KEY_FILE)?;
+    PublicKey::parse(&bytes).with_context(|| format!("cannot use {}", path.display()))
+}
+
+/// The Name that a public key has in a TPM: a public area's own, or the one that
+/// systemd gives PEM.
+pub(super) fn key_name(path: &Path) -> Result<Vec<u8>> {
+    let bytes = read(path, MAX_KEY_FILE)?;
+    let name = match TpmPublic::parse(&bytes) {
+        Ok(public) => Ok(public.name()?),
+        Err(_) => PublicKey::parse(&bytes).and_then(|key| key.tpm_name()),
+    };
+    name.with_context(|| format!("cannot use {}", path.display()))
+}
+
+/// Reads a private key; the file's bytes are wiped.
+pub(super) fn signing_key(path: &Path) -> Result<SigningKey> {
+    // Room for all that is read, so that no copy stays behind where the buffer grew.
+    let mut pem = Zeroizing::new(vec![0; MAX_KEY_FILE + 1]);
+    let length = File::open(path)
+        .and_then(|file| fill(file, &mut pem))
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    let read = pem.get(..length).filter(|read| read.len() <= MAX_KEY_FILE);
+    let Some(read) = read else {
+        bail!("{} is longer than {MAX_KEY_FILE} bytes: this is no key", path.display());
+    };
+    SigningKey::from_pem(read).with_context(|| format!("cannot use {}", path.display()))
+}
+
+/// Reads until the file ends or the buffer is full; how many bytes.
+fn fill(mut file: File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    loop {
+        match file.read(buffer.get_mut(length..).unwrap_or_default()) {
+            Ok(0) => return Ok(length),
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }

@@ -5,8 +5,6 @@ mod input;
 #[cfg(feature = "tpm")]
 mod live;
 mod log;
-#[cfg(feature = "tpm")]
-mod output;
 mod pcrfile;
 mod policy;
 mod predict;
@@ -14,7 +12,11 @@ mod predict;
 mod quote;
 #[cfg(feature = "tpm")]
 mod read;
+mod replace;
+mod sign;
 mod table;
+mod verify_signature;
+mod wanted;
 
 use std::path::PathBuf;
 
@@ -66,6 +68,10 @@ enum Command {
     /// Policy digests as the TPM computes them
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Signs the policies of boot manifests, as systemd-measure does
+    Sign(sign::SignArgs),
+    /// Whether a key signed a policy
+    VerifySignature(verify_signature::VerifyArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -136,6 +142,8 @@ pub(crate) fn run(cli: &Cli) -> Result<Answer> {
         Command::Predict { manifest } => predict::predict(manifest, cli.format),
         Command::Explain(args) => explain::run(args, cli.format),
         Command::Policy(command) => policy::run(command, cli.format),
+        Command::Sign(args) => sign::run(args),
+        Command::VerifySignature(args) => verify_signature::run(args, cli.format),
     }
 }
 

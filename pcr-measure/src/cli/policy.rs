@@ -8,7 +8,7 @@ use pcr_measure::policy::{NvOperation, OrTree, Policy};
 use pcr_measure::{Algorithm, Digest, PcrSelection};
 use serde::Serialize;
 
-use super::{Answer, Format, input, json, pcrfile};
+use super::{Answer, Format, input, json, wanted};
 
 /// What a session starts from.
 #[derive(Debug, Args)]
@@ -51,9 +51,12 @@ pub(crate) enum PolicyCommand {
     Authorize {
         #[command(flatten)]
         start: Start,
-        /// Name of the signing key
-        #[arg(long, value_name = "HEX")]
-        key_name: String,
+        /// Name of the signing key in the TPM
+        #[arg(long, required_unless_present = "key", value_name = "HEX")]
+        key_name: Option<String>,
+        /// The signing key itself: PEM as systemd loads it, or a TPM's public area as it is
+        #[arg(long, conflicts_with = "key_name", value_name = "FILE")]
+        key: Option<PathBuf>,
         /// What the signature is for
         #[arg(long, default_value = "", value_name = "HEX")]
         policy_ref: String,
@@ -104,15 +107,8 @@ pub(super) fn run(command: &PolicyCommand, format: Format) -> Result<Answer> {
     let digest = match command {
         PolicyCommand::Pcr { start, pcrs, values, manifest } => {
             let (selection, bank) = match (manifest, pcrs, values) {
-                (Some(path), pcrs, _) => {
-                    let manifest = input::manifest(path)?;
-                    let mut bank = manifest.sealed_values();
-                    for (pcr, value) in manifest.predict().iter() {
-                        bank.set(pcr, value)?;
-                    }
-                    (pcrs.unwrap_or(*manifest.seal()), bank)
-                }
-                (None, Some(pcrs), Some(values)) => (*pcrs, pcrfile::bank(values, pcrs.bank())?),
+                (Some(path), pcrs, _) => wanted::of_manifest(path, *pcrs)?,
+                (None, Some(pcrs), Some(values)) => wanted::of_values(values, *pcrs)?,
                 _ => return Err(anyhow!("give --pcrs and --values, or --manifest")),
             };
             start.policy()?.pcr(&[(selection, &bank)])?.digest()
@@ -126,13 +122,14 @@ pub(super) fn run(command: &PolicyCommand, format: Format) -> Result<Answer> {
             paths = Some((0..branches.len()).map(path).collect());
             tree.digest()
         }
-        PolicyCommand::Authorize { start, key_name, policy_ref } => start
-            .policy()?
-            .authorize(
-                &input::hex("--key-name", key_name)?,
-                &input::hex("--policy-ref", policy_ref)?,
-            )?
-            .digest(),
+        PolicyCommand::Authorize { start, key_name, key, policy_ref } => {
+            let name = match (key_name, key) {
+                (Some(name), _) => input::hex("--key-name", name)?,
+                (None, Some(path)) => input::key_name(path)?,
+                (None, None) => return Err(anyhow!("give --key-name or --key")),
+            };
+            start.policy()?.authorize(&name, &input::hex("--policy-ref", policy_ref)?)?.digest()
+        }
         PolicyCommand::Nv { start, name, operand, offset, operation } => start
             .policy()?
             .nv(

@@ -10,7 +10,7 @@ use pcr_measure::structures::TpmPublic;
 use serde::Serialize;
 
 use super::live::{TpmArgs, handle};
-use super::{Answer, Format, bank_text, input, json, output};
+use super::{Answer, Format, bank_text, input, json, replace};
 
 /// Where the attestation key is when nobody says (in the endorsement range of the
 /// TCG Registry of Reserved TPM 2.0 Handles and Localities 1.1, table 2).
@@ -50,7 +50,7 @@ pub(super) fn quote(args: &QuoteArgs) -> Result<Answer> {
         (args.signature.as_path(), quote.signature.as_slice()),
     ];
     files.extend(args.values.as_deref().map(|path| (path, values.as_bytes())));
-    output::write_all(&files)?;
+    replace::files(&files)?;
     Ok(Answer::yes(if args.values.is_none() { values } else { String::new() }))
 }
 
@@ -85,7 +85,7 @@ pub(super) fn create_ak(args: &CreateAkArgs, format: Format) -> Result<Answer> {
     let mut files = Vec::new();
     files.extend(args.public.as_deref().map(|path| (path, bytes.as_slice())));
     files.extend(args.pem.as_deref().map(|path| (path, pem.as_slice())));
-    output::write_all(&files)?;
+    replace::files(&files)?;
     let answer = AkJson {
         handle: format!("{:#010x}", args.handle),
         name: hex::encode(public.name()?),

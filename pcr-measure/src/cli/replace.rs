@@ -1,0 +1,123 @@
+//! Files that are written: whole or not at all.
+
+use std::fs::{File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use tempfile::NamedTempFile;
+
+/// Replaces a file, or makes it: the bytes go to a new file beside it, to the
+/// disk, and then take its name. A power cut leaves the old file or the new one.
+pub(super) fn file(path: &Path, bytes: &[u8]) -> Result<()> {
+    files(&[(path, bytes)])
+}
+
+/// Replaces several files. None gets its name before all are on the disk, so that
+/// an error leaves every one of them as it was.
+pub(super) fn files(files: &[(&Path, &[u8])]) -> Result<()> {
+    let staged: Result<Vec<_>> = files.iter().map(|(path, bytes)| staged(path, bytes)).collect();
+    for (file, path) in staged? {
+        keep(file, &path).with_context(|| cannot(&path))?;
+    }
+    Ok(())
+}
+
+/// The new file, complete on the disk, and the name it is to take.
+fn staged(path: &Path, bytes: &[u8]) -> Result<(NamedTempFile, PathBuf)> {
+    // A link stays a link: what it points to is replaced.
+    let path = match path.canonicalize() {
+        Ok(target) => target,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
+        Err(error) => return Err(error).with_context(|| cannot(path)),
+    };
+    if path.exists() && !path.is_file() {
+        bail!("{} is no regular file: name another", path.display());
+    }
+    let file = write(&path, bytes).with_context(|| cannot(&path))?;
+    Ok((file, path))
+}
+
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
+    // What is written is public; the umask takes from this what it takes.
+    let mode = match path.metadata() {
+        Ok(old) => old.permissions(),
+        Err(_) => Permissions::from_mode(0o666),
+    };
+    let mut file = tempfile::Builder::new()
+        .prefix(".pcr-measure-")
+        .permissions(mode)
+        .tempfile_in(directory(path))?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    Ok(file)
+}
+
+fn keep(file: NamedTempFile, path: &Path) -> io::Result<()> {
+    file.persist(path)?;
+    File::open(directory(path))?.sync_all()
+}
+
+fn cannot(path: &Path) -> String {
+    format!("cannot write {}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_made_or_replaced_and_nothing_is_left_beside_it() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let path = dir.path().join("file");
+        for bytes in [b"one".as_slice(), b"two"] {
+            file(&path, bytes).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        }
+        std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        file(&path, b"three").unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn one_file_that_cannot_be_written_leaves_the_others_alone() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let (good, bad) = (dir.path().join("a"), dir.path().join("no/such/b"));
+        std::fs::write(&good, b"old").unwrap();
+        assert!(files(&[(&good, b"new"), (&bad, b"new")]).is_err());
+        assert_eq!(std::fs::read(&good).unwrap(), b"old");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left behind");
+    }
+
+    #[test]
+    fn a_link_stays_and_its_target_is_replaced() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let (target, link) = (dir.path().join("target"), dir.path().join("link"));
+        std::fs::write(&target, b"old").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        file(&link, b"new").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read(&target).unwrap(), b"new");
+    }
+
+    #[test]
+    fn devices_and_directories_are_not_replaced() {
+        let dir = tempfile::TempDir::new().unwrap();
+        for path in [Path::new("/dev/null"), dir.path()] {
+            let error = file(path, b"x").unwrap_err().to_string();
+            assert!(error.contains("no regular file"), "{error}");
+        }
+        let nowhere = dir.path().join("no/file");
+        let error = file(&nowhere, b"x").unwrap_err().to_string();
+        assert!(error.contains("cannot write"), "{error}");
+    }
+}
