@@ -1,7 +1,7 @@
 //! What an event's data seems to say. For people; never for a decision.
 
-use crate::reader::Reader;
 use super::{Event, EventType};
+use crate::reader::Reader;
 use crate::text::printable;
 
 pub(super) fn describe(event: &Event<'_>) -> String {

@@ -1,11 +1,11 @@
 //! From bytes to events.
 
-use crate::reader::{Reader, Short};
 use super::{
     AlgorithmId, BrokenEvent, Event, EventDigest, EventLog, EventType, Format, LogEnd, SpecId,
 };
 use crate::digest::Algorithm;
 use crate::pcr::PcrIndex;
+use crate::reader::{Reader, Short};
 
 /// Signature of the header of a crypto-agile log (PFP 1.06, 10.4.5.1).
 const SPEC_ID_03: &[u8] = b"Spec ID Event03\0";
