@@ -1,5 +1,6 @@
 //! Arguments, and what each command answers.
 
+mod change;
 mod explain;
 mod input;
 mod log;
@@ -39,11 +40,8 @@ enum Command {
     /// Event logs
     #[command(subcommand)]
     Log(LogCommand),
-    /// The PCR values that a boot manifest leads to
-    Predict {
-        /// The boot manifest (manifest.json)
-        manifest: PathBuf,
-    },
+    /// The PCR values that boot manifests and other artifacts lead to
+    Predict(predict::PredictArgs),
     /// Which component of a boot is not as expected
     Explain(ExplainArgs),
     /// Policy digests as the TPM computes them
@@ -106,7 +104,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Answer> {
     match &cli.command {
         Command::Log(LogCommand::Show { file, bank }) => log::show(file, *bank, cli.format),
         Command::Log(LogCommand::Replay { file, bank }) => log::replay(file, *bank, cli.format),
-        Command::Predict { manifest } => predict::predict(manifest, cli.format),
+        Command::Predict(args) => predict::predict(args, cli.format),
         Command::Explain(args) => explain::run(args, cli.format),
         Command::Policy(command) => policy::run(command, cli.format),
     }
