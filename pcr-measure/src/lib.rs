@@ -2,11 +2,13 @@
 //!
 //! What it does: computes which values a set of artifacts leads to
 //! ([`manifest`]), reads TCG event logs ([`eventlog`]), compares the two and
-//! names the component that differs ([`explain`]), and computes policy digests
-//! as a TPM does ([`policy`]).
+//! names the component that differs ([`explain`]), reads and writes the log of
+//! what userspace measured ([`userlog`]), and computes policy digests as a TPM
+//! does ([`policy`]).
 //!
-//! What it never does: I/O (the binary reads files), talk to a TPM, allocate by
-//! sizes that foreign bytes claim, panic on foreign bytes, print them unescaped.
+//! What it never does: I/O (the binary reads files; [`userlog::append()`] alone
+//! writes), talk to a TPM, allocate by sizes that foreign bytes claim, panic on
+//! foreign bytes, print them unescaped.
 //!
 //! What it trusts: digests, and of these only such as the PCRs confirm. Event
 //! types and event data in a log can be forged without changing a PCR; they are
@@ -24,6 +26,7 @@ pub mod policy;
 mod reader;
 pub mod structures;
 pub mod text;
+pub mod userlog;
 
 pub use digest::{Algorithm, Digest, Sha256Digest};
 pub use pcr::{PcrBank, PcrIndex, PcrSelection};

@@ -55,6 +55,13 @@ fn output_is_as_in_the_golden_files() {
         ("log-show.json", "log show --format json uboot-expected.bin".to_owned(), 0),
         ("log-replay.txt", "log replay aavmf-4banks.bin --bank sha384".to_owned(), 0),
         ("log-replay.json", "log replay aavmf-sha1-sha512.bin --format json".to_owned(), 0),
+        ("log-show-userspace.txt", "log show systemd-pcrextend.log".to_owned(), 0),
+        ("log-show-userspace.json", "log show systemd-pcrextend.log --format json".to_owned(), 0),
+        (
+            "log-replay-userspace.txt",
+            "log replay systemd-pcrextend.log --bank sha256".to_owned(),
+            0,
+        ),
         ("predict.txt", format!("predict {manifest}"), 0),
         ("predict.json", format!("predict {manifest} --format json"), 0),
         ("predict-artifact.txt", artifact.to_owned(), 0),
@@ -201,6 +208,31 @@ fn a_cut_log_is_shown_up_to_the_cut() {
 }
 
 #[test]
+fn a_log_of_userspace_that_is_not_whole_says_what_it_lacks() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::TempDir::new().unwrap();
+    let file = dir.path().join("log");
+    let whole = std::fs::read(vector("systemd-pcrextend.log")).unwrap();
+    std::fs::write(&file, &whole[..whole.len() - 10]).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o1600)).unwrap();
+    for command in ["show", "replay --bank sha256"] {
+        let ran = run(&format!("log {command} {}", file.display()));
+        assert_eq!(ran.code, 1);
+        let lines: Vec<_> = ran.stderr.lines().collect();
+        assert!(lines[0].contains("after 5 records: the record is no JSON"), "{}", lines[0]);
+        assert!(lines[1].contains("a measurement is not in it"), "{}", lines[1]);
+        assert!(!ran.stdout.is_empty());
+    }
+    let ran = run("log replay systemd-pcrextend.log --format json");
+    assert_eq!(ran.code, 0);
+    assert!(ran.stderr.contains("bank sha1: 5 records have no digest of this bank"));
+    std::fs::write(&file, b"\x1e{}").unwrap();
+    let ran = run(&format!("log show {}", file.display()));
+    assert_eq!(ran.code, 2);
+    assert!(ran.stderr.contains("is no log of userspace's measurements"), "{}", ran.stderr);
+}
+
+#[test]
 fn what_cannot_be_done_says_why() {
     let policy = "policy pcr --values uboot-expected.pcrs --pcrs";
     let manifest = "uboot-expected.manifest.json";
@@ -211,6 +243,7 @@ fn what_cannot_be_done_says_why() {
         (2, "log show /dev/null".to_owned(), "is empty"),
         (2, "log show /dev/zero".to_owned(), "longer than"),
         (2, "log show --bank sha1 uboot-expected.bin".to_owned(), "no sha1 bank"),
+        (2, "log replay --bank sm3_256 systemd-pcrextend.log".to_owned(), "no sm3_256 bank"),
         (2, "log show --bank md5 uboot-expected.bin".to_owned(), "md5"),
         (2, "predict uboot-expected.bin".to_owned(), "this is no boot manifest"),
         (

@@ -8,6 +8,7 @@ mod pcrfile;
 mod policy;
 mod predict;
 mod table;
+mod userlog;
 
 use std::path::PathBuf;
 
@@ -37,7 +38,7 @@ enum Format {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Event logs
+    /// Event logs of firmware, and the log of what userspace measured
     #[command(subcommand)]
     Log(LogCommand),
     /// The PCR values that boot manifests and other artifacts lead to
