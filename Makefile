@@ -5,7 +5,7 @@
 ENTER := image-builder/buildroot/enter
 BUILDER := cargo run --release --locked -p image-builder --
 
-.PHONY: all image demo test test-long shell clean clean-cache help
+.PHONY: all image demo test test-long bench shell clean clean-cache help
 
 all: image
 
@@ -23,6 +23,9 @@ test: ## format, lints, unit tests, and the demo's journey as assertions
 
 test-long: ## what takes an hour: power cuts at many instants
 	$(ENTER) sh -euc '$(BUILDER) build; cargo test --locked -p msec-tests -- --ignored --nocapture'
+
+bench: ## speed and memory of pcr-measure, beside openssl
+	$(ENTER) cargo bench --locked -p pcr-measure --features cli
 
 shell: ## a shell in the build root
 	$(ENTER)
