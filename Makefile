@@ -25,7 +25,7 @@ test-long: ## what takes an hour: power cuts at many instants
 	$(ENTER) sh -euc '$(BUILDER) build; cargo test --locked -p msec-tests -- --ignored --nocapture'
 
 bench: ## speed and memory of pcr-measure, beside openssl
-	$(ENTER) cargo bench --locked -p pcr-measure --features cli
+	$(ENTER) cargo bench --locked -p pcr-measure --features cli --bench figures
 
 shell: ## a shell in the build root
 	$(ENTER)

@@ -22,7 +22,7 @@ const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
 /// Rounds of what runs for a tenth of a second, and of what runs for less.
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 20;
 const SHORT_ROUNDS: usize = 200;
 
 /// Largest log that firmware of a board reserves memory for, in bytes (U-Boot

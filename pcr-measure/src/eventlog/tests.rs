@@ -231,7 +231,7 @@ fn an_h_crtm_is_measured_on_top_of_locality_4() {
     // PFP 1.06, 10.4.5.3: _TPM_Hash_Start leaves 0...04 in PCR 0, into which
     // the H-CRTM is extended.
     let zero = [0; 32];
-    let h_crtm = sha256_event(0, 0x8000_0010, b"the H-CRTM", b"HCRTM\0");
+    let h_crtm = sha256_event(0, 0x8000_0010, b"the H-CRTM", b"HCRTM");
     for (locality, pcr0) in [(0, 0), (3, 3), (4, 4)] {
         let data = [b"StartupLocality\0".as_slice(), &[locality]].concat();
         let start = event(0, 3, &[(0x0b, &zero)], &data);
