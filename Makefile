@@ -9,7 +9,7 @@ BUILDER := cargo run --release --locked -p image-builder --
 # replaced by newer ones, with a word about it. `make image` wants the locked ones.
 demo test test-long: export MSEC_TAKE_NEWER ?= 1
 
-.PHONY: all image demo test test-long shell clean clean-cache help
+.PHONY: all image demo test test-long bench shell clean clean-cache help
 
 all: image
 
@@ -27,6 +27,9 @@ test: ## format, lints, unit tests, and the demo's journey as assertions
 
 test-long: ## what takes an hour: power cuts at many instants
 	$(ENTER) sh -euc '$(BUILDER) build; cargo test --locked -p msec-tests -- --ignored --nocapture'
+
+bench: ## speed and memory of pcr-measure, beside openssl
+	$(ENTER) cargo bench --locked -p pcr-measure --features cli --bench figures
 
 shell: ## a shell in the build root
 	$(ENTER)

@@ -2,13 +2,14 @@
 //!
 //! What it does: computes which values a set of artifacts leads to
 //! ([`manifest`]), reads TCG event logs ([`eventlog`]), compares the two and
-//! names the component that differs ([`explain`]), computes policy digests as a
-//! TPM does ([`policy`]), and with the feature `signature` signs and verifies
-//! them (`signed_policy`).
+//! names the component that differs ([`explain`]), reads and writes the log of
+//! what userspace measured ([`userlog`]), computes policy digests as a TPM does
+//! ([`policy`]), and with the feature `signature` signs and verifies them
+//! (`signed_policy`).
 //!
-//! What it never does: I/O (the binary reads files, and the module `tpm` alone
-//! talks to a TPM), allocate by sizes that foreign bytes claim, panic on foreign
-//! bytes, print them unescaped.
+//! What it never does: I/O (the binary reads files; [`userlog::append()`] alone
+//! writes one, and the module `tpm` alone talks to a TPM), allocate by sizes that
+//! foreign bytes claim, panic on foreign bytes, print them unescaped.
 //!
 //! What it trusts: digests, and of these only such as the PCRs confirm. Event
 //! types and event data in a log can be forged without changing a PCR; they are
@@ -30,6 +31,7 @@ pub mod structures;
 pub mod text;
 #[cfg(feature = "tpm")]
 pub mod tpm;
+pub mod userlog;
 
 pub use digest::{Algorithm, Digest, Sha256Digest};
 pub use pcr::{PcrBank, PcrIndex, PcrSelection};

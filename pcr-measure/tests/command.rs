@@ -22,10 +22,15 @@ fn vector(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name)
 }
 
-/// Runs the command in the directory of the vectors.
+/// Runs the command in the directory of the vectors; arguments are separated by
+/// blanks.
 fn run(line: &str) -> Ran {
+    run_with(&line.split_whitespace().collect::<Vec<_>>())
+}
+
+fn run_with(arguments: &[&str]) -> Ran {
     let output = Command::new(env!("CARGO_BIN_EXE_pcr-measure"))
-        .args(line.split_whitespace())
+        .args(arguments)
         .current_dir(vector(""))
         .output()
         .unwrap();
@@ -46,14 +51,27 @@ fn output_is_as_in_the_golden_files() {
     let manifest = "uboot-expected.manifest.json";
     let pcr_11 = "--pcrs 11 --values systemd-measure.pcrs";
     let other_11 = "--pcrs 11 --values uboot-expected.pcrs";
+    // Any file of this directory stands for an artifact.
+    let artifact = "predict uboot-expected.manifest.json --artifact kernel=aavmf-sha256.bin";
+    let variants = format!("{artifact} --variant next:initramfs=uboot-other-initramfs.bin");
     let cases = [
         ("log-show.txt", "log show uboot-expected.bin".to_owned(), 0),
         ("log-show-uefi.txt", "log show --bank sha1 aavmf-4banks.bin".to_owned(), 0),
         ("log-show.json", "log show --format json uboot-expected.bin".to_owned(), 0),
         ("log-replay.txt", "log replay aavmf-4banks.bin --bank sha384".to_owned(), 0),
         ("log-replay.json", "log replay aavmf-sha1-sha512.bin --format json".to_owned(), 0),
+        ("log-show-userspace.txt", "log show systemd-pcrextend.log".to_owned(), 0),
+        ("log-show-userspace.json", "log show systemd-pcrextend.log --format json".to_owned(), 0),
+        (
+            "log-replay-userspace.txt",
+            "log replay systemd-pcrextend.log --bank sha256".to_owned(),
+            0,
+        ),
         ("predict.txt", format!("predict {manifest}"), 0),
         ("predict.json", format!("predict {manifest} --format json"), 0),
+        ("predict-artifact.txt", artifact.to_owned(), 0),
+        ("predict-variants.txt", variants.clone(), 0),
+        ("predict-variants.json", format!("{variants} --format json"), 0),
         ("explain-expected.txt", format!("{EXPLAIN} {expected}"), 0),
         ("explain-other-initramfs.txt", format!("{EXPLAIN} {other}"), 1),
         ("explain-other-initramfs.json", format!("{EXPLAIN} {other} --format json"), 1),
@@ -86,6 +104,67 @@ fn a_prediction_is_what_the_tpm_held() {
     let held = std::fs::read_to_string(vector("uboot-expected.pcrs")).unwrap();
     assert!(held.starts_with(&predicted));
     assert_eq!(predicted.lines().count(), 11);
+}
+
+#[test]
+fn artifacts_that_are_what_the_manifest_measured_change_nothing() {
+    let line = "command line=console=ttyAMA0,115200 panic=10 ima_policy=tcb";
+    let version = "U-Boot version=U-Boot 2025.01-msec (Jan 01 2026 - 00:00:00 +0000)";
+    let predict = ["predict", "uboot-expected.manifest.json", "--text", line, "--text", version];
+    let plain = run("predict uboot-expected.manifest.json").stdout;
+    assert_eq!(run_with(&predict).stdout, plain);
+    let other = run_with(&["predict", "uboot-expected.manifest.json", "--text", "command line=x"]);
+    let changed = |(a, b): &(&str, &str)| a != b;
+    assert_eq!(other.stdout.lines().zip(plain.lines()).filter(changed).count(), 1);
+}
+
+#[test]
+fn a_variant_stands_on_top_of_the_artifacts() {
+    // The other kernel of the variant takes the place of that of the artifact.
+    let ran = run_with(&[
+        "predict",
+        "uboot-expected.manifest.json",
+        "--artifact",
+        "kernel=README.md",
+        "--variant",
+        "next:kernel=aavmf-sha256.bin",
+        "--variant-text",
+        "next:command line=x",
+        "--variant",
+        "safe:initramfs=README.md",
+    ]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+    let next = run_with(&[
+        "predict",
+        "uboot-expected.manifest.json",
+        "--artifact",
+        "kernel=aavmf-sha256.bin",
+        "--text",
+        "command line=x",
+    ]);
+    let labels: Vec<_> = ran.stdout.lines().filter(|line| line.starts_with('#')).collect();
+    assert_eq!(labels, ["# now", "# next", "# safe"]);
+    let (_, behind) = ran.stdout.split_once("# next\n").unwrap();
+    assert!(behind.starts_with(&next.stdout));
+}
+
+#[test]
+fn several_manifests_are_told_apart_by_image_or_file() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let text = std::fs::read_to_string(vector("uboot-expected.manifest.json")).unwrap();
+    let other = dir.path().join("other.json");
+    std::fs::write(&other, text.replace("rpi3-lab", "rpi3-field")).unwrap();
+    let labels = |line: String| {
+        let ran = run(&line);
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        let lines = ran.stdout.lines().filter_map(|line| line.strip_prefix("# "));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let first = "uboot-expected.manifest.json";
+    assert_eq!(labels(format!("predict {first} {}", other.display())), ["rpi3-lab", "rpi3-field"]);
+    std::fs::write(&other, &text).unwrap();
+    let both = format!("predict {first} {}", other.display());
+    assert_eq!(labels(both), ["uboot-expected.manifest", "other"]);
 }
 
 #[test]
@@ -146,16 +225,71 @@ fn a_cut_log_is_shown_up_to_the_cut() {
 }
 
 #[test]
+fn a_log_of_userspace_that_is_not_whole_says_what_it_lacks() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::TempDir::new().unwrap();
+    let file = dir.path().join("log");
+    let whole = std::fs::read(vector("systemd-pcrextend.log")).unwrap();
+    std::fs::write(&file, &whole[..whole.len() - 10]).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o1600)).unwrap();
+    for command in ["show", "replay --bank sha256"] {
+        let ran = run(&format!("log {command} {}", file.display()));
+        assert_eq!(ran.code, 1);
+        let lines: Vec<_> = ran.stderr.lines().collect();
+        assert!(lines[0].contains("after 5 records: the record is no JSON"), "{}", lines[0]);
+        assert!(lines[1].contains("a measurement is not in it"), "{}", lines[1]);
+        assert!(!ran.stdout.is_empty());
+    }
+    let ran = run("log replay systemd-pcrextend.log --format json");
+    assert_eq!(ran.code, 0);
+    assert!(ran.stderr.contains("bank sha1: 5 records have no digest of this bank"));
+    std::fs::write(&file, b"\x1e{}").unwrap();
+    let ran = run(&format!("log show {}", file.display()));
+    assert_eq!(ran.code, 2);
+    assert!(ran.stderr.contains("is no log of userspace's measurements"), "{}", ran.stderr);
+}
+
+#[test]
 fn what_cannot_be_done_says_why() {
     let policy = "policy pcr --values uboot-expected.pcrs --pcrs";
+    let manifest = "uboot-expected.manifest.json";
+    let predict = format!("predict {manifest}");
     let cases = [
         (2, "log show nowhere".to_owned(), "cannot read nowhere"),
         (2, "log show README.md".to_owned(), "README.md is no TCG event log"),
         (2, "log show /dev/null".to_owned(), "is empty"),
         (2, "log show /dev/zero".to_owned(), "longer than"),
         (2, "log show --bank sha1 uboot-expected.bin".to_owned(), "no sha1 bank"),
+        (2, "log replay --bank sm3_256 systemd-pcrextend.log".to_owned(), "no sm3_256 bank"),
         (2, "log show --bank md5 uboot-expected.bin".to_owned(), "md5"),
         (2, "predict uboot-expected.bin".to_owned(), "this is no boot manifest"),
+        (
+            2,
+            format!("{predict} --artifact Kernel=README.md"),
+            "no component \"Kernel\"; it has U-Boot",
+        ),
+        (2, format!("{predict} --artifact kernel=nowhere"), "cannot read the artifact nowhere"),
+        (2, format!("{predict} --artifact kernel=/"), "cannot read the artifact /"),
+        (2, format!("{predict} --artifact kernel"), "NAME=PATH"),
+        (2, format!("{predict} --text kernel=x"), "\"kernel\" is no text"),
+        (
+            2,
+            format!("{predict} --artifact kernel=README.md --artifact kernel=README.md"),
+            "two artifacts are given for the component \"kernel\"",
+        ),
+        (
+            2,
+            format!("{predict} --variant a:kernel=README.md --variant a:kernel=README.md"),
+            "variant \"a\": two artifacts are given for the component \"kernel\"",
+        ),
+        (2, format!("{predict} --variant Next:kernel=README.md"), "the label \"Next\""),
+        (2, format!("{predict} --variant now:kernel=README.md"), "\"now\" is the label"),
+        (2, format!("{predict} {manifest}"), "\"uboot-expected.manifest\": rename one"),
+        (
+            2,
+            format!("{predict} {manifest} --variant next:kernel=README.md"),
+            "the variant \"next\" needs one manifest",
+        ),
         (2, format!("{policy} 24"), "there is no PCR 24"),
         (2, format!("{policy} sha256:"), "empty"),
         (2, format!("{policy} sha1:0"), "no sha1 values"),

@@ -5,11 +5,12 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use pcr_measure::eventlog::{AlgorithmId, Event, EventLog, Format as LogFormat, LogEnd};
+use pcr_measure::userlog::UserLog;
 use pcr_measure::{Algorithm, PcrBank};
 use serde::Serialize;
 
 use super::table::table;
-use super::{Answer, Format, bank_text, input, json};
+use super::{Answer, Format, bank_text, input, json, userlog};
 
 #[derive(Serialize)]
 struct LogJson {
@@ -37,17 +38,17 @@ struct EventJson {
 }
 
 #[derive(Serialize)]
-struct ReplayJson {
-    banks: BTreeMap<String, PcrBank>,
-    skipped: BTreeMap<String, String>,
-    end: EndJson,
+pub(super) struct ReplayJson {
+    pub(super) banks: BTreeMap<String, PcrBank>,
+    pub(super) skipped: BTreeMap<String, String>,
+    pub(super) end: EndJson,
 }
 
 #[derive(Serialize)]
-struct EndJson {
-    state: &'static str,
-    offset: Option<usize>,
-    reason: Option<String>,
+pub(super) struct EndJson {
+    pub(super) state: &'static str,
+    pub(super) offset: Option<usize>,
+    pub(super) reason: Option<String>,
 }
 
 impl From<LogEnd> for EndJson {
@@ -89,6 +90,9 @@ pub(super) fn broken(path: &Path, log: &EventLog<'_>) -> Option<String> {
 /// Every event of a log.
 pub(super) fn show(path: &Path, bank: Option<Algorithm>, format: Format) -> Result<Answer> {
     let bytes = input::log(path)?;
+    if UserLog::is(&bytes) {
+        return userlog::show(path, &bytes, bank, format);
+    }
     let log = parse(path, &bytes)?;
     let text = match format {
         Format::Json => json(&log_json(&log))?,
@@ -180,6 +184,9 @@ fn log_json(log: &EventLog<'_>) -> LogJson {
 /// The values that a log leads to.
 pub(super) fn replay(path: &Path, bank: Option<Algorithm>, format: Format) -> Result<Answer> {
     let bytes = input::log(path)?;
+    if UserLog::is(&bytes) {
+        return userlog::replay(path, &bytes, bank, format);
+    }
     let log = parse(path, &bytes)?;
     let mut notes: Vec<_> = broken(path, &log).into_iter().collect();
     let yes = notes.is_empty();

@@ -1,5 +1,6 @@
 //! Arguments, and what each command answers.
 
+mod change;
 mod explain;
 mod input;
 #[cfg(feature = "tpm")]
@@ -15,6 +16,7 @@ mod read;
 mod replace;
 mod sign;
 mod table;
+mod userlog;
 mod verify_signature;
 mod wanted;
 
@@ -55,14 +57,11 @@ enum Command {
     /// Make a key for quotes, or find the one that is there
     #[cfg(feature = "tpm")]
     CreateAk(quote::CreateAkArgs),
-    /// Event logs
+    /// Event logs of firmware, and the log of what userspace measured
     #[command(subcommand)]
     Log(LogCommand),
-    /// The PCR values that a boot manifest leads to
-    Predict {
-        /// The boot manifest (manifest.json)
-        manifest: PathBuf,
-    },
+    /// The PCR values that boot manifests and other artifacts lead to
+    Predict(predict::PredictArgs),
     /// Which component of a boot is not as expected
     Explain(ExplainArgs),
     /// Policy digests as the TPM computes them
@@ -139,7 +138,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Answer> {
         Command::CreateAk(args) => quote::create_ak(args, cli.format),
         Command::Log(LogCommand::Show { file, bank }) => log::show(file, *bank, cli.format),
         Command::Log(LogCommand::Replay { file, bank }) => log::replay(file, *bank, cli.format),
-        Command::Predict { manifest } => predict::predict(manifest, cli.format),
+        Command::Predict(args) => predict::predict(args, cli.format),
         Command::Explain(args) => explain::run(args, cli.format),
         Command::Policy(command) => policy::run(command, cli.format),
         Command::Sign(args) => sign::run(args),

@@ -227,6 +227,163 @@ fn startup_locality_is_what_pcr_0_starts_from() {
 }
 
 #[test]
+fn an_h_crtm_is_measured_on_top_of_locality_4() {
+    // PFP 1.06, 10.4.5.3: _TPM_Hash_Start leaves 0...04 in PCR 0, into which
+    // the H-CRTM is extended.
+    let zero = [0; 32];
+    let h_crtm = sha256_event(0, 0x8000_0010, b"the H-CRTM", b"HCRTM");
+    for (locality, pcr0) in [(0, 0), (3, 3), (4, 4)] {
+        let data = [b"StartupLocality\0".as_slice(), &[locality]].concat();
+        let start = event(0, 3, &[(0x0b, &zero)], &data);
+        let bytes = [header(SHA256, b""), start, h_crtm.clone()].concat();
+        let log = EventLog::parse(&bytes);
+        assert_eq!((log.end, log.startup_locality()), (LogEnd::Complete, Some(locality)));
+        let mut first = [0; 32];
+        first[31] = pcr0;
+        let want = Sha256Digest::from(first).extended_by(&Sha256Digest::of(b"the H-CRTM"));
+        let values = log.replay(Algorithm::Sha256).unwrap();
+        assert_eq!(values.sha256(PcrIndex::new(0).unwrap()), Some(want), "{locality}");
+    }
+}
+
+#[test]
+fn what_is_no_startup_locality_changes_no_pcr() {
+    let zero = [0; 32];
+    let no_action = |pcr, data: &[u8]| event(pcr, 3, &[(0x0b, &zero)], data);
+    let cases = [
+        ("of another PCR", no_action(1, b"StartupLocality\0\x03")),
+        ("without its byte", no_action(0, b"StartupLocality\0")),
+        ("without its NUL", no_action(0, b"StartupLocality\x03")),
+        ("with another name", no_action(0, b"startupLocality\0\x03")),
+    ];
+    for (name, start) in cases {
+        let bytes = [header(SHA256, b""), start, sha256_event(0, 8, b"v", b"v")].concat();
+        let log = EventLog::parse(&bytes);
+        assert_eq!((log.end, log.startup_locality()), (LogEnd::Complete, None), "{name}");
+        let want = Sha256Digest::ZERO.extended_by(&Sha256Digest::of(b"v"));
+        let values = log.replay(Algorithm::Sha256).unwrap();
+        assert_eq!(values.sha256(PcrIndex::new(0).unwrap()), Some(want), "{name}");
+    }
+}
+
+#[test]
+fn vendor_data_is_as_long_as_its_byte_says() {
+    for size in [0, 1, 4, 255] {
+        let vendor = vec![0x5a; size];
+        let bytes = [header(SHA256, &vendor), sha256_event(0, 8, b"v", b"v")].concat();
+        let log = EventLog::parse(&bytes);
+        let Format::CryptoAgile(spec) = &log.format else { panic!("{:?}", log.format) };
+        assert_eq!((log.end, spec.vendor), (LogEnd::Complete, vendor.as_slice()), "{size}");
+        assert_eq!(log.events.len(), 2);
+    }
+    // A byte that promises more than the header event has.
+    let mut bytes = header(SHA256, b"");
+    *bytes.last_mut().unwrap() = 1;
+    assert_eq!(reason(&bytes), (0, Some(BrokenEvent::Truncated)));
+}
+
+#[test]
+fn events_that_are_not_extended_change_no_pcr_whatever_digest_they_have() {
+    let loud = event(8, 3, &[(0x0b, &[7; 32])], b"looks like a measurement");
+    let bytes = [small_log(), loud.clone(), loud].concat();
+    let log = EventLog::parse(&bytes);
+    assert_eq!((log.end, log.events.len()), (LogEnd::Complete, 6));
+    let quiet = small_log();
+    let quiet = EventLog::parse(&quiet);
+    assert_eq!(log.replay(Algorithm::Sha256), quiet.replay(Algorithm::Sha256));
+    assert_eq!(log.without_digest(Algorithm::Sha256), 0);
+}
+
+#[test]
+fn forged_types_and_data_decide_nothing() {
+    let bytes = small_log();
+    let log = EventLog::parse(&bytes);
+    let honest = log.replay(Algorithm::Sha256).unwrap();
+    for (number, honest_event) in log.events.iter().enumerate().skip(1) {
+        for forged_type in (0..0x14).chain(0x8000_0000..0x8000_0011).filter(|t| *t != 3) {
+            for data in [b"".as_slice(), b"StartupLocality\0\x03", b"Spec ID Event03\0", &[0xff; 4]]
+            {
+                let mut forged = log.clone();
+                let event = &mut forged.events[number];
+                (event.event_type, event.data) = (EventType(forged_type), data);
+                assert_eq!(forged.replay(Algorithm::Sha256).unwrap(), honest);
+            }
+        }
+        // The one type that says "not extended" hides a measurement, and the PCR tells.
+        let mut forged = log.clone();
+        forged.events[number].event_type = EventType::NO_ACTION;
+        assert_ne!(forged.replay(Algorithm::Sha256).unwrap(), honest, "{honest_event:?}");
+    }
+}
+
+#[test]
+fn nothing_is_allocated_by_what_a_field_claims() {
+    let first = [header(SHA256, b"vendor"), small_log()[header(SHA256, b"").len()..].to_vec()];
+    let mut bytes = first.concat();
+    let offsets: Vec<usize> = EventLog::parse(&bytes).events.iter().map(|e| e.offset).collect();
+    while bytes.len() < 64 * 1024 {
+        bytes.extend(sha256_event(9, 13, b"x", b"some data"));
+    }
+    // Every field of the header, of two events, and of the last ones.
+    let changed = (0..offsets[3]).chain(bytes.len() - 200..bytes.len() - 3);
+    for at in changed {
+        let mut lying = bytes.clone();
+        lying[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+        let log = EventLog::parse(&lying);
+        // A vector doubles; an event has 32 bytes at least.
+        let held: usize = log.events.iter().map(|event| event.digests.capacity()).sum();
+        assert!(log.events.capacity() <= 2 * lying.len() / 32, "{at}");
+        assert!(held <= 4 * log.events.len(), "{at}");
+        assert!(log.banks().len() <= 16, "{at}");
+    }
+}
+
+#[test]
+fn a_confidential_vm_log_leads_to_the_runtime_registers() {
+    // The CCEL log of a TDX guest (UEFI 2.10, 38.4.1), made by hand: SHA-384 alone, and in
+    // the field of the PCR the number of the measurement register: 0 is MRTD, 1 to 4 are
+    // RTMR[0] to RTMR[3].
+    let sha384 = |measured: &[u8]| Algorithm::Sha384.hash(&[measured]).unwrap();
+    let measure = |register, event_type, measured: &[u8], data: &[u8]| {
+        event(register, event_type, &[(0x0c, sha384(measured).as_bytes())], data)
+    };
+    let bytes = [
+        header(&[(0x0c, 48)], b""),
+        measure(1, 0x8000_000b, b"td hob", b"TdxTable\0"),
+        measure(1, 0x8000_000a, b"cfv", b"CFV"),
+        measure(2, 0x8000_0003, b"shim", b"shim"),
+        measure(1, 4, &[0; 4], &[0; 4]),
+        measure(2, 0x8000_0007, b"Exit Boot Services", b"Exit Boot Services"),
+        measure(3, 13, b"initrd", b"LOADED_IMAGE::LoadOptions"),
+        vec![0xff; 4096],
+    ]
+    .concat();
+    let log = EventLog::parse(&bytes);
+    assert_eq!(log.end, LogEnd::Padding { offset: bytes.len() - 4096 });
+    assert_eq!((log.banks(), log.startup_locality()), (vec![AlgorithmId(0x0c)], None));
+    // An RTMR is extended as a PCR is: SHA-384 of old value and digest.
+    let rtmr = |measured: &[&[u8]]| {
+        measured.iter().fold(Digest::filled(Algorithm::Sha384, 0), |old, measured| {
+            let digest = sha384(measured);
+            Algorithm::Sha384.hash(&[old.as_bytes(), digest.as_bytes()]).unwrap()
+        })
+    };
+    let values: Vec<_> = log.replay(Algorithm::Sha384).unwrap().iter().collect();
+    let want = [
+        (1, rtmr(&[b"td hob", b"cfv", &[0; 4]])),
+        (2, rtmr(&[b"shim", b"Exit Boot Services"])),
+        (3, rtmr(&[b"initrd"])),
+    ];
+    assert_eq!(values, want.map(|(register, value)| (PcrIndex::new(register).unwrap(), value)));
+    assert!(log.replay(Algorithm::Sha256).is_err());
+    // The header may name a register as well.
+    let mut with_register = bytes.clone();
+    with_register[0] = 1;
+    let other = EventLog::parse(&with_register);
+    assert_eq!(other.replay(Algorithm::Sha384), log.replay(Algorithm::Sha384));
+}
+
+#[test]
 fn a_log_of_tcg_1_2_has_the_sha1_bank_alone() {
     let bytes =
         [old_event(0, 3, [0; 20], b"Spec ID Event02\0rest"), old_event(4, 13, [9; 20], b"grub")]

@@ -7,6 +7,7 @@
 mod build;
 mod predict;
 mod reference;
+mod replace;
 mod uboot;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use crate::text::{is_printable, printable};
 pub use build::{Builder, Measurement};
 pub use predict::{LATCH_PCR, replay};
 pub use reference::{Reference, ReferenceEvent};
+pub use replace::ReplaceError;
 pub use uboot::{Uboot, component};
 
 /// The one schema this crate reads and writes.

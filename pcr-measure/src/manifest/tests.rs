@@ -155,3 +155,60 @@ fn a_reference_fits_a_token_and_comes_back() {
         assert!(serde_json::from_str::<Reference>(&bad).is_err(), "{bad}");
     }
 }
+
+#[test]
+fn a_replaced_artifact_changes_its_pcr_and_nothing_else() {
+    let old = manifest();
+    let new = old.replace("kernel", Measurement::of(b"other kernel")).unwrap();
+    let from_scratch =
+        Uboot { kernel: Measurement::of(b"other kernel"), kernel_note: "", ..uboot() };
+    let builder = Manifest::builder("rpi3", "rpi3").uboot(&from_scratch);
+    assert_eq!(new, builder.seal(&[0, 1, 8, 9, 15]).build().unwrap());
+    for index in 0..10 {
+        let same = old.predict().sha256(pcr(index)) == new.predict().sha256(pcr(index));
+        assert_eq!(same, index != 8, "{index}");
+    }
+    // In every PCR that it is measured into.
+    let new = old.replace("separator", Measurement::of(&[0; 4])).unwrap();
+    assert!((0..8).all(|i| old.predict().sha256(pcr(i)) != new.predict().sha256(pcr(i))));
+    assert_eq!(old.replace("kernel", Measurement::of(b"kernel")).unwrap().predict(), old.predict());
+}
+
+#[test]
+fn text_is_measured_with_its_nul() {
+    let line = "console=ttyS1";
+    let new = manifest().replace_text("command line", line).unwrap();
+    let from_scratch = Uboot { command_line: line, ..uboot() };
+    let builder = Manifest::builder("rpi3", "rpi3").uboot(&from_scratch);
+    assert_eq!(new, builder.seal(&[0, 1, 8, 9, 15]).build().unwrap());
+    // What a note cannot hold is measured all the same.
+    for text in ["", "a\nb", &"x".repeat(MAX_NOTE + 1)] {
+        let new = manifest().replace_text("U-Boot version", text).unwrap();
+        assert_eq!(new.events()[0].digest, Measurement::of_c_string(text).digest);
+        assert_eq!(Manifest::from_json(new.to_json().unwrap().as_bytes()).unwrap(), new);
+    }
+}
+
+#[test]
+fn what_cannot_be_replaced_is_named() {
+    let measured = Measurement::of(b"x");
+    let error = manifest().replace("Kernel\n", measured).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the manifest has no component \"Kernel?\"; it has U-Boot version, kernel, initramfs, \
+         device tree, command line, separator"
+    );
+    assert!(matches!(
+        manifest().replace("command line", measured),
+        Err(ReplaceError::IsText { component }) if component == "command line"
+    ));
+    assert!(matches!(
+        manifest().replace_text("kernel", "x"),
+        Err(ReplaceError::IsNoText { component }) if component == "kernel"
+    ));
+    assert!(matches!(manifest().replace_text("x", "x"), Err(ReplaceError::NoSuchComponent { .. })));
+    // A text by what its note proves, whatever it is called.
+    let builder =
+        Manifest::builder("i", "b").event(12, "banner", Measurement::of_c_string("v1"), "v1");
+    assert!(builder.seal(&[12]).build().unwrap().replace_text("banner", "v2").is_ok());
+}
