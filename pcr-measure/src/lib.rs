@@ -2,8 +2,9 @@
 //!
 //! What it does: computes which values a set of artifacts leads to
 //! ([`manifest`]), reads TCG event logs ([`eventlog`]), compares the two and
-//! names the component that differs ([`explain`]), and computes policy digests
-//! as a TPM does ([`policy`]).
+//! names the component that differs ([`explain`]), computes policy digests
+//! as a TPM does ([`policy`]), and verifies quotes (`quote`, with the feature
+//! `signature`).
 //!
 //! What it never does: I/O (the binary reads files), talk to a TPM, allocate by
 //! sizes that foreign bytes claim, panic on foreign bytes, print them unescaped.
@@ -21,6 +22,8 @@ pub mod key;
 pub mod manifest;
 pub mod pcr;
 pub mod policy;
+#[cfg(feature = "signature")]
+pub mod quote;
 mod reader;
 pub mod structures;
 pub mod text;
