@@ -7,6 +7,7 @@ mod pcrfile;
 mod policy;
 mod predict;
 mod table;
+mod verify_quote;
 
 use std::path::PathBuf;
 
@@ -49,6 +50,8 @@ enum Command {
     /// Policy digests as the TPM computes them
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Whether a TPM signed these PCR values, now and not before
+    VerifyQuote(verify_quote::VerifyQuoteArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -109,6 +112,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Answer> {
         Command::Predict { manifest } => predict::predict(manifest, cli.format),
         Command::Explain(args) => explain::run(args, cli.format),
         Command::Policy(command) => policy::run(command, cli.format),
+        Command::VerifyQuote(args) => verify_quote::run(args, cli.format),
     }
 }
 

@@ -28,7 +28,8 @@ fn a_quote_is_read_field_by_field() {
 
 #[test]
 fn selections_of_any_size_and_bank_are_read() {
-    let cases: [(Vec<(u16, Vec<u8>)>, Vec<QuotedBank>); 5] = [
+    type Case = (Vec<(u16, Vec<u8>)>, Vec<QuotedBank>);
+    let cases: [Case; 5] = [
         (vec![], vec![]),
         (vec![(0x000b, vec![1])], vec![quoted(0x000b, 1)]),
         (vec![(0x000b, vec![0, 0x80])], vec![quoted(0x000b, 0x8000)]),
