@@ -34,15 +34,14 @@ pub(super) fn bank(path: &Path, algorithm: Algorithm) -> Result<PcrBank> {
     Ok(found)
 }
 
-/// The values of every bank of a file: text, JSON, or either form of tpm2_quote -o;
-/// of these the one without a head is laid out by `selections`.
-pub(super) fn quoted(path: &Path, selections: &[PcrSelection]) -> Result<Vec<PcrBank>> {
-    let bytes = input::read(path, MAX_FILE)?;
-    quoted_values(&bytes, selections)
-        .with_context(|| format!("cannot take PCR values from {}", path.display()))
+/// The bytes of a file of PCR values, for [`quoted_values`].
+pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
+    input::read(path, MAX_FILE)
 }
 
-fn quoted_values(bytes: &[u8], selections: &[PcrSelection]) -> Result<Vec<PcrBank>> {
+/// The values of every bank: text, JSON, or either form of tpm2_quote -o; of these
+/// the one without a head is laid out by `selections`.
+pub(super) fn quoted_values(bytes: &[u8], selections: &[PcrSelection]) -> Result<Vec<PcrBank>> {
     if is_text(bytes) {
         return Ok(parse(bytes)?.into_values().collect());
     }

@@ -41,8 +41,8 @@ pub(crate) struct VerifyQuoteArgs {
     /// The PCRs, exactly, as 0-9,15 or sha384:0-9; once per bank, or joined by +
     #[arg(long, required = true, value_delimiter = '+', value_name = "LIST")]
     pcrs: Vec<PcrSelection>,
-    /// Their values, as tpm2_quote -o writes or tpm2_pcrread prints them, or as {"0":"<hex>"}
-    /// [default: those that the log leads to]
+    /// Their values, as tpm2_quote -o writes them (with -F values in the order of --pcrs) or
+    /// tpm2_pcrread prints them, or as {"0":"<hex>"} [default: those that the log leads to]
     #[arg(long, required_unless_present = "log", value_name = "FILE")]
     values: Option<PathBuf>,
     /// The event log of the boot: whether it leads to the quoted values
@@ -133,9 +133,18 @@ pub(super) fn run(args: &VerifyQuoteArgs, format: Format) -> Result<Answer> {
         None => None,
     };
     let values = match (&args.values, &replayed) {
-        (Some(path), _) => pcrfile::quoted(path, &args.pcrs)?,
-        (None, Some(replayed)) => replayed.clone(),
+        (Some(path), _) => {
+            let bytes = pcrfile::read(path)?;
+            pcrfile::quoted_values(&bytes, &args.pcrs)
+                .with_context(|| format!("cannot take PCR values from {}", path.display()))
+        }
+        (None, Some(replayed)) => Ok(replayed.clone()),
         (None, None) => bail!("give --values or --log"),
+    };
+    // A quote that is bad without any values is refused, whatever they are.
+    let (values, unusable) = match values {
+        Ok(values) => (values, None),
+        Err(error) => (Vec::new(), Some(error)),
     };
     let expected = Expected { nonce: &nonce, selections: &args.pcrs, values: &values };
     let quote = match quote::verify(&message, &signature, &key, &expected) {
@@ -143,7 +152,7 @@ pub(super) fn run(args: &VerifyQuoteArgs, format: Format) -> Result<Answer> {
         Err(error) if error.is_refusal() => {
             return report::refused(args, &key, &error, notes, format);
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(unusable.unwrap_or_else(|| error.into())),
     };
     notes.extend(remarks(args, &key, &nonce));
     let measured = log.as_ref().map(|(_, log)| MeasuredEvent::from_log(log));
@@ -156,7 +165,7 @@ pub(super) fn run(args: &VerifyQuoteArgs, format: Format) -> Result<Answer> {
         quote,
     };
     let text = match format {
-        Format::Text => report::text(args, &findings),
+        Format::Text => report::text(args, &key, &findings),
         Format::Json => report::accepted(args, &key, &nonce, &findings)?,
     };
     Ok(Answer { text, notes, yes: findings.is_good() })

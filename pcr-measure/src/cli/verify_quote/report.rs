@@ -120,23 +120,26 @@ pub(super) fn accepted(
     })
 }
 
-pub(super) fn text(args: &VerifyQuoteArgs, findings: &Findings) -> String {
+pub(super) fn text(args: &VerifyQuoteArgs, key: &AttestationKey, findings: &Findings) -> String {
     let quote = &findings.quote;
-    let clock = quote.clock();
-    let safe = if clock.safe { "" } else { ", not safe: power was cut before" };
+    let restricted = if key.has_attributes() { ", a restricted key" } else { "" };
     let pcrs: Vec<_> = args.pcrs.iter().map(ToString::to_string).collect();
+    let clock = quote.clock();
+    let safe = if clock.safe { "" } else { ", not safe: power was cut, times may come again" };
     let mut out = format!(
-        "signature  {} over {}, of the key\nsigner     {}\nPCRs       {}\nclock      {} resets, {} restarts, {} ms{safe}\n",
+        "signature   {} over {}, by {}{restricted}\n",
         quote.scheme(),
         quote.hash(),
-        hex::encode(quote.qualified_signer()),
-        pcrs.join("+"),
-        clock.reset_count,
-        clock.restart_count,
-        clock.clock,
+        args.key.display()
     );
+    out.push_str(&format!("signer      {}\n", hex::encode(quote.qualified_signer())));
+    out.push_str(&format!("PCRs        {}\n", pcrs.join("+")));
+    out.push_str(&format!(
+        "clock       resets: {}, restarts: {}, {} ms{safe}\n",
+        clock.reset_count, clock.restart_count, clock.clock
+    ));
     if let Some(change) = findings.since {
-        out.push_str(&format!("since then {}\n", words(change)));
+        out.push_str(&format!("since then  {}\n", words(change)));
     }
     for Contradiction { bank, pcr, log, quoted } in
         findings.log.iter().flat_map(|log| &log.contradictions)
@@ -161,10 +164,10 @@ pub(super) fn text(args: &VerifyQuoteArgs, findings: &Findings) -> String {
 fn words(change: ClockChange) -> String {
     match change {
         ClockChange::Onwards { milliseconds } => format!("{milliseconds} ms, the same boot"),
-        ClockChange::Restarted { restarts } => format!("{restarts} restarts of the same boot"),
-        ClockChange::Rebooted { resets, power_cut: false } => format!("{resets} reboots"),
+        ClockChange::Restarted { restarts } => format!("the same boot, restarts: {restarts}"),
+        ClockChange::Rebooted { resets, power_cut: false } => format!("reboots: {resets}"),
         ClockChange::Rebooted { resets, power_cut: true } => {
-            format!("{resets} reboots, power cut; the clock went back to where it was last kept")
+            format!("reboots: {resets}; power was cut, the clock went back to where it was kept")
         }
         ClockChange::ResetsBackwards => "FEWER RESETS than before".to_owned(),
         ClockChange::RestartsBackwards => "FEWER RESTARTS than before".to_owned(),
