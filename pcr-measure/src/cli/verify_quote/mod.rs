@@ -152,7 +152,10 @@ pub(super) fn run(args: &VerifyQuoteArgs, format: Format) -> Result<Answer> {
         Err(error) if error.is_refusal() => {
             return report::refused(args, &key, &error, notes, format);
         }
-        Err(error) => return Err(unusable.unwrap_or_else(|| error.into())),
+        Err(error @ QuoteError::Values(_)) => {
+            return Err(unusable.unwrap_or_else(|| error.into()));
+        }
+        Err(error) => return Err(error.into()),
     };
     notes.extend(remarks(args, &key, &nonce));
     let measured = log.as_ref().map(|(_, log)| MeasuredEvent::from_log(log));
