@@ -16,9 +16,7 @@ mod values;
 use crate::digest::{Algorithm, Digest};
 use crate::key::{PublicKey, Scheme, ecdsa_der};
 use crate::pcr::{PcrBank, PcrIndex, PcrSelection};
-use crate::structures::{
-    Attest, Attested, ClockInfo, QuoteInfo, QuotedBank, SignatureValue, TpmSignature,
-};
+use crate::structures::{Attest, Attested, ClockInfo, QuoteInfo, SignatureValue, TpmSignature};
 
 pub use error::{QuoteError, Step};
 pub use key::AttestationKey;
@@ -204,14 +202,12 @@ fn check_signature(
 /// Both lists name the same PCRs of the same banks, each bank once.
 fn check_selection(info: &QuoteInfo<'_>, expected: &[PcrSelection]) -> Result<(), QuoteError> {
     let quoted: Vec<_> = info.selections.iter().filter(|quoted| quoted.mask != 0).collect();
-    let same = |selection: &PcrSelection| {
-        let is = |quoted: &&&QuotedBank| {
-            quoted.bank.known() == Some(selection.bank()) && quoted.mask == selection.mask()
-        };
-        quoted.iter().filter(is).count() == 1
+    let is_quoted = |selection: &PcrSelection| {
+        let bank = Some(selection.bank());
+        quoted.iter().any(|q| q.bank.known() == bank && q.mask == selection.mask())
     };
-    // Each of the expected banks is there once, and there are no more: none twice.
-    if quoted.len() == expected.len() && expected.iter().all(same) {
+    // Different banks are expected, each is quoted, and no more: so none twice.
+    if quoted.len() == expected.len() && expected.iter().all(is_quoted) {
         return Ok(());
     }
     Err(QuoteError::Selection { want: expected.to_vec(), got: info.selections.clone() })
