@@ -68,6 +68,10 @@ impl<'a> Reader<'a> {
         self.array().map(u32::from_be_bytes)
     }
 
+    pub(crate) fn be_u64(&mut self) -> Result<u64, Short> {
+        self.array().map(u64::from_be_bytes)
+    }
+
     /// A `TPM2B`: a size of 16 bits, then as many bytes (TPM 2.0 Library 1.59,
     /// Part 2, 10.4).
     pub(crate) fn tpm2b(&mut self) -> Result<&'a [u8], Short> {

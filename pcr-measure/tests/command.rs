@@ -22,6 +22,17 @@ fn vector(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name)
 }
 
+/// The nonce of the quotes: `msec-boot`.
+const NONCE: &str = "6d7365632d626f6f74";
+
+/// The command that verifies a quote of the vectors.
+fn quote(name: &str, key: &str) -> String {
+    format!(
+        "verify-quote --message quote-{name}.msg --signature quote-{name}.sig --key quote-{key}.pub \
+         --nonce {NONCE} --pcrs 0,1,8,9,15 --values quote-{name}.pcrs"
+    )
+}
+
 /// Runs the command in the directory of the vectors; arguments are separated by
 /// blanks.
 fn run(line: &str) -> Ran {
@@ -54,6 +65,10 @@ fn output_is_as_in_the_golden_files() {
     // Any file of this directory stands for an artifact.
     let artifact = "predict uboot-expected.manifest.json --artifact kernel=aavmf-sha256.bin";
     let variants = format!("{artifact} --variant next:initramfs=uboot-other-initramfs.bin");
+    let later = quote("ecdsa-later", "ecdsa");
+    let both = "--log uboot-expected.bin --manifest uboot-expected.manifest.json";
+    let initramfs = quote("other-initramfs", "ecdsa");
+    let other_log = "--log uboot-other-initramfs.bin";
     let cases = [
         ("log-show.txt", "log show uboot-expected.bin".to_owned(), 0),
         ("log-show-uefi.txt", "log show --bank sha1 aavmf-4banks.bin".to_owned(), 0),
@@ -84,6 +99,22 @@ fn output_is_as_in_the_golden_files() {
         ("verify-signature-other-values.txt", format!("{VERIFY} {other_11}"), 1),
         ("verify-signature-other-values.json", format!("{VERIFY} {other_11} --format json"), 1),
         ("policy-or.json", format!("policy or {0} {0} --format json", "ab".repeat(32)), 0),
+        ("quote-good.txt", format!("{later} {both} --previous quote-ecdsa.msg"), 0),
+        ("quote-good.json", format!("{later} {both} --previous quote-ecdsa.msg --format json"), 0),
+        ("quote-other-log.txt", format!("{later} {other_log}"), 1),
+        ("quote-other-initramfs.txt", format!("{initramfs} {other_log} --manifest {manifest}"), 1),
+        (
+            "quote-other-initramfs.json",
+            format!("{initramfs} {both} --previous quote-ecdsa-later.msg --format json"),
+            1,
+        ),
+        (
+            "quote-backwards.txt",
+            format!("{} --previous quote-ecdsa-later.msg", quote("ecdsa", "ecdsa")),
+            1,
+        ),
+        ("quote-refused.txt", later.replace(NONCE, "0102"), 1),
+        ("quote-refused.json", format!("{later} --format json").replace("0,1,8", "0,8"), 1),
     ];
     let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let update = std::env::var_os("UPDATE_GOLDEN").is_some();
@@ -250,7 +281,82 @@ fn a_log_of_userspace_that_is_not_whole_says_what_it_lacks() {
 }
 
 #[test]
+fn a_quote_can_be_asked_for_in_other_words() {
+    let two = quote("rsapss", "rsapss");
+    let rsapss = [
+        two.replace("0,1,8,9,15", "sha256:0,1,8,9,15+sha384:0,23"),
+        two.replace("0,1,8,9,15", "15,9,8,0-1 --pcrs sha384:0,23"),
+        two.replace("0,1,8,9,15", "sha384:0,23+0,1,8,9,15"),
+    ];
+    let from_log = quote("ecdsa", "ecdsa").replace("--values quote-ecdsa.pcrs", "");
+    let good = [
+        format!("{from_log} --log uboot-expected.bin"),
+        quote("ecdsa", "ecdsa").replace("quote-ecdsa.pcrs", "uboot-expected.pcrs"),
+    ];
+    for line in rsapss.iter().chain(&good) {
+        let ran = run(line);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{line}: {}", ran.stdout);
+    }
+    let other_log = run(&format!("{from_log} --log uboot-other-initramfs.bin"));
+    assert_eq!(other_log.code, 1);
+    assert!(other_log.stdout.starts_with("refused (digest): "), "{}", other_log.stdout);
+    assert!(other_log.stderr.contains("--values"), "{}", other_log.stderr);
+}
+
+#[test]
+fn an_earlier_answer_stands_for_an_earlier_quote() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let file = dir.path().join("earlier.json");
+    std::fs::write(&file, run(&format!("{} --format json", quote("ecdsa", "ecdsa"))).stdout)
+        .unwrap();
+    let later = quote("ecdsa-later", "ecdsa");
+    let by_answer = run(&format!("{later} --previous {}", file.display()));
+    let by_message = run(&format!("{later} --previous quote-ecdsa.msg"));
+    assert_eq!(by_answer.code, 0);
+    assert_eq!(by_answer.stdout, by_message.stdout);
+    // One that was refused then is none.
+    let refused = quote("ecdsa", "ecdsa").replace(NONCE, "00");
+    std::fs::write(&file, run(&format!("{refused} --format json")).stdout).unwrap();
+    let ran = run(&format!("{later} --previous {}", file.display()));
+    assert_eq!(ran.code, 2);
+    assert!(ran.stderr.contains("it was refused then"), "{}", ran.stderr);
+}
+
+#[test]
+fn what_a_pem_key_does_not_say_is_said() {
+    let ran = run(&quote("ecdsa", "ecdsa").replace("ecdsa.pub", "ecdsa.pem"));
+    assert_eq!(ran.code, 0);
+    assert!(ran.stderr.contains("does not say whether the key is restricted"), "{}", ran.stderr);
+}
+
+#[test]
+fn pcrs_of_the_seal_that_are_not_quoted_are_not_as_expected() {
+    let line = quote("rsassa", "rsassa");
+    assert_eq!(run(&format!("{line} --manifest uboot-expected.manifest.json")).code, 0);
+    let manifest = std::fs::read_to_string(vector("uboot-expected.manifest.json")).unwrap();
+    let more = manifest.replace("    15\n", "    15,\n    16\n");
+    assert_ne!(more, manifest);
+    let dir = tempfile::TempDir::new().unwrap();
+    let file = dir.path().join("more.json");
+    std::fs::write(&file, more).unwrap();
+    let line = format!("{line} --manifest {}", file.display());
+    let ran = run(&line);
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(
+        ran.stdout.contains("PCR 16: in the manifest's seal, but not quoted"),
+        "{}",
+        ran.stdout
+    );
+}
+
+#[test]
 fn what_cannot_be_done_says_why() {
+    let quote = quote("ecdsa", "ecdsa");
+    let long = "00".repeat(67);
+    let two_banks = quote
+        .replace("quote-ecdsa", "quote-rsapss")
+        .replace("0,1,8,9,15", "0,1,8,9,15+sha384:0,23")
+        .replace("quote-rsapss.pcrs", "uboot-expected.pcrs");
     let policy = "policy pcr --values uboot-expected.pcrs --pcrs";
     let manifest = "uboot-expected.manifest.json";
     let predict = format!("predict {manifest}");
@@ -308,6 +414,28 @@ fn what_cannot_be_done_says_why() {
         (64, format!("{VERIFY} --pcrs 11"), "--manifest <FILE>|--values <FILE>"),
         (64, format!("{VERIFY} --values {VALUES}"), "--pcrs"),
         (64, "policy authorize".to_owned(), "--key"),
+        (2, quote.replace(NONCE, &long), "67 bytes"),
+        (2, quote.replace(NONCE, "zz"), "--nonce"),
+        (2, quote.replace("0,1,8,9,15", "24"), "there is no PCR 24"),
+        (2, quote.replace("0,1,8,9,15", "sha256:"), "empty"),
+        (2, quote.replace("0,1,8,9,15", "0,1+8,9,15"), "named twice"),
+        (2, two_banks, "the sha384 bank has no value for PCR 0"),
+        (2, quote.replace("quote-ecdsa.msg", "nowhere"), "cannot read nowhere"),
+        (2, quote.replace("quote-ecdsa.sig", "nowhere"), "cannot read nowhere"),
+        (2, quote.replace("quote-ecdsa.pub", "nowhere"), "cannot read nowhere"),
+        (2, quote.replace("quote-ecdsa.pcrs", "nowhere"), "cannot read nowhere"),
+        (2, quote.replace("quote-ecdsa.pub", "README.md"), "no public key"),
+        (
+            2,
+            quote.replace("quote-ecdsa.pcrs", "quote-ecdsa.msg"),
+            "PCR values from quote-ecdsa.msg",
+        ),
+        (2, format!("{quote} --log nowhere"), "cannot read nowhere"),
+        (2, format!("{quote} --manifest nowhere"), "cannot read nowhere"),
+        (2, format!("{quote} --previous README.md"), "cannot use README.md as an earlier quote"),
+        (2, format!("{quote} --previous quote-rsassa.msg"), "is of another key"),
+        (2, format!("{quote} --log aavmf-sha1-sha512.bin"), "no sha256 bank"),
+        (64, quote.replace("--values", "--previous"), "--values"),
         (64, "log".to_owned(), "Usage"),
         (64, "log show".to_owned(), "<FILE>"),
         (64, "nothing".to_owned(), "nothing"),

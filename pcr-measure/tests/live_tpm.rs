@@ -112,3 +112,56 @@ fn what_cannot_be_quoted_writes_no_file() {
     done(&tpm, &quote("--nonce 00 --pcrs 0"));
     assert!(tpm.path("m").exists() && tpm.path("s").exists());
 }
+
+#[test]
+fn extending_equals_tpm2_pcrevent_in_every_bank() {
+    let Some(tpm) = Tpm::start() else { return };
+    tpm.write("file", &[0x5a; 300_000]);
+    let said = done(&tpm, "extend --pcr 16 --file file");
+    let theirs = tpm.tool("tpm2_pcrevent 23 file");
+    assert_eq!(said, theirs);
+    tpm.tool("tpm2_pcrreset 16");
+    tpm.tool("tpm2_pcrevent 16 file");
+    let once = tpm.tool("tpm2_pcrread sha1:16+sha256:16+sha384:16+sha512:16");
+    tpm.tool("tpm2_pcrreset 16");
+    done(&tpm, "extend --pcr 16 --file file");
+    assert_eq!(tpm.tool("tpm2_pcrread sha1:16+sha256:16+sha384:16+sha512:16"), once);
+    // One digest, one bank.
+    let digest = "5a".repeat(48);
+    done(&tpm, &format!("extend --pcr 16 --bank sha384 --digest {digest}"));
+    let after = tpm.tool("tpm2_pcrread sha256:16");
+    assert!(once.contains(after.lines().last().unwrap()), "sha256 did not move");
+    assert_ne!(tpm.tool("tpm2_pcrread sha384:16"), once);
+}
+
+#[test]
+fn what_was_extended_is_logged_and_replays_to_the_pcr() {
+    let Some(tpm) = Tpm::start() else { return };
+    tpm.write("file", b"content");
+    for _ in 0..2 {
+        done(&tpm, "extend --pcr 23 --file file --event-log log");
+    }
+    let replayed = done(&tpm, "log replay log --bank sha256");
+    assert_eq!(replayed, tpm.tool("tpm2_pcrread sha256:23"));
+    assert!(done(&tpm, "log show log").contains("file"));
+}
+
+#[test]
+fn a_measurement_that_the_tpm_refuses_leaves_the_log_as_it_was() {
+    let Some(tpm) = Tpm::start() else { return };
+    tpm.write("file", b"content");
+    done(&tpm, "extend --pcr 23 --file file --event-log log");
+    let before = std::fs::read(tpm.path("log")).unwrap();
+    // PCR 17 belongs to a dynamic launch: not to be extended from locality 0.
+    refused(&tpm, "extend --pcr 17 --file file --event-log log", "the TPM answers 0x");
+    assert_eq!(std::fs::read(tpm.path("log")).unwrap(), before);
+    done(&tpm, "extend --pcr 23 --file file --event-log log");
+    for (line, why) in [
+        ("extend --pcr 23 --file no-such-file --event-log log", "cannot read no-such-file"),
+        ("extend --pcr 24 --file file", "there is no PCR 24"),
+        ("extend --pcr 23 --digest 00", "--digest"),
+        ("extend --pcr 23 --bank sm3_256 --digest 00", "--digest"),
+    ] {
+        refused(&tpm, line, why);
+    }
+}

@@ -2,6 +2,8 @@
 
 mod change;
 mod explain;
+#[cfg(feature = "tpm")]
+mod extend;
 mod input;
 #[cfg(feature = "tpm")]
 mod live;
@@ -17,6 +19,7 @@ mod replace;
 mod sign;
 mod table;
 mod userlog;
+mod verify_quote;
 mod verify_signature;
 mod wanted;
 
@@ -51,6 +54,9 @@ enum Command {
     /// PCR values of a live TPM
     #[cfg(feature = "tpm")]
     Read(read::ReadArgs),
+    /// Measure a file into a PCR, or extend it with a digest
+    #[cfg(feature = "tpm")]
+    Extend(extend::ExtendArgs),
     /// PCR values that a key of the TPM vouches for
     #[cfg(feature = "tpm")]
     Quote(quote::QuoteArgs),
@@ -71,6 +77,8 @@ enum Command {
     Sign(sign::SignArgs),
     /// Whether a key signed a policy
     VerifySignature(verify_signature::VerifyArgs),
+    /// Whether a TPM signed these PCR values, now and not before
+    VerifyQuote(verify_quote::VerifyQuoteArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -133,6 +141,8 @@ pub(crate) fn run(cli: &Cli) -> Result<Answer> {
         #[cfg(feature = "tpm")]
         Command::Read(args) => read::run(args, cli.format),
         #[cfg(feature = "tpm")]
+        Command::Extend(args) => extend::run(args, cli.format),
+        #[cfg(feature = "tpm")]
         Command::Quote(args) => quote::quote(args),
         #[cfg(feature = "tpm")]
         Command::CreateAk(args) => quote::create_ak(args, cli.format),
@@ -143,6 +153,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Answer> {
         Command::Policy(command) => policy::run(command, cli.format),
         Command::Sign(args) => sign::run(args),
         Command::VerifySignature(args) => verify_signature::run(args, cli.format),
+        Command::VerifyQuote(args) => verify_quote::run(args, cli.format),
     }
 }
 

@@ -1,11 +1,13 @@
-//! Files of PCR values: what tpm2_pcrread prints, or our own JSON.
+//! Files of PCR values: what tpm2_pcrread prints, our own JSON, or what
+//! tpm2_quote -o writes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
+use pcr_measure::quote::{concatenated_values, tools_values};
 use pcr_measure::text::printable;
-use pcr_measure::{Algorithm, Digest, PcrBank, PcrIndex};
+use pcr_measure::{Algorithm, Digest, PcrBank, PcrIndex, PcrSelection};
 
 use super::input;
 
@@ -30,6 +32,34 @@ pub(super) fn bank(path: &Path, algorithm: Algorithm) -> Result<PcrBank> {
         })
         .with_context(|| format!("cannot take PCR values from {}", path.display()))?;
     Ok(found)
+}
+
+/// The bytes of a file of PCR values, for [`quoted_values`].
+pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
+    input::read(path, MAX_FILE)
+}
+
+/// The values of every bank: text, JSON, or either form of tpm2_quote -o; of these
+/// the one without a head is laid out by `selections`.
+pub(super) fn quoted_values(bytes: &[u8], selections: &[PcrSelection]) -> Result<Vec<PcrBank>> {
+    if is_text(bytes) {
+        return Ok(parse(bytes)?.into_values().collect());
+    }
+    let size = |selection: &PcrSelection| selection.iter().count() * selection.bank().size();
+    let dumped = tools_values(bytes);
+    match dumped {
+        Err(_) if bytes.len() == selections.iter().map(size).sum::<usize>() => {
+            Ok(concatenated_values(bytes, selections)?)
+        }
+        dumped => dumped.context(
+            "it is neither what tpm2_pcrread prints, nor JSON, nor what tpm2_quote -o writes for these PCRs",
+        ),
+    }
+}
+
+/// Digests are not: one in some million of millions is of printable bytes.
+fn is_text(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| matches!(byte, b'\t' | b'\n' | b'\r' | b' '..=b'~'))
 }
 
 fn parse(bytes: &[u8]) -> Result<BTreeMap<Algorithm, PcrBank>> {
@@ -96,6 +126,25 @@ mod tests {
             let bank = banks.remove(&Algorithm::Sha256).unwrap();
             let got: Vec<_> = bank.iter().map(|(pcr, v)| (pcr.get(), v.to_string())).collect();
             assert_eq!(got, [(0, value.clone()), (15, value.clone())]);
+        }
+    }
+
+    #[test]
+    fn files_of_quotes_are_told_apart() {
+        let (value, hex) = ([0xab; 32], "ab".repeat(32));
+        let selections = ["0".parse().unwrap()];
+        // Values that were all zero are no text either.
+        for value in [value, [0; 32]] {
+            let bank = quoted_values(&value, &selections).unwrap().remove(0);
+            assert_eq!(bank.iter().next().unwrap().1.as_bytes(), value);
+        }
+        for text in [format!("  sha256:\n    0 : 0x{hex}\n"), format!("{{\"0\":\"{hex}\"}}")] {
+            let bank = quoted_values(text.as_bytes(), &selections).unwrap().remove(0);
+            assert_eq!(bank.iter().next().unwrap().1.as_bytes(), value);
+        }
+        for bad in [&value[1..], &[0xab; 33], &[0xab; 668]] {
+            let error = format!("{:#}", quoted_values(bad, &selections).unwrap_err());
+            assert!(error.contains("nor what tpm2_quote -o writes"), "{error}");
         }
     }
 

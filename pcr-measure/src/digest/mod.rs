@@ -1,5 +1,7 @@
 //! Hash algorithms of the TCG registry, and digests.
 
+#[cfg(feature = "all-banks")]
+pub mod several;
 mod sha256;
 mod value;
 

@@ -4,9 +4,13 @@
 //! A structure that was read says what somebody wrote down and nothing more; who
 //! wrote it, a signature tells.
 
+mod attest;
 mod public;
+mod signature;
 
+pub use attest::{Attest, Attested, ClockInfo, QuoteInfo, QuotedBank};
 pub use public::{EccCurve, PublicParameters, TpmPublic};
+pub use signature::{SignatureValue, TpmSignature};
 
 use crate::reader::Short;
 
@@ -35,9 +39,22 @@ pub enum StructureError {
         /// Its value.
         value: u64,
     },
+    /// A kind of structure that has a name and is not taken.
+    #[error("the {what} is of {name}, which is not taken here")]
+    Kind {
+        /// Which structure.
+        what: &'static str,
+        /// What it is.
+        name: &'static str,
+    },
 }
 
 /// Names the structure that was too short.
 fn short(what: &'static str) -> impl Fn(Short) -> StructureError {
     move |Short| StructureError::Truncated(what)
 }
+
+#[cfg(test)]
+pub(crate) mod build;
+#[cfg(test)]
+mod tests;

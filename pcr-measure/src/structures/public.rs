@@ -81,6 +81,8 @@ impl<'a> TpmPublic<'a> {
     pub const RESTRICTED: u32 = 1 << 16;
     /// `TPMA_OBJECT.fixedTPM`: the key was made in this TPM and cannot leave it.
     pub const FIXED_TPM: u32 = 1 << 1;
+    /// `TPMA_OBJECT.sign`: the key signs.
+    pub const SIGN: u32 = 1 << 18;
 
     /// Reads a `TPM2B_PUBLIC` or a `TPMT_PUBLIC`, whole.
     ///
