@@ -9,7 +9,7 @@ BUILDER := cargo run --release --locked -p image-builder --
 # replaced by newer ones, with a word about it. `make image` wants the locked ones.
 demo test test-long: export MSEC_TAKE_NEWER ?= 1
 
-.PHONY: all image demo test test-long bench shell clean clean-cache help
+.PHONY: all image demo test test-long bench fuzz shell clean clean-cache help
 
 all: image
 
@@ -30,6 +30,10 @@ test-long: ## what takes an hour: power cuts at many instants
 
 bench: ## speed and memory of pcr-measure, beside openssl
 	$(ENTER) cargo bench --locked -p pcr-measure --features cli --bench figures
+
+RUNS ?= 1000000
+fuzz: ## random bytes for every parser of foreign bytes; RUNS=10000000 WHAT=pcr-measure/quote
+	$(ENTER) tests/fuzz $(RUNS) $(WHAT)
 
 shell: ## a shell in the build root
 	$(ENTER)
