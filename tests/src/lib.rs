@@ -17,6 +17,7 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+pub mod attacker;
 pub mod built;
 pub mod host_tpm;
 pub mod shared;

@@ -24,3 +24,5 @@ mod provisioning;
 mod recovery;
 #[path = "emulated/sealing.rs"]
 mod sealing;
+#[path = "emulated/volume.rs"]
+mod volume;
