@@ -255,6 +255,80 @@ fn a_cut_log_is_shown_up_to_the_cut() {
     }
 }
 
+/// A crypto-agile log of the SHA-256 bank: PCR, type, digest or none, data.
+fn agile_log(events: &[(u32, u32, Option<[u8; 32]>, &[u8])]) -> Vec<u8> {
+    let header =
+        [b"Spec ID Event03\0".as_slice(), &[0, 0, 0, 0, 0, 2, 0, 2, 1, 0, 0, 0, 0x0b, 0, 32, 0, 0]]
+            .concat();
+    let mut log = [[0, 0, 0, 0, 3, 0, 0, 0].as_slice(), &[0; 20]].concat();
+    log.extend((header.len() as u32).to_le_bytes());
+    log.extend(header);
+    for (pcr, event_type, digest, data) in events {
+        for field in [*pcr, *event_type, u32::from(digest.is_some())] {
+            log.extend(field.to_le_bytes());
+        }
+        if let Some(digest) = digest {
+            log.extend([0x0b, 0]);
+            log.extend(digest);
+        }
+        log.extend((data.len() as u32).to_le_bytes());
+        log.extend(*data);
+    }
+    log
+}
+
+#[test]
+fn a_log_alone_never_calls_a_boot_good_that_it_cannot_vouch_for() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let manifest = pcr_measure::manifest::Manifest::builder("i", "b")
+        .event(0, "firmware", b"firmware".as_slice(), "")
+        .seal(&[0])
+        .build()
+        .unwrap();
+    std::fs::write(dir.path().join("m.json"), manifest.to_json().unwrap()).unwrap();
+    let digest = Some(*pcr_measure::Sha256Digest::of(b"firmware").as_bytes());
+    let firmware = (0, 8, digest, b"".as_slice());
+    let start = (0, 3, Some([0; 32]), b"StartupLocality\0\x03".as_slice());
+    let whole = agile_log(&[firmware]);
+    // One more event, of which its last byte is missing.
+    let mut cut = agile_log(&[firmware, firmware]);
+    cut.pop();
+    let cases = [
+        (whole, 0, "Every PCR is as expected (as the log tells it", ""),
+        (cut, 1, "Not known: PCR 0; the log is not whole", "broken at byte 115, after 2 events"),
+        (
+            agile_log(&[firmware, (0, 13, None, b"x")]),
+            1,
+            "Not known: PCR 0; the log is not whole",
+            "bank sha256: 1 event has no digest of this bank",
+        ),
+        (
+            agile_log(&[start, firmware]),
+            1,
+            "differs: PCR 0, value of the PCR",
+            "PCR 0 started from locality 3",
+        ),
+        (agile_log(&[firmware, start]), 1, "differs: PCR 0, value of the PCR", "locality 3"),
+    ];
+    for (log, code, stdout, stderr) in cases {
+        let file = dir.path().join("log");
+        std::fs::write(&file, &log).unwrap();
+        let explain = format!("explain --manifest {0}/m.json --log {0}/log", dir.path().display());
+        let ran = run(&explain);
+        assert_eq!(ran.code, code, "{}", ran.stdout);
+        assert!(ran.stdout.contains(stdout), "{}", ran.stdout);
+        assert!(ran.stderr.contains(stderr), "{}", ran.stderr);
+        // Beside the values that `log replay` computes it is believed.
+        if code == 1 && stdout.starts_with("differs") {
+            let values = dir.path().join("pcrs");
+            std::fs::write(&values, run(&format!("log replay {}", file.display())).stdout).unwrap();
+            let ran = run(&format!("{explain} --pcrs {}", values.display()));
+            assert_eq!(ran.code, 1, "{}", ran.stdout);
+            assert!(!ran.stdout.contains("not believed"), "{}", ran.stdout);
+        }
+    }
+}
+
 #[test]
 fn a_log_of_userspace_that_is_not_whole_says_what_it_lacks() {
     use std::os::unix::fs::PermissionsExt;
@@ -366,6 +440,8 @@ fn what_cannot_be_done_says_why() {
         (2, "log show /dev/null".to_owned(), "is empty"),
         (2, "log show /dev/zero".to_owned(), "longer than"),
         (2, "log show --bank sha1 uboot-expected.bin".to_owned(), "no sha1 bank"),
+        (2, "log show --bank sha1 uboot-expected.bin --format json".to_owned(), "no sha1 bank"),
+        (2, format!("explain --log systemd-pcrextend.log --manifest {manifest}"), "userspace"),
         (2, "log replay --bank sm3_256 systemd-pcrextend.log".to_owned(), "no sm3_256 bank"),
         (2, "log show --bank md5 uboot-expected.bin".to_owned(), "md5"),
         (2, "predict uboot-expected.bin".to_owned(), "this is no boot manifest"),

@@ -73,6 +73,12 @@ pub(super) fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<EventLog<'a>> {
             LogEnd::Broken { reason, .. } => reason.to_string(),
             _ => "it holds nothing but fill bytes".to_owned(),
         };
+        if UserLog::is(bytes) {
+            bail!(
+                "{} is the log of what userspace measured: that of the firmware is needed",
+                path.display()
+            );
+        }
         bail!("{} is no TCG event log: {why}", path.display());
     }
     Ok(log)
@@ -87,6 +93,19 @@ pub(super) fn broken(path: &Path, log: &EventLog<'_>) -> Option<String> {
     Some(format!("{path}: broken at byte {offset}, after {events} events: {reason}"))
 }
 
+/// What to say about a bank that events have no digest of.
+pub(super) fn without_digest(log: &EventLog<'_>, bank: Algorithm) -> Option<String> {
+    lacking(log, bank).map(|why| format!("bank {bank}: {why}"))
+}
+
+fn lacking(log: &EventLog<'_>, bank: Algorithm) -> Option<String> {
+    match log.without_digest(bank) {
+        0 => None,
+        1 => Some("1 event has no digest of this bank".to_owned()),
+        more => Some(format!("{more} events have no digest of this bank")),
+    }
+}
+
 /// Every event of a log.
 pub(super) fn show(path: &Path, bank: Option<Algorithm>, format: Format) -> Result<Answer> {
     let bytes = input::log(path)?;
@@ -94,9 +113,10 @@ pub(super) fn show(path: &Path, bank: Option<Algorithm>, format: Format) -> Resu
         return userlog::show(path, &bytes, bank, format);
     }
     let log = parse(path, &bytes)?;
+    let shown = shown_bank(&log, bank)?;
     let text = match format {
         Format::Json => json(&log_json(&log))?,
-        Format::Text => log_text(&log, shown_bank(&log, bank)?),
+        Format::Text => log_text(&log, shown),
     };
     let notes: Vec<_> = broken(path, &log).into_iter().collect();
     let yes = notes.is_empty();
@@ -202,10 +222,7 @@ pub(super) fn replay(path: &Path, bank: Option<Algorithm>, format: Format) -> Re
             continue;
         };
         let values = log.replay(algorithm)?;
-        let without = log.without_digest(algorithm);
-        if without > 0 {
-            skipped.insert(id.to_string(), format!("{without} events have no digest of this bank"));
-        }
+        skipped.extend(lacking(&log, algorithm).map(|why| (id.to_string(), why)));
         in_order.push(values.clone());
         banks.insert(id.to_string(), values);
     }

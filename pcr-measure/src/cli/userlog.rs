@@ -85,9 +85,10 @@ pub(super) fn show(
     format: Format,
 ) -> Result<Answer> {
     let log = parse(path, bytes)?;
+    let shown = shown_bank(&log, bank)?;
     let text = match format {
         Format::Json => json(&log_json(&log))?,
-        Format::Text => log_text(&log, shown_bank(&log, bank)?),
+        Format::Text => log_text(&log, shown),
     };
     let notes = notes(path, &log);
     let yes = notes.is_empty();
