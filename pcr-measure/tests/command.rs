@@ -424,6 +424,45 @@ fn pcrs_of_the_seal_that_are_not_quoted_are_not_as_expected() {
 }
 
 #[test]
+fn what_cannot_be_written_changes_no_answer_and_is_no_panic() {
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let command = |line: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pcr-measure"));
+        command.args(line.split_whitespace()).current_dir(vector(""));
+        command
+    };
+    for (line, code) in [
+        ("log show nowhere", 2),
+        ("log show aavmf-sha256.bin.yaml", 2),
+        ("log show --bogus", 2),
+        ("verify-signature systemd-measure.json --key quote-rsassa.pem", 1),
+    ] {
+        let status = command(line).stderr(full()).output().unwrap().status;
+        assert_eq!(status.code(), Some(code), "{line}");
+    }
+    for line in ["log show uboot-expected.bin", "--help"] {
+        let output = command(line).stdout(full()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{line}");
+    }
+    let output = command("log show uboot-expected.bin").stdout(full()).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("cannot write to standard output: No space left"), "{said}");
+}
+
+#[test]
+fn no_error_names_its_cause_twice() {
+    for line in [
+        "predict /dev/null",
+        "verify-signature /dev/null --key systemd-measure.pem",
+        "predict uboot-expected.bin",
+    ] {
+        let said = run(line).stderr;
+        let last = said.trim_end().rsplit(": ").next().unwrap();
+        assert_eq!(said.matches(last).count(), 1, "{said}");
+    }
+}
+
+#[test]
 fn what_cannot_be_done_says_why() {
     let quote = quote("ecdsa", "ecdsa");
     let long = "00".repeat(67);
