@@ -78,7 +78,8 @@ fn quotes_are_the_ones_that_tpm2_checkquote_takes() {
     let name = serde_json::from_str::<serde_json::Value>(&again).unwrap()["name"].clone();
     let public = tpm.tool("tpm2_readpublic -c 0x81010002 -o theirs.pub");
     assert!(public.contains(name.as_str().unwrap()), "{public}");
-    for pcrs in ["--pcrs 0-9", "--pcrs sha384:0,23", "--pcrs 0 --pcrs sha1:1-3"] {
+    for pcrs in ["--pcrs 0-9", "--pcrs sha384:0,23", "--pcrs 0 --pcrs sha1:1-3", "--pcrs 0+sha1:2"]
+    {
         let files = "--message m --signature s --values v";
         done(&tpm, &format!("quote --nonce c0ffee {pcrs} {files}"));
         tpm.tool("tpm2_checkquote -u ak.pem -m m -s s -q c0ffee -g sha256");
@@ -103,6 +104,9 @@ fn what_cannot_be_quoted_writes_no_file() {
         (quote("--nonce 0 --pcrs 0"), "no hexadecimal digits"),
         (quote(&format!("--nonce {long} --pcrs 0")), "the nonce has 67 bytes"),
         (quote("--nonce 00 --pcrs 0 --tcti bogus"), "names no TPM"),
+        (quote("--nonce 00 --pcrs 0 --pcrs 0"), "sha256 bank is named twice"),
+        (quote("--nonce 00 --pcrs 0+sha1:0+sha256:1"), "sha256 bank is named twice"),
+        (quote("--nonce 00 --pcrs 0 --values ./m"), "is named for two outputs"),
         ("create-ak --handle 0x81000001".to_owned(), "no restricted signing key"),
     ] {
         refused(&tpm, &line, why);

@@ -201,6 +201,13 @@ fn nothing_is_touched_by_what_cannot_be_done() {
         assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{line}");
         assert!(ran.stderr.contains(want), "{line}: {}", ran.stderr);
     }
+    for input in ["now", "rsa.key", "./rsa.key"] {
+        let before = std::fs::read(vendor.path(input)).unwrap();
+        let ran = vendor.run(&format!("sign next now --key rsa.key --output {input}"));
+        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{input}");
+        assert!(ran.stderr.contains("is read here"), "{}", ran.stderr);
+        assert_eq!(std::fs::read(vendor.path(input)).unwrap(), before);
+    }
     let ran = vendor.run("sign now --key rsa.key --output .");
     assert!(ran.code == 2 && ran.stderr.contains("no regular file"), "{}", ran.stderr);
     let ran = vendor.run("sign now --key rsa.key --output nowhere/signed");

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use pcr_measure::PcrSelection;
 use pcr_measure::key::PublicKey;
+use pcr_measure::quote::check_selections;
 use pcr_measure::structures::TpmPublic;
 use serde::Serialize;
 
@@ -24,8 +25,8 @@ pub(super) struct QuoteArgs {
     /// What the verifier sent, so that no older quote can stand for this one
     #[arg(long, value_name = "HEX")]
     nonce: String,
-    /// The PCRs; once for each bank
-    #[arg(long, required = true, value_name = "PCRS")]
+    /// The PCRs, as 0-9,15 or sha384:0-9; once per bank, or joined by +
+    #[arg(long, required = true, value_delimiter = '+', value_name = "LIST")]
     pcrs: Vec<PcrSelection>,
     /// Where the quote goes (TPMS_ATTEST)
     #[arg(long, value_name = "FILE")]
@@ -43,6 +44,7 @@ pub(super) struct QuoteArgs {
 /// A quote, in three files that `verify-quote` and tpm2_checkquote take.
 pub(super) fn quote(args: &QuoteArgs) -> Result<Answer> {
     let nonce = input::hex("--nonce", &args.nonce)?;
+    check_selections(&args.pcrs)?;
     let quote = args.tpm.open()?.quote(args.ak, &nonce, &args.pcrs)?;
     let values: String = quote.values.iter().map(bank_text).collect();
     let mut files = vec![
