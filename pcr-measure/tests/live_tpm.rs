@@ -169,3 +169,29 @@ fn a_measurement_that_the_tpm_refuses_leaves_the_log_as_it_was() {
         refused(&tpm, line, why);
     }
 }
+
+#[test]
+fn a_digest_of_a_bank_that_is_not_active_is_not_said_to_be_measured() {
+    let Some(tpm) = Tpm::start() else { return };
+    tpm.tool("tpm2_pcrallocate sha1:none+sha256:all+sha384:none+sha512:none");
+    tpm.tool("swtpm_ioctl --unix tpm.ctrl -i");
+    tpm.tool("tpm2_startup -c");
+    let digest = "11".repeat(20);
+    // The premise: the TPM itself says that all is well.
+    tpm.tool(&format!("tpm2_pcrextend 16:sha1={digest}"));
+    let line = format!("extend --pcr 16 --bank sha1 --digest {digest} --event-log log");
+    refused(&tpm, &line, "no active sha1 bank; it has sha256");
+    assert!(!tpm.path("log").exists());
+}
+
+#[test]
+fn an_empty_variable_names_no_tpm() {
+    let Some(tpm) = Tpm::start() else { return };
+    let read = Command::new(env!("CARGO_BIN_EXE_pcr-measure"))
+        .args(["read", "--pcrs", "0"])
+        .env("TPM2TOOLS_TCTI", "")
+        .env("TCTI", tpm.tcti())
+        .output()
+        .unwrap();
+    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+}

@@ -80,7 +80,15 @@ pub(super) fn run(args: &ExtendArgs, format: Format) -> Result<Answer> {
 
 fn digests(args: &ExtendArgs, tpm: &mut Tpm) -> Result<Vec<Digest>> {
     if let Some(hex) = &args.digest {
-        return Ok(vec![Digest::from_hex(args.bank, hex).context("--digest")?]);
+        let digest = Digest::from_hex(args.bank, hex).context("--digest")?;
+        // A TPM passes over digests of banks that are not active, and says that all
+        // is well (TPM 2.0 Library 1.59, Part 3, 22.2.1).
+        let (bank, has) = (args.bank, tpm.banks()?);
+        return if has.contains(&bank) {
+            Ok(vec![digest])
+        } else {
+            Err(TpmError::NoBank { bank, has }.into())
+        };
     }
     let path = args.file.as_deref().context("give --file or --digest")?;
     let banks = tpm.banks()?;
