@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 #[cfg(feature = "tpm")]
 use pcr_measure::PcrSelection;
 use pcr_measure::explain::{Difference, Entry, Explanation, MeasuredLog, PcrVerdict, Verdict};
+use pcr_measure::text::listed;
 use pcr_measure::{Algorithm, PcrBank, PcrIndex, Sha256Digest, explain};
 use serde::Serialize;
 
@@ -80,8 +81,8 @@ fn confirmed(explanation: &Explanation) -> bool {
 fn text(explanation: &Explanation) -> String {
     let rows: Vec<_> = explanation.entries.iter().map(row).collect();
     let head = ["PCR", "component", "verdict", "expected", "measured"];
-    let mut out = table(head, &[0], &rows);
-    out.push('\n');
+    // No log that is believed, no events.
+    let mut out = if rows.is_empty() { String::new() } else { table(head, &[0], &rows) + "\n" };
     for pcr in explanation.contradictions() {
         out.push_str(&format!(
             "PCR {}: the log leads to {}, the TPM holds {}: the log is not believed\n",
@@ -107,7 +108,7 @@ fn verdict(explanation: &Explanation) -> String {
     } else {
         format!(
             "Not known: PCR {}; the log is not whole, give the TPM's values with --pcrs.\n",
-            numbers(&unknown)
+            listed(&unknown)
         )
     };
     let mut line = if wrong.is_empty() {
@@ -119,16 +120,12 @@ fn verdict(explanation: &Explanation) -> String {
         let sealed = explanation.pcrs.iter().any(|p| p.sealed && p.as_expected == Some(false));
         let so =
             if sealed { "the TPM will not release the key" } else { "the seal is not touched" };
-        format!("Not as expected: PCR {}; {so}", numbers(&wrong))
+        format!("Not as expected: PCR {}; {so}", listed(&wrong))
     };
     if !confirmed(explanation) {
         line.push_str(" (as the log tells it; give the TPM's values with --pcrs to confirm)");
     }
     line + ".\n" + &unknown
-}
-
-fn numbers(pcrs: &[PcrIndex]) -> String {
-    pcrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn row(entry: &Entry) -> [String; 5] {

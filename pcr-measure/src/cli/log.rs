@@ -1,10 +1,12 @@
 //! `log show` and `log replay`.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::Path;
 
 use anyhow::{Result, bail};
 use pcr_measure::eventlog::{AlgorithmId, Event, EventLog, Format as LogFormat, LogEnd};
+use pcr_measure::text::listed;
 use pcr_measure::userlog::UserLog;
 use pcr_measure::{Algorithm, PcrBank};
 use serde::Serialize;
@@ -113,7 +115,8 @@ pub(super) fn show(path: &Path, bank: Option<Algorithm>, format: Format) -> Resu
         return userlog::show(path, &bytes, bank, format);
     }
     let log = parse(path, &bytes)?;
-    let shown = shown_bank(&log, bank)?;
+    let id = |bank: Algorithm| AlgorithmId(bank.id());
+    let shown = shown_bank(&log.banks(), bank.map(id), id(Algorithm::Sha256))?;
     let text = match format {
         Format::Json => json(&log_json(&log))?,
         Format::Text => log_text(&log, shown),
@@ -123,16 +126,18 @@ pub(super) fn show(path: &Path, bank: Option<Algorithm>, format: Format) -> Resu
     Ok(Answer { text, notes, yes })
 }
 
-fn shown_bank(log: &EventLog<'_>, asked: Option<Algorithm>) -> Result<AlgorithmId> {
-    let banks = log.banks();
-    let wanted = AlgorithmId(asked.unwrap_or(Algorithm::Sha256).id());
+/// The bank that is shown of those that a log has: the one that was asked for, else
+/// `usual`, else the first.
+pub(super) fn shown_bank<B: Copy + PartialEq + Display>(
+    banks: &[B],
+    asked: Option<B>,
+    usual: B,
+) -> Result<B> {
+    let wanted = asked.unwrap_or(usual);
     match banks.first() {
         _ if banks.contains(&wanted) => Ok(wanted),
-        Some(first) if asked.is_none() => Ok(*first),
-        _ => {
-            let has: Vec<_> = banks.iter().map(ToString::to_string).collect();
-            bail!("the log has no {wanted} bank; it has {}", has.join(", "))
-        }
+        _ if asked.is_some() => bail!("the log has no {wanted} bank; it has {}", listed(banks)),
+        first => Ok(first.copied().unwrap_or(usual)),
     }
 }
 
@@ -141,11 +146,8 @@ fn log_text(log: &EventLog<'_>, bank: AlgorithmId) -> String {
         LogFormat::Sha1 => "TCG event log of SHA-1 form".to_owned(),
         LogFormat::CryptoAgile(spec) => {
             let (major, minor, errata) = spec.version;
-            let banks: Vec<_> = log.banks().iter().map(ToString::to_string).collect();
-            format!(
-                "TCG event log, crypto-agile {major}.{minor} errata {errata}, banks {}",
-                banks.join(", ")
-            )
+            let banks = listed(&log.banks());
+            format!("TCG event log, crypto-agile {major}.{minor} errata {errata}, banks {banks}")
         }
     };
     let rows: Vec<_> =
@@ -244,8 +246,9 @@ mod tests {
         let bytes: Vec<u8> = bytes.collect();
         let log = EventLog::parse(&bytes);
         assert_eq!(log.events.len(), 1);
-        let error = shown_bank(&log, Some(Algorithm::Sha256)).unwrap_err();
+        let [sha1, sha256] = [AlgorithmId(4), AlgorithmId(0x0b)];
+        let error = shown_bank(&log.banks(), Some(sha256), sha256).unwrap_err();
         assert_eq!(error.to_string(), "the log has no sha256 bank; it has sha1");
-        assert_eq!(shown_bank(&log, None).unwrap(), AlgorithmId(4));
+        assert_eq!(shown_bank(&log.banks(), None, sha256).unwrap(), sha1);
     }
 }

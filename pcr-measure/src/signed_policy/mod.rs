@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use crate::digest::{Algorithm, Sha256Digest};
 use crate::key::{KeyError, PublicKey, SigningKey};
 use crate::pcr::{PcrBank, PcrSelection};
-use crate::policy::{Policy, PolicyError};
+use crate::policy::{PolicyError, pcr_digest};
 
 /// Largest file that is read, in bytes.
 pub const MAX_JSON: usize = 256 * 1024;
@@ -137,7 +137,7 @@ impl SignatureFile {
         pcrs: &PcrSelection,
         values: &PcrBank,
     ) -> Result<Sha256Digest, SignedPolicyError> {
-        let policy = policy_of(pcrs, values)?;
+        let policy = pcr_digest(pcrs, values)?;
         let signature = key.sign(SIGNED_HASH, policy.as_bytes())?;
         let key = key.public().fingerprint()?;
         self.insert(SignedPolicy { pcrs: *pcrs, key, policy, signature })?;
@@ -170,7 +170,7 @@ impl SignatureFile {
         pcrs: &PcrSelection,
         values: &PcrBank,
     ) -> Result<Verdict, SignedPolicyError> {
-        let (policy, fingerprint) = (policy_of(pcrs, values)?, key.fingerprint()?);
+        let (policy, fingerprint) = (pcr_digest(pcrs, values)?, key.fingerprint()?);
         let found = self.entries().find(|entry| entry.is_for(pcrs, fingerprint, policy));
         if let Some(entry) = found {
             let signed = entry.is_signed_by(key)?;
@@ -198,17 +198,6 @@ impl SignatureFile {
             .map(|entry| Ok((entry, entry.is_signed_by(key)?)))
             .collect()
     }
-}
-
-/// The digest that is signed for "`pcrs` hold `values`": PolicyPCR in a fresh
-/// SHA-256 session, of whatever bank the PCRs are.
-///
-/// # Errors
-/// [`PolicyError::Pcr`] if a PCR has no value.
-pub fn policy_of(pcrs: &PcrSelection, values: &PcrBank) -> Result<Sha256Digest, PolicyError> {
-    let digest = Policy::new(Algorithm::Sha256).pcr(&[(*pcrs, values)])?.digest();
-    let (want, got) = (Algorithm::Sha256, digest.algorithm());
-    digest.as_sha256().ok_or(PolicyError::OtherAlgorithm { want, got })
 }
 
 #[cfg(test)]
