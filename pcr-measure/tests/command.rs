@@ -514,6 +514,16 @@ fn what_cannot_be_done_says_why() {
         (2, format!("{policy} 24"), "there is no PCR 24"),
         (2, format!("{policy} sha256:"), "empty"),
         (2, format!("{policy} sha1:0"), "no sha1 values"),
+        (
+            2,
+            "policy pcr --manifest uboot-expected.manifest.json --pcrs 23".to_owned(),
+            "cannot use uboot-expected.manifest.json: the sha256 bank has no value for PCR 23",
+        ),
+        (
+            2,
+            format!("{policy} sha512:0"),
+            "uboot-expected.pcrs: no sha512 values; banks with values: sha256",
+        ),
         (2, "policy authorize --key-name zz".to_owned(), "--key-name"),
         (2, "policy nv --name 00 --operand 00".to_owned(), "no Name"),
         (
@@ -534,7 +544,11 @@ fn what_cannot_be_done_says_why() {
         (2, quote.replace("0,1,8,9,15", "24"), "there is no PCR 24"),
         (2, quote.replace("0,1,8,9,15", "sha256:"), "empty"),
         (2, quote.replace("0,1,8,9,15", "0,1+8,9,15"), "named twice"),
-        (2, two_banks, "the sha384 bank has no value for PCR 0"),
+        (
+            2,
+            two_banks,
+            "cannot use uboot-expected.pcrs: the digest cannot be computed: the sha384 bank has no value for PCR 0",
+        ),
         (2, quote.replace("quote-ecdsa.msg", "nowhere"), "cannot read nowhere"),
         (2, quote.replace("quote-ecdsa.sig", "nowhere"), "cannot read nowhere"),
         (2, quote.replace("quote-ecdsa.pub", "nowhere"), "cannot read nowhere"),

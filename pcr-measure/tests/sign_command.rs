@@ -192,7 +192,10 @@ fn nothing_is_touched_by_what_cannot_be_done() {
         ("sign now --key nowhere", "cannot read nowhere"),
         ("sign now nowhere --key rsa.key", "cannot read nowhere"),
         ("sign now rsa.pem --key rsa.key", "no boot manifest"),
-        ("sign now --key rsa.key --pcrs 8,10", "cannot sign the policy of now"),
+        (
+            "sign now --key rsa.key --pcrs 8,10",
+            "cannot use now: the sha256 bank has no value for PCR 10",
+        ),
         ("sign now --key rsa.key --append broken", "no file of signed policies"),
         ("sign now --key rsa.key --append nowhere", "cannot read nowhere"),
     ];

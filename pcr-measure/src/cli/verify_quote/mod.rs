@@ -88,6 +88,8 @@ struct Contradiction {
 struct ManifestCheck {
     /// PCRs of the seal that the quote is not over.
     not_quoted: Vec<PcrIndex>,
+    /// Other PCRs of the manifest that the quote is not over.
+    passed_over: Vec<PcrIndex>,
     differences: Vec<Difference>,
 }
 
@@ -153,7 +155,12 @@ pub(super) fn run(args: &VerifyQuoteArgs, format: Format) -> Result<Answer> {
             return report::refused(args, &key, &error, notes, format);
         }
         Err(error @ QuoteError::Values(_)) => {
-            return Err(unusable.unwrap_or_else(|| error.into()));
+            let source = args.values.as_ref().or(args.log.as_ref());
+            let lacking = || {
+                let from = source.map(|path| path.display().to_string()).unwrap_or_default();
+                anyhow!(error).context(format!("cannot use {from}"))
+            };
+            return Err(unusable.unwrap_or_else(lacking));
         }
         Err(error) => return Err(error.into()),
     };
@@ -266,11 +273,14 @@ fn judge(manifest: &Manifest, log: Option<&MeasuredLog>, quote: &VerifiedQuote) 
     let quoted = quote.bank(Algorithm::Sha256);
     let explanation: Explanation = explain(&manifest.reference(), log, &quoted);
     let is_quoted = |pcr: PcrIndex| quoted.get(pcr).is_some();
-    let sealed = explanation.pcrs.iter().filter(|pcr| pcr.sealed && !is_quoted(pcr.pcr));
-    let not_quoted = sealed.map(|pcr| pcr.pcr).collect();
+    let left_out = |sealed: bool| {
+        let out = explanation.pcrs.iter().filter(|p| p.sealed == sealed && !is_quoted(p.pcr));
+        out.map(|pcr| pcr.pcr).collect()
+    };
+    let (not_quoted, passed_over) = (left_out(true), left_out(false));
     let mut differences = explanation.differences();
     differences.retain(|difference| is_quoted(difference.pcr));
-    ManifestCheck { not_quoted, differences }
+    ManifestCheck { not_quoted, passed_over, differences }
 }
 
 /// What the one who asked should know of an accepted quote.
