@@ -424,6 +424,33 @@ fn pcrs_of_the_seal_that_are_not_quoted_are_not_as_expected() {
 }
 
 #[test]
+fn manual_pages_and_completions_name_every_command() {
+    let help = run("--help").stdout;
+    assert!(!help.contains("docs"), "{help}");
+    let dir = tempfile::TempDir::new().unwrap();
+    let ran = run(&format!("docs --man {}", dir.path().display()));
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, ""), "{}", ran.stderr);
+    for page in ["", "-log", "-log-show", "-predict", "-explain", "-policy-or", "-verify-quote"] {
+        let page = dir.path().join(format!("pcr-measure{page}.1"));
+        assert!(std::fs::read_to_string(&page).unwrap().contains(".SH NAME"), "{}", page.display());
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = run(&format!("docs --completions {shell}"));
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        assert!(ran.stdout.contains("verify-quote"), "{shell}");
+    }
+    for (code, line, want) in [
+        (2, "docs --man nowhere", "cannot write manual pages into nowhere"),
+        (64, "docs", "--man <DIR>|--completions <SHELL>"),
+        (64, "docs --man . --completions bash", "cannot be used with"),
+    ] {
+        let ran = run(line);
+        assert_eq!(ran.code, code, "{line}: {}", ran.stderr);
+        assert!(ran.stderr.contains(want), "{line}: {}", ran.stderr);
+    }
+}
+
+#[test]
 fn what_cannot_be_written_changes_no_answer_and_is_no_panic() {
     let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
     let command = |line: &str| {
