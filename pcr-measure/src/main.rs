@@ -67,9 +67,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// A line on standard error. Where that is gone (a full disk, a closed pipe) the
-/// exit code alone tells.
+/// A line on standard error, whatever is in the names of files. Where that is gone
+/// (a full disk, a closed pipe) the exit code alone tells.
 fn say(line: &str) {
+    let line = line.replace(char::is_control, "?");
     writeln!(io::stderr(), "pcr-measure: {line}").ok();
 }
 

@@ -477,6 +477,30 @@ fn what_cannot_be_written_changes_no_answer_and_is_no_panic() {
 }
 
 #[test]
+fn no_file_writes_to_the_terminal_what_it_likes() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let escape = "\\u001b[2J";
+    let long = "x".repeat(60_000);
+    for (line, content) in [
+        ("predict", format!("{{\"{escape}\":1}}")),
+        ("predict", format!("{{\"{long}\":1}}")),
+        ("verify-signature --key systemd-measure.pem", format!("{{\"sha256\":\"{long}\"}}")),
+        ("verify-signature --key systemd-measure.pem", format!("{{\"sha256\":\"{escape}\"}}")),
+        ("policy pcr --pcrs 0 --values", format!("{{\"0\":[\"{escape}\"]}}")),
+        ("log show", String::new()),
+    ] {
+        let file = dir.path().join("name of \x1b[2J");
+        std::fs::write(&file, content).unwrap();
+        let mut arguments: Vec<_> = line.split_whitespace().collect();
+        arguments.push(file.to_str().unwrap());
+        let ran = run_with(&arguments);
+        assert_eq!(ran.code, 2, "{line}: {}", ran.stderr);
+        assert!(!ran.stderr.trim_end().contains(char::is_control), "{:?}", ran.stderr);
+        assert!(ran.stderr.len() < 400, "{line}: {}", ran.stderr.len());
+    }
+}
+
+#[test]
 fn no_error_names_its_cause_twice() {
     for line in [
         "predict /dev/null",

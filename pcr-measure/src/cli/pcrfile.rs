@@ -69,7 +69,8 @@ fn parse(bytes: &[u8]) -> Result<BTreeMap<Algorithm, PcrBank>> {
 
 /// `{"0": "<hex>"}`, of the SHA-256 bank.
 fn from_json(text: &str) -> Result<BTreeMap<Algorithm, PcrBank>> {
-    let bank = serde_json::from_str(text)?;
+    let bank =
+        serde_json::from_str(text).map_err(|error| anyhow!(printable(&error.to_string())))?;
     Ok(BTreeMap::from([(Algorithm::Sha256, bank)]))
 }
 

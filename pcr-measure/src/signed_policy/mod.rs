@@ -20,6 +20,7 @@ use crate::digest::{Algorithm, Sha256Digest};
 use crate::key::{KeyError, PublicKey, SigningKey};
 use crate::pcr::{PcrBank, PcrSelection};
 use crate::policy::{PolicyError, pcr_digest};
+use crate::text::printable;
 
 /// Largest file that is read, in bytes.
 pub const MAX_JSON: usize = 256 * 1024;
@@ -42,9 +43,9 @@ pub enum SignedPolicyError {
         "the file has {0} bytes, more than the {MAX_JSON} that one of signed policies may have"
     )]
     TooLong(usize),
-    /// Not JSON, or not JSON of signed policies.
+    /// Not JSON, or not JSON of signed policies; what is wrong, fit for a console.
     #[error("this is no file of signed policies (tpm2-pcr-signature.json): {0}")]
-    Json(#[from] serde_json::Error),
+    Json(String),
     /// Too many entries.
     #[error(
         "{0} entries are more than the {MAX_ENTRIES} that a file of signed policies may have: start a new one"
@@ -56,6 +57,13 @@ pub enum SignedPolicyError {
     /// The key cannot do it.
     #[error(transparent)]
     Key(#[from] KeyError),
+}
+
+impl From<serde_json::Error> for SignedPolicyError {
+    /// serde repeats strings of the file, however long they are.
+    fn from(error: serde_json::Error) -> Self {
+        Self::Json(printable(&error.to_string()))
+    }
 }
 
 /// One entry: a policy that a key is said to have signed. Nothing in it is
