@@ -255,6 +255,17 @@ fn a_cut_log_is_shown_up_to_the_cut() {
     }
 }
 
+#[test]
+fn a_log_of_banks_that_are_not_known_says_why_it_leads_nowhere() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let file = dir.path().join("log");
+    let record = br#"{"pcr":11,"digests":[{"hashAlg":"whirlpool","digest":"00"}]}"#;
+    std::fs::write(&file, [b"\x1e".as_slice(), record, b"\n"].concat()).unwrap();
+    let ran = run(&format!("log replay {}", file.display()));
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, ""));
+    assert!(ran.stderr.contains("no record has a digest of a bank known here"), "{}", ran.stderr);
+}
+
 /// A crypto-agile log of the SHA-256 bank: PCR, type, digest or none, data.
 fn agile_log(events: &[(u32, u32, Option<[u8; 32]>, &[u8])]) -> Vec<u8> {
     let header =

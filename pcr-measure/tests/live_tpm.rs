@@ -113,7 +113,8 @@ fn what_cannot_be_quoted_writes_no_file() {
         assert!(!tpm.path("m").exists() && !tpm.path("s").exists(), "{line}");
     }
     // The premise: the same way with nothing in it.
-    done(&tpm, &quote("--nonce 00 --pcrs 0"));
+    let json = done(&tpm, &quote("--nonce 00 --pcrs 0 --format json"));
+    assert_eq!(json, done(&tpm, "read --pcrs 0 --format json"));
     assert!(tpm.path("m").exists() && tpm.path("s").exists());
 }
 

@@ -147,7 +147,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Answer> {
         #[cfg(feature = "tpm")]
         Command::Extend(args) => extend::run(args, cli.format),
         #[cfg(feature = "tpm")]
-        Command::Quote(args) => quote::quote(args),
+        Command::Quote(args) => quote::quote(args, cli.format),
         #[cfg(feature = "tpm")]
         Command::CreateAk(args) => quote::create_ak(args, cli.format),
         Command::Log(LogCommand::Show { file, bank }) => log::show(file, *bank, cli.format),

@@ -11,7 +11,7 @@ use pcr_measure::structures::TpmPublic;
 use serde::Serialize;
 
 use super::live::{TpmArgs, handle};
-use super::{Answer, Format, bank_text, input, json, replace};
+use super::{Answer, Format, bank_text, input, json, read, replace};
 
 /// Where the attestation key is when nobody says (in the endorsement range of the
 /// TCG Registry of Reserved TPM 2.0 Handles and Localities 1.1, table 2).
@@ -42,18 +42,22 @@ pub(super) struct QuoteArgs {
 }
 
 /// A quote, in three files that `verify-quote` and tpm2_checkquote take.
-pub(super) fn quote(args: &QuoteArgs) -> Result<Answer> {
+pub(super) fn quote(args: &QuoteArgs, format: Format) -> Result<Answer> {
     let nonce = input::hex("--nonce", &args.nonce)?;
     check_selections(&args.pcrs)?;
     let quote = args.tpm.open()?.quote(args.ak, &nonce, &args.pcrs)?;
-    let values: String = quote.values.iter().map(bank_text).collect();
+    let text: String = quote.values.iter().map(bank_text).collect();
+    let shown = match args.values {
+        None => read::shown(quote.values, format)?,
+        Some(_) => String::new(),
+    };
     let mut files = vec![
         (args.message.as_path(), quote.message.as_slice()),
         (args.signature.as_path(), quote.signature.as_slice()),
     ];
-    files.extend(args.values.as_deref().map(|path| (path, values.as_bytes())));
+    files.extend(args.values.as_deref().map(|path| (path, text.as_bytes())));
     replace::files(&files)?;
-    Ok(Answer::yes(if args.values.is_none() { values } else { String::new() }))
+    Ok(Answer::yes(shown))
 }
 
 #[derive(Debug, Args)]

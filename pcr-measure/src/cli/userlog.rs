@@ -163,6 +163,9 @@ pub(super) fn replay(
     let mut notes = notes(path, &log);
     let yes = notes.is_empty();
     let wanted = bank.map_or_else(|| log.banks(), |bank| vec![bank]);
+    if wanted.is_empty() && !log.entries.is_empty() {
+        notes.push(format!("{}: no record has a digest of a bank known here", path.display()));
+    }
     let (mut banks, mut skipped) = (BTreeMap::new(), BTreeMap::new());
     let mut text = String::new();
     for bank in wanted {
