@@ -65,6 +65,31 @@ fn no_file_writes_to_the_terminal_what_it_likes() {
 }
 
 #[test]
+fn a_log_of_very_many_events_is_shown_in_bounded_memory() {
+    // Sixteen banks of which fifteen have digests of no bytes: many digests in few.
+    let banks = (0x7000..0x700f_u16).map(|id| (id, 0_u16)).chain([(0x0b, 32)]);
+    let banks: Vec<u8> =
+        banks.flat_map(|(id, size)| [id.to_le_bytes(), size.to_le_bytes()].concat()).collect();
+    let header =
+        [b"Spec ID Event03\0".as_slice(), &[0, 0, 0, 0, 0, 2, 0, 2, 16, 0, 0, 0], &banks, &[0]];
+    let header = header.concat();
+    let ids: Vec<u8> = (0x7000..0x700f_u16).flat_map(u16::to_le_bytes).collect();
+    let event = [&[0, 0, 0, 0, 13, 0, 0, 0, 15, 0, 0, 0], ids.as_slice(), &[0; 4]].concat();
+    let size = (header.len() as u32).to_le_bytes();
+    let mut log = [[0, 0, 0, 0, 3, 0, 0, 0].as_slice(), &[0; 20], &size, &header].concat();
+    log.extend(event.repeat(2 * 1024 * 1024 / event.len()));
+    let dir = tempfile::TempDir::new().unwrap();
+    std::fs::write(dir.path().join("log"), log).unwrap();
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -v 130000 && exec \"$0\" log show --format json log"])
+        .arg(env!("CARGO_BIN_EXE_pcr-measure"))
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn no_error_names_its_cause_twice() {
     for line in [
         "predict /dev/null",

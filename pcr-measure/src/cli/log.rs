@@ -9,20 +9,29 @@ use pcr_measure::eventlog::{AlgorithmId, Event, EventLog, Format as LogFormat, L
 use pcr_measure::text::listed;
 use pcr_measure::userlog::UserLog;
 use pcr_measure::{Algorithm, PcrBank};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::table::table;
 use super::{Answer, Format, bank_text, input, json, userlog};
 
 #[derive(Serialize)]
-struct LogJson {
+struct LogJson<'a> {
     format: &'static str,
     version: Option<String>,
     vendor: Option<String>,
     banks: Vec<AlgorithmId>,
     startup_locality: Option<u8>,
-    events: Vec<EventJson>,
+    events: EventsJson<'a>,
     end: EndJson,
+}
+
+/// Made one by one while they are written: a log of 16 MiB can have a million.
+struct EventsJson<'a>(&'a [Event<'a>]);
+
+impl Serialize for EventsJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().enumerate().map(EventJson::new))
+    }
 }
 
 #[derive(Serialize)]
@@ -37,6 +46,26 @@ struct EventJson {
     digests: BTreeMap<String, String>,
     data: String,
     description: String,
+}
+
+impl EventJson {
+    fn new((number, event): (usize, &Event<'_>)) -> Self {
+        Self {
+            number,
+            offset: event.offset,
+            pcr: event.pcr,
+            event_type: event.event_type.to_string(),
+            type_id: event.event_type.0,
+            extended: event.is_extended(),
+            digests: event
+                .digests
+                .iter()
+                .map(|d| (d.algorithm.to_string(), hex::encode(d.bytes)))
+                .collect(),
+            data: hex::encode(event.data),
+            description: event.description(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -172,25 +201,10 @@ fn row(number: usize, event: &Event<'_>, bank: AlgorithmId) -> [String; 6] {
     ]
 }
 
-fn log_json(log: &EventLog<'_>) -> LogJson {
+fn log_json<'a>(log: &'a EventLog<'_>) -> LogJson<'a> {
     let spec = match &log.format {
         LogFormat::Sha1 => None,
         LogFormat::CryptoAgile(spec) => Some(spec),
-    };
-    let event = |(number, event): (usize, &Event<'_>)| EventJson {
-        number,
-        offset: event.offset,
-        pcr: event.pcr,
-        event_type: event.event_type.to_string(),
-        type_id: event.event_type.0,
-        extended: event.is_extended(),
-        digests: event
-            .digests
-            .iter()
-            .map(|d| (d.algorithm.to_string(), hex::encode(d.bytes)))
-            .collect(),
-        data: hex::encode(event.data),
-        description: event.description(),
     };
     LogJson {
         format: if spec.is_some() { "crypto-agile" } else { "sha1" },
@@ -198,7 +212,7 @@ fn log_json(log: &EventLog<'_>) -> LogJson {
         vendor: spec.map(|s| hex::encode(s.vendor)),
         banks: log.banks(),
         startup_locality: log.startup_locality(),
-        events: log.events.iter().enumerate().map(event).collect(),
+        events: EventsJson(&log.events),
         end: log.end.into(),
     }
 }
