@@ -55,14 +55,15 @@ pub(super) fn run(args: &ExtendArgs, format: Format) -> Result<Answer> {
         None => tpm.extend(args.pcr, &digests)?,
         Some(path) => {
             let record = record(args, &digests)?;
-            let log = || format!("the log {}", path.display());
-            let pending = Pending::open(path).with_context(log)?;
+            let pending = Pending::open(path)?;
             match tpm.extend(args.pcr, &digests) {
-                Ok(()) => pending.write(&record).with_context(log)?,
+                Ok(()) => pending.write(&record).with_context(|| {
+                    format!("PCR {} was extended, but its record is not in the log", args.pcr)
+                })?,
                 // The TPM said no: nothing was measured. Otherwise nobody knows, and
                 // the mark stays.
                 Err(refused @ TpmError::Response(_)) => {
-                    pending.withdraw().with_context(log)?;
+                    pending.withdraw()?;
                     return Err(refused.into());
                 }
                 Err(unknown) => return Err(unknown.into()),
