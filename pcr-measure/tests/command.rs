@@ -143,6 +143,27 @@ fn a_variant_stands_on_top_of_the_artifacts() {
 }
 
 #[test]
+fn a_variant_of_a_text_that_no_note_can_hold_is_a_text() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let measured = pcr_measure::manifest::Measurement::of_c_string("quiet");
+    let manifest = pcr_measure::manifest::Manifest::builder("i", "b")
+        .event(1, "arguments", measured, "quiet")
+        .seal(&[1])
+        .build()
+        .unwrap();
+    let file = dir.path().join("m.json");
+    std::fs::write(&file, manifest.to_json().unwrap()).unwrap();
+    let predict = format!("predict {} --text arguments=\u{e9}", file.display());
+    let ran = run(&format!("{predict} --variant-text next:arguments=quiet"));
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let same = run(&format!("predict {}", file.display())).stdout;
+    assert!(ran.stdout.ends_with(&format!("# next\n{same}")), "{}", ran.stdout);
+    let ran = run(&format!("{predict} --variant next:arguments=README.md"));
+    assert_eq!(ran.code, 2, "{}", ran.stdout);
+    assert!(ran.stderr.contains("give it as text"), "{}", ran.stderr);
+}
+
+#[test]
 fn several_manifests_are_told_apart_by_image_or_file() {
     let dir = tempfile::TempDir::new().unwrap();
     let text = std::fs::read_to_string(vector("uboot-expected.manifest.json")).unwrap();
