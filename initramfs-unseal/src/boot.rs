@@ -16,7 +16,7 @@ use crate::tpm::{Index, Tpm, TpmError, Unsealing};
 use crate::volume::{self, Fingerprint, LATCH, LEAVE_INITRD, OPENED_BY_HAND, PHASES};
 use anyhow::{Context as _, Result, anyhow, bail};
 use pcr_measure::eventlog::EventLog;
-use pcr_measure::explain::{Difference, MeasuredEvent, explain};
+use pcr_measure::explain::{Difference, MeasuredLog, explain};
 use pcr_measure::pcr::{PcrBank, PcrIndex, PcrSelection};
 use std::convert::Infallible;
 use std::fs::File;
@@ -338,7 +338,7 @@ impl Found {
 fn differences(token: &Token, live: &PcrBank) -> Vec<Difference> {
     let log = read_bounded(EVENT_LOG, MAX_EVENT_LOG).unwrap_or_default();
     let log = EventLog::parse(&log);
-    let measured = MeasuredEvent::from_log(&log);
+    let measured = MeasuredLog::from_log(&log);
     explain(&token.reference, Some(&measured), live).sealed_differences()
 }
 

@@ -24,7 +24,7 @@ use crate::tpm::{Index, Sealing, Tpm, TpmError, Unsealing};
 use crate::volume::{Fingerprint, LATCH};
 use pcr_measure::digest::Sha256Digest;
 use pcr_measure::eventlog::EventLog;
-use pcr_measure::explain::{MeasuredEvent, explain};
+use pcr_measure::explain::{MeasuredLog, explain};
 use pcr_measure::manifest::{Manifest, ManifestError, Reference};
 use pcr_measure::pcr::{PcrBank, PcrIndex, PcrSelection};
 use pcr_measure::policy;
@@ -153,7 +153,7 @@ pub fn check_boot(
         }
     }
     let log = EventLog::parse(log);
-    let measured = MeasuredEvent::from_log(&log);
+    let measured = MeasuredLog::from_log(&log);
     let explained = explain(&reference, Some(&measured), live);
     if let Some(first) = explained.contradictions().next() {
         return Err(BootError::Contradiction(first.pcr));

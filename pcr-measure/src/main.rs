@@ -9,6 +9,7 @@ mod cli;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
 use clap::error::ErrorKind;
 use cli::{Answer, Cli};
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
     };
     let result = cli::run(&cli).and_then(|answer| {
         for note in &answer.notes {
-            eprintln!("pcr-measure: {note}");
+            say(note);
         }
         print(&answer)?;
         Ok(answer.yes)
@@ -60,10 +61,30 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("pcr-measure: {error:#}");
+            say(&told(&error));
             ExitCode::from(2)
         }
     }
+}
+
+/// A line on standard error, whatever is in the names of files. Where that is gone
+/// (a full disk, a closed pipe) the exit code alone tells.
+fn say(line: &str) {
+    let line = line.replace(char::is_control, "?");
+    writeln!(io::stderr(), "pcr-measure: {line}").ok();
+}
+
+/// What failed, and why, from the outside in. Errors that name their cause
+/// themselves do not name it twice.
+fn told(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !told.ends_with(&cause) {
+            told.push_str(if told.is_empty() { "" } else { ": " });
+            told.push_str(&cause);
+        }
+    }
+    told
 }
 
 fn print(answer: &Answer) -> anyhow::Result<()> {
@@ -71,6 +92,6 @@ fn print(answer: &Answer) -> anyhow::Result<()> {
     match out.write_all(answer.text.as_bytes()).and_then(|()| out.flush()) {
         // `pcr-measure ... | head` has all it wants.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => Ok(result?),
+        result => result.context("cannot write to standard output"),
     }
 }

@@ -23,9 +23,24 @@ pub fn is_printable(text: &str) -> bool {
     text.chars().all(|c| matches!(c, ' '..='~'))
 }
 
+/// The items as they stand in a message: `0, 1, 15`, or `none`.
+#[must_use]
+pub fn listed<T: ToString>(items: &[T]) -> String {
+    match items {
+        [] => "none".to_owned(),
+        items => items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn items_are_listed() {
+        assert_eq!(listed(&[0, 1, 15]), "0, 1, 15");
+        assert_eq!(listed::<u8>(&[]), "none");
+    }
 
     #[test]
     fn nothing_but_printable_ascii_comes_out() {

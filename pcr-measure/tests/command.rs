@@ -6,51 +6,14 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 #![cfg(feature = "cli")]
 
-use std::path::PathBuf;
-use std::process::Command;
+#[path = "common/command.rs"]
+mod command;
 
-struct Ran {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
+use std::path::PathBuf;
+
+use command::{NONCE, quote, run, run_with, vector};
 
 const VERIFY: &str = "verify-signature systemd-measure.json --key systemd-measure.pem";
-const VALUES: &str = "uboot-expected.pcrs";
-
-fn vector(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(name)
-}
-
-/// The nonce of the quotes: `msec-boot`.
-const NONCE: &str = "6d7365632d626f6f74";
-
-/// The command that verifies a quote of the vectors.
-fn quote(name: &str, key: &str) -> String {
-    format!(
-        "verify-quote --message quote-{name}.msg --signature quote-{name}.sig --key quote-{key}.pub \
-         --nonce {NONCE} --pcrs 0,1,8,9,15 --values quote-{name}.pcrs"
-    )
-}
-
-/// Runs the command in the directory of the vectors; arguments are separated by
-/// blanks.
-fn run(line: &str) -> Ran {
-    run_with(&line.split_whitespace().collect::<Vec<_>>())
-}
-
-fn run_with(arguments: &[&str]) -> Ran {
-    let output = Command::new(env!("CARGO_BIN_EXE_pcr-measure"))
-        .args(arguments)
-        .current_dir(vector(""))
-        .output()
-        .unwrap();
-    Ran {
-        code: output.status.code().unwrap(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
-}
 
 #[test]
 fn output_is_as_in_the_golden_files() {
@@ -180,6 +143,27 @@ fn a_variant_stands_on_top_of_the_artifacts() {
 }
 
 #[test]
+fn a_variant_of_a_text_that_no_note_can_hold_is_a_text() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let measured = pcr_measure::manifest::Measurement::of_c_string("quiet");
+    let manifest = pcr_measure::manifest::Manifest::builder("i", "b")
+        .event(1, "arguments", measured, "quiet")
+        .seal(&[1])
+        .build()
+        .unwrap();
+    let file = dir.path().join("m.json");
+    std::fs::write(&file, manifest.to_json().unwrap()).unwrap();
+    let predict = format!("predict {} --text arguments=\u{e9}", file.display());
+    let ran = run(&format!("{predict} --variant-text next:arguments=quiet"));
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let same = run(&format!("predict {}", file.display())).stdout;
+    assert!(ran.stdout.ends_with(&format!("# next\n{same}")), "{}", ran.stdout);
+    let ran = run(&format!("{predict} --variant next:arguments=README.md"));
+    assert_eq!(ran.code, 2, "{}", ran.stdout);
+    assert!(ran.stderr.contains("give it as text"), "{}", ran.stderr);
+}
+
+#[test]
 fn several_manifests_are_told_apart_by_image_or_file() {
     let dir = tempfile::TempDir::new().unwrap();
     let text = std::fs::read_to_string(vector("uboot-expected.manifest.json")).unwrap();
@@ -252,6 +236,94 @@ fn a_cut_log_is_shown_up_to_the_cut() {
         let what = "the log ends inside the event";
         assert_eq!(ran.stderr, format!("pcr-measure: {at}{what}\n"));
         assert!(!ran.stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_log_of_banks_that_are_not_known_says_why_it_leads_nowhere() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let file = dir.path().join("log");
+    let record = br#"{"pcr":11,"digests":[{"hashAlg":"whirlpool","digest":"00"}]}"#;
+    std::fs::write(&file, [b"\x1e".as_slice(), record, b"\n"].concat()).unwrap();
+    let ran = run(&format!("log replay {}", file.display()));
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, ""));
+    assert!(ran.stderr.contains("no record has a digest of a bank known here"), "{}", ran.stderr);
+}
+
+/// PCR, type, SHA-256 digest or none, data.
+type LogEvent<'a> = (u32, u32, Option<[u8; 32]>, &'a [u8]);
+
+/// A crypto-agile log of the SHA-256 bank.
+fn agile_log(events: &[LogEvent<'_>]) -> Vec<u8> {
+    let header =
+        [b"Spec ID Event03\0".as_slice(), &[0, 0, 0, 0, 0, 2, 0, 2, 1, 0, 0, 0, 0x0b, 0, 32, 0, 0]]
+            .concat();
+    let mut log = [[0, 0, 0, 0, 3, 0, 0, 0].as_slice(), &[0; 20]].concat();
+    log.extend((header.len() as u32).to_le_bytes());
+    log.extend(header);
+    for (pcr, event_type, digest, data) in events {
+        for field in [*pcr, *event_type, u32::from(digest.is_some())] {
+            log.extend(field.to_le_bytes());
+        }
+        if let Some(digest) = digest {
+            log.extend([0x0b, 0]);
+            log.extend(digest);
+        }
+        log.extend((data.len() as u32).to_le_bytes());
+        log.extend(*data);
+    }
+    log
+}
+
+#[test]
+fn a_log_alone_never_calls_a_boot_good_that_it_cannot_vouch_for() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let manifest = pcr_measure::manifest::Manifest::builder("i", "b")
+        .event(0, "firmware", b"firmware".as_slice(), "")
+        .seal(&[0])
+        .build()
+        .unwrap();
+    std::fs::write(dir.path().join("m.json"), manifest.to_json().unwrap()).unwrap();
+    let digest = Some(*pcr_measure::Sha256Digest::of(b"firmware").as_bytes());
+    let firmware = (0, 8, digest, b"".as_slice());
+    let start = (0, 3, Some([0; 32]), b"StartupLocality\0\x03".as_slice());
+    let whole = agile_log(&[firmware]);
+    // One more event, of which its last byte is missing.
+    let mut cut = agile_log(&[firmware, firmware]);
+    cut.pop();
+    let cases = [
+        (whole, 0, "Every PCR is as expected (as the log tells it", ""),
+        (cut, 1, "Not known: PCR 0; the log is not whole", "broken at byte 115, after 2 events"),
+        (
+            agile_log(&[firmware, (0, 13, None, b"x")]),
+            1,
+            "Not known: PCR 0; the log is not whole",
+            "bank sha256: 1 event has no digest of this bank",
+        ),
+        (
+            agile_log(&[start, firmware]),
+            1,
+            "differs: PCR 0, value of the PCR",
+            "PCR 0 started from locality 3",
+        ),
+        (agile_log(&[firmware, start]), 1, "differs: PCR 0, value of the PCR", "locality 3"),
+    ];
+    for (log, code, stdout, stderr) in cases {
+        let file = dir.path().join("log");
+        std::fs::write(&file, &log).unwrap();
+        let explain = format!("explain --manifest {0}/m.json --log {0}/log", dir.path().display());
+        let ran = run(&explain);
+        assert_eq!(ran.code, code, "{}", ran.stdout);
+        assert!(ran.stdout.contains(stdout), "{}", ran.stdout);
+        assert!(ran.stderr.contains(stderr), "{}", ran.stderr);
+        // Beside the values that `log replay` computes it is believed.
+        if code == 1 && stdout.starts_with("differs") {
+            let values = dir.path().join("pcrs");
+            std::fs::write(&values, run(&format!("log replay {}", file.display())).stdout).unwrap();
+            let ran = run(&format!("{explain} --pcrs {}", values.display()));
+            assert_eq!(ran.code, 1, "{}", ran.stdout);
+            assert!(!ran.stdout.contains("not believed"), "{}", ran.stdout);
+        }
     }
 }
 
@@ -350,102 +422,28 @@ fn pcrs_of_the_seal_that_are_not_quoted_are_not_as_expected() {
 }
 
 #[test]
-fn what_cannot_be_done_says_why() {
-    let quote = quote("ecdsa", "ecdsa");
-    let long = "00".repeat(67);
-    let two_banks = quote
-        .replace("quote-ecdsa", "quote-rsapss")
-        .replace("0,1,8,9,15", "0,1,8,9,15+sha384:0,23")
-        .replace("quote-rsapss.pcrs", "uboot-expected.pcrs");
-    let policy = "policy pcr --values uboot-expected.pcrs --pcrs";
-    let manifest = "uboot-expected.manifest.json";
-    let predict = format!("predict {manifest}");
-    let cases = [
-        (2, "log show nowhere".to_owned(), "cannot read nowhere"),
-        (2, "log show README.md".to_owned(), "README.md is no TCG event log"),
-        (2, "log show /dev/null".to_owned(), "is empty"),
-        (2, "log show /dev/zero".to_owned(), "longer than"),
-        (2, "log show --bank sha1 uboot-expected.bin".to_owned(), "no sha1 bank"),
-        (2, "log replay --bank sm3_256 systemd-pcrextend.log".to_owned(), "no sm3_256 bank"),
-        (2, "log show --bank md5 uboot-expected.bin".to_owned(), "md5"),
-        (2, "predict uboot-expected.bin".to_owned(), "this is no boot manifest"),
-        (
-            2,
-            format!("{predict} --artifact Kernel=README.md"),
-            "no component \"Kernel\"; it has U-Boot",
-        ),
-        (2, format!("{predict} --artifact kernel=nowhere"), "cannot read the artifact nowhere"),
-        (2, format!("{predict} --artifact kernel=/"), "cannot read the artifact /"),
-        (2, format!("{predict} --artifact kernel"), "NAME=PATH"),
-        (2, format!("{predict} --text kernel=x"), "\"kernel\" is no text"),
-        (
-            2,
-            format!("{predict} --artifact kernel=README.md --artifact kernel=README.md"),
-            "two artifacts are given for the component \"kernel\"",
-        ),
-        (
-            2,
-            format!("{predict} --variant a:kernel=README.md --variant a:kernel=README.md"),
-            "variant \"a\": two artifacts are given for the component \"kernel\"",
-        ),
-        (2, format!("{predict} --variant Next:kernel=README.md"), "the label \"Next\""),
-        (2, format!("{predict} --variant now:kernel=README.md"), "\"now\" is the label"),
-        (2, format!("{predict} {manifest}"), "\"uboot-expected.manifest\": rename one"),
-        (
-            2,
-            format!("{predict} {manifest} --variant next:kernel=README.md"),
-            "the variant \"next\" needs one manifest",
-        ),
-        (2, format!("{policy} 24"), "there is no PCR 24"),
-        (2, format!("{policy} sha256:"), "empty"),
-        (2, format!("{policy} sha1:0"), "no sha1 values"),
-        (2, "policy authorize --key-name zz".to_owned(), "--key-name"),
-        (2, "policy nv --name 00 --operand 00".to_owned(), "no Name"),
-        (
-            2,
-            "explain --log aavmf-sha1-sha512.bin --manifest uboot-expected.manifest.json"
-                .to_owned(),
-            "no sha256 bank",
-        ),
-        (2, "policy authorize --key uboot-expected.pcrs".to_owned(), "no public key"),
-        (2, "verify-signature nowhere --key systemd-measure.pem".to_owned(), "cannot read nowhere"),
-        (2, format!("verify-signature {VALUES} --key systemd-measure.pem"), "no file of signed"),
-        (2, "verify-signature systemd-measure.json --key README.md".to_owned(), "no public key"),
-        (64, format!("{VERIFY} --pcrs 11"), "--manifest <FILE>|--values <FILE>"),
-        (64, format!("{VERIFY} --values {VALUES}"), "--pcrs"),
-        (64, "policy authorize".to_owned(), "--key"),
-        (2, quote.replace(NONCE, &long), "67 bytes"),
-        (2, quote.replace(NONCE, "zz"), "--nonce"),
-        (2, quote.replace("0,1,8,9,15", "24"), "there is no PCR 24"),
-        (2, quote.replace("0,1,8,9,15", "sha256:"), "empty"),
-        (2, quote.replace("0,1,8,9,15", "0,1+8,9,15"), "named twice"),
-        (2, two_banks, "the sha384 bank has no value for PCR 0"),
-        (2, quote.replace("quote-ecdsa.msg", "nowhere"), "cannot read nowhere"),
-        (2, quote.replace("quote-ecdsa.sig", "nowhere"), "cannot read nowhere"),
-        (2, quote.replace("quote-ecdsa.pub", "nowhere"), "cannot read nowhere"),
-        (2, quote.replace("quote-ecdsa.pcrs", "nowhere"), "cannot read nowhere"),
-        (2, quote.replace("quote-ecdsa.pub", "README.md"), "no public key"),
-        (
-            2,
-            quote.replace("quote-ecdsa.pcrs", "quote-ecdsa.msg"),
-            "PCR values from quote-ecdsa.msg",
-        ),
-        (2, format!("{quote} --log nowhere"), "cannot read nowhere"),
-        (2, format!("{quote} --manifest nowhere"), "cannot read nowhere"),
-        (2, format!("{quote} --previous README.md"), "cannot use README.md as an earlier quote"),
-        (2, format!("{quote} --previous quote-rsassa.msg"), "is of another key"),
-        (2, format!("{quote} --log aavmf-sha1-sha512.bin"), "no sha256 bank"),
-        (64, quote.replace("--values", "--previous"), "--values"),
-        (64, "log".to_owned(), "Usage"),
-        (64, "log show".to_owned(), "<FILE>"),
-        (64, "nothing".to_owned(), "nothing"),
-        (64, format!("policy or {}", "ab".repeat(32)), "2"),
-    ];
-    for (code, line, want) in cases {
-        let ran = run(&line);
+fn manual_pages_and_completions_name_every_command() {
+    let help = run("--help").stdout;
+    assert!(!help.contains("docs"), "{help}");
+    let dir = tempfile::TempDir::new().unwrap();
+    let ran = run(&format!("docs --man {}", dir.path().display()));
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, ""), "{}", ran.stderr);
+    for page in ["", "-log", "-log-show", "-predict", "-explain", "-policy-or", "-verify-quote"] {
+        let page = dir.path().join(format!("pcr-measure{page}.1"));
+        assert!(std::fs::read_to_string(&page).unwrap().contains(".SH NAME"), "{}", page.display());
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = run(&format!("docs --completions {shell}"));
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        assert!(ran.stdout.contains("verify-quote"), "{shell}");
+    }
+    for (code, line, want) in [
+        (2, "docs --man nowhere", "cannot write manual pages into nowhere"),
+        (64, "docs", "--man <DIR>|--completions <SHELL>"),
+        (64, "docs --man . --completions bash", "cannot be used with"),
+    ] {
+        let ran = run(line);
         assert_eq!(ran.code, code, "{line}: {}", ran.stderr);
         assert!(ran.stderr.contains(want), "{line}: {}", ran.stderr);
-        assert_eq!(ran.stdout, "", "{line}");
     }
-    assert_eq!(run("--help").code, 0);
 }

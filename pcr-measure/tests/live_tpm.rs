@@ -78,7 +78,8 @@ fn quotes_are_the_ones_that_tpm2_checkquote_takes() {
     let name = serde_json::from_str::<serde_json::Value>(&again).unwrap()["name"].clone();
     let public = tpm.tool("tpm2_readpublic -c 0x81010002 -o theirs.pub");
     assert!(public.contains(name.as_str().unwrap()), "{public}");
-    for pcrs in ["--pcrs 0-9", "--pcrs sha384:0,23", "--pcrs 0 --pcrs sha1:1-3"] {
+    for pcrs in ["--pcrs 0-9", "--pcrs sha384:0,23", "--pcrs 0 --pcrs sha1:1-3", "--pcrs 0+sha1:2"]
+    {
         let files = "--message m --signature s --values v";
         done(&tpm, &format!("quote --nonce c0ffee {pcrs} {files}"));
         tpm.tool("tpm2_checkquote -u ak.pem -m m -s s -q c0ffee -g sha256");
@@ -103,13 +104,17 @@ fn what_cannot_be_quoted_writes_no_file() {
         (quote("--nonce 0 --pcrs 0"), "no hexadecimal digits"),
         (quote(&format!("--nonce {long} --pcrs 0")), "the nonce has 67 bytes"),
         (quote("--nonce 00 --pcrs 0 --tcti bogus"), "names no TPM"),
+        (quote("--nonce 00 --pcrs 0 --pcrs 0"), "sha256 bank is named twice"),
+        (quote("--nonce 00 --pcrs 0+sha1:0+sha256:1"), "sha256 bank is named twice"),
+        (quote("--nonce 00 --pcrs 0 --values ./m"), "is named for two outputs"),
         ("create-ak --handle 0x81000001".to_owned(), "no restricted signing key"),
     ] {
         refused(&tpm, &line, why);
         assert!(!tpm.path("m").exists() && !tpm.path("s").exists(), "{line}");
     }
     // The premise: the same way with nothing in it.
-    done(&tpm, &quote("--nonce 00 --pcrs 0"));
+    let json = done(&tpm, &quote("--nonce 00 --pcrs 0 --format json"));
+    assert_eq!(json, done(&tpm, "read --pcrs 0 --format json"));
     assert!(tpm.path("m").exists() && tpm.path("s").exists());
 }
 
@@ -164,4 +169,30 @@ fn a_measurement_that_the_tpm_refuses_leaves_the_log_as_it_was() {
     ] {
         refused(&tpm, line, why);
     }
+}
+
+#[test]
+fn a_digest_of_a_bank_that_is_not_active_is_not_said_to_be_measured() {
+    let Some(tpm) = Tpm::start() else { return };
+    tpm.tool("tpm2_pcrallocate sha1:none+sha256:all+sha384:none+sha512:none");
+    tpm.tool("swtpm_ioctl --unix tpm.ctrl -i");
+    tpm.tool("tpm2_startup -c");
+    let digest = "11".repeat(20);
+    // The premise: the TPM itself says that all is well.
+    tpm.tool(&format!("tpm2_pcrextend 16:sha1={digest}"));
+    let line = format!("extend --pcr 16 --bank sha1 --digest {digest} --event-log log");
+    refused(&tpm, &line, "no active sha1 bank; it has sha256");
+    assert!(!tpm.path("log").exists());
+}
+
+#[test]
+fn an_empty_variable_names_no_tpm() {
+    let Some(tpm) = Tpm::start() else { return };
+    let read = Command::new(env!("CARGO_BIN_EXE_pcr-measure"))
+        .args(["read", "--pcrs", "0"])
+        .env("TPM2TOOLS_TCTI", "")
+        .env("TCTI", tpm.tcti())
+        .output()
+        .unwrap();
+    assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
 }

@@ -192,7 +192,10 @@ fn nothing_is_touched_by_what_cannot_be_done() {
         ("sign now --key nowhere", "cannot read nowhere"),
         ("sign now nowhere --key rsa.key", "cannot read nowhere"),
         ("sign now rsa.pem --key rsa.key", "no boot manifest"),
-        ("sign now --key rsa.key --pcrs 8,10", "cannot sign the policy of now"),
+        (
+            "sign now --key rsa.key --pcrs 8,10",
+            "cannot use now: the sha256 bank has no value for PCR 10",
+        ),
         ("sign now --key rsa.key --append broken", "no file of signed policies"),
         ("sign now --key rsa.key --append nowhere", "cannot read nowhere"),
     ];
@@ -200,6 +203,13 @@ fn nothing_is_touched_by_what_cannot_be_done() {
         let ran = vendor.run(&format!("{line} --output signed"));
         assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{line}");
         assert!(ran.stderr.contains(want), "{line}: {}", ran.stderr);
+    }
+    for input in ["now", "rsa.key", "./rsa.key"] {
+        let before = std::fs::read(vendor.path(input)).unwrap();
+        let ran = vendor.run(&format!("sign next now --key rsa.key --output {input}"));
+        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{input}");
+        assert!(ran.stderr.contains("is read here"), "{}", ran.stderr);
+        assert_eq!(std::fs::read(vendor.path(input)).unwrap(), before);
     }
     let ran = vendor.run("sign now --key rsa.key --output .");
     assert!(ran.code == 2 && ran.stderr.contains("no regular file"), "{}", ran.stderr);

@@ -13,8 +13,8 @@ use std::process::Command;
 
 use common::Tpm;
 use pair::Pair;
-use pcr_measure::policy::Policy;
-use pcr_measure::signed_policy::{SignatureFile, policy_of};
+use pcr_measure::policy::{Policy, pcr_digest};
+use pcr_measure::signed_policy::SignatureFile;
 use pcr_measure::{Algorithm, PcrBank, PcrIndex, PcrSelection, Sha256Digest};
 
 const PCRS: [u32; 5] = [0, 1, 8, 9, 15];
@@ -104,7 +104,7 @@ fn a_signed_policy_satisfies_policy_authorize() {
 
         // And the TPM refuses the signature for another policy, or changed.
         let other: PcrBank = PcrIndex::all().map(|pcr| (pcr, Sha256Digest::of(b"x"))).collect();
-        tpm.write("other", policy_of(&selection(), &other).unwrap().as_bytes());
+        tpm.write("other", pcr_digest(&selection(), &other).unwrap().as_bytes());
         let mut changed = entry.signature.clone();
         *changed.last_mut().unwrap() ^= 1;
         tpm.write("changed", &changed);

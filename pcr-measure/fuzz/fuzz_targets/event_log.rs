@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use pcr_measure::eventlog::{EventLog, LogEnd};
-use pcr_measure::explain::{MeasuredEvent, explain};
+use pcr_measure::explain::{MeasuredLog, explain};
 use pcr_measure::manifest::{Manifest, Measurement};
 use pcr_measure::text::MAX_SHOWN;
 
@@ -40,7 +40,7 @@ fuzz_target!(|bytes: &[u8]| {
     if let LogEnd::Broken { offset, .. } | LogEnd::Padding { offset } = log.end {
         assert!(EventLog::parse(&bytes[..offset]).events.len() <= log.events.len());
     }
-    let measured = MeasuredEvent::from_log(&log);
+    let measured = MeasuredLog::from_log(&log);
     let manifest = Manifest::builder("fuzz", "fuzz")
         .event(0, "a", Measurement::of(b"a"), "")
         .event(0, "b", Measurement::of(b"b"), "")

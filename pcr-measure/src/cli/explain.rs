@@ -3,7 +3,8 @@
 use anyhow::{Context, Result};
 #[cfg(feature = "tpm")]
 use pcr_measure::PcrSelection;
-use pcr_measure::explain::{Difference, Entry, Explanation, MeasuredEvent, PcrVerdict, Verdict};
+use pcr_measure::explain::{Difference, Entry, Explanation, MeasuredLog, PcrVerdict, Verdict};
+use pcr_measure::text::listed;
 use pcr_measure::{Algorithm, PcrBank, PcrIndex, Sha256Digest, explain};
 use serde::Serialize;
 
@@ -29,7 +30,7 @@ pub(super) fn run(args: &ExplainArgs, format: Format) -> Result<Answer> {
     parsed
         .replay(Algorithm::Sha256)
         .with_context(|| format!("cannot use {}", args.log.display()))?;
-    let measured = MeasuredEvent::from_log(&parsed);
+    let measured = MeasuredLog::from_log(&parsed);
     let explanation = explain::explain(&manifest.reference(), Some(&measured), &live);
     let text = match format {
         Format::Text => text(&explanation),
@@ -41,7 +42,11 @@ pub(super) fn run(args: &ExplainArgs, format: Format) -> Result<Answer> {
             differences: explanation.differences(),
         })?,
     };
-    let notes = log::broken(&args.log, &parsed).into_iter().collect();
+    let mut notes: Vec<_> = log::broken(&args.log, &parsed).into_iter().collect();
+    notes.extend(log::without_digest(&parsed, Algorithm::Sha256));
+    notes.extend(parsed.startup_locality().filter(|locality| *locality != 0).map(|locality| {
+        format!("PCR 0 started from locality {locality} by the log; manifests expect locality 0")
+    }));
     Ok(Answer { text, notes, yes: explanation.is_as_expected() })
 }
 
@@ -76,8 +81,8 @@ fn confirmed(explanation: &Explanation) -> bool {
 fn text(explanation: &Explanation) -> String {
     let rows: Vec<_> = explanation.entries.iter().map(row).collect();
     let head = ["PCR", "component", "verdict", "expected", "measured"];
-    let mut out = table(head, &[0], &rows);
-    out.push('\n');
+    // No log that is believed, no events.
+    let mut out = if rows.is_empty() { String::new() } else { table(head, &[0], &rows) + "\n" };
     for pcr in explanation.contradictions() {
         out.push_str(&format!(
             "PCR {}: the log leads to {}, the TPM holds {}: the log is not believed\n",
@@ -94,28 +99,33 @@ fn text(explanation: &Explanation) -> String {
 }
 
 fn verdict(explanation: &Explanation) -> String {
-    let wrong: Vec<_> = explanation
-        .pcrs
-        .iter()
-        .filter(|pcr| pcr.as_expected != Some(true))
-        .map(|pcr| pcr.pcr)
-        .collect();
+    let of = |answer: Option<bool>| -> Vec<PcrIndex> {
+        explanation.pcrs.iter().filter(|p| p.as_expected == answer).map(|p| p.pcr).collect()
+    };
+    let (wrong, unknown) = (of(Some(false)), of(None));
+    let unknown = if unknown.is_empty() {
+        String::new()
+    } else {
+        format!(
+            "Not known: PCR {}; the log is not whole, give the TPM's values with --pcrs.\n",
+            listed(&unknown)
+        )
+    };
     let mut line = if wrong.is_empty() {
+        if !unknown.is_empty() {
+            return unknown;
+        }
         "Every PCR is as expected".to_owned()
     } else {
-        let sealed = explanation.pcrs.iter().any(|p| p.sealed && p.as_expected != Some(true));
+        let sealed = explanation.pcrs.iter().any(|p| p.sealed && p.as_expected == Some(false));
         let so =
             if sealed { "the TPM will not release the key" } else { "the seal is not touched" };
-        format!("Not as expected: PCR {}; {so}", numbers(&wrong))
+        format!("Not as expected: PCR {}; {so}", listed(&wrong))
     };
     if !confirmed(explanation) {
         line.push_str(" (as the log tells it; give the TPM's values with --pcrs to confirm)");
     }
-    line + ".\n"
-}
-
-fn numbers(pcrs: &[PcrIndex]) -> String {
-    pcrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    line + ".\n" + &unknown
 }
 
 fn row(entry: &Entry) -> [String; 5] {

@@ -55,14 +55,15 @@ pub(super) fn run(args: &ExtendArgs, format: Format) -> Result<Answer> {
         None => tpm.extend(args.pcr, &digests)?,
         Some(path) => {
             let record = record(args, &digests)?;
-            let log = || format!("the log {}", path.display());
-            let pending = Pending::open(path).with_context(log)?;
+            let pending = Pending::open(path)?;
             match tpm.extend(args.pcr, &digests) {
-                Ok(()) => pending.write(&record).with_context(log)?,
+                Ok(()) => pending.write(&record).with_context(|| {
+                    format!("PCR {} was extended, but its record is not in the log", args.pcr)
+                })?,
                 // The TPM said no: nothing was measured. Otherwise nobody knows, and
                 // the mark stays.
                 Err(refused @ TpmError::Response(_)) => {
-                    pending.withdraw().with_context(log)?;
+                    pending.withdraw()?;
                     return Err(refused.into());
                 }
                 Err(unknown) => return Err(unknown.into()),
@@ -80,7 +81,15 @@ pub(super) fn run(args: &ExtendArgs, format: Format) -> Result<Answer> {
 
 fn digests(args: &ExtendArgs, tpm: &mut Tpm) -> Result<Vec<Digest>> {
     if let Some(hex) = &args.digest {
-        return Ok(vec![Digest::from_hex(args.bank, hex).context("--digest")?]);
+        let digest = Digest::from_hex(args.bank, hex).context("--digest")?;
+        // A TPM passes over digests of banks that are not active, and says that all
+        // is well (TPM 2.0 Library 1.59, Part 3, 22.2.1).
+        let (bank, has) = (args.bank, tpm.banks()?);
+        return if has.contains(&bank) {
+            Ok(vec![digest])
+        } else {
+            Err(TpmError::NoBank { bank, has }.into())
+        };
     }
     let path = args.file.as_deref().context("give --file or --digest")?;
     let banks = tpm.banks()?;

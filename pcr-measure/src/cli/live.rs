@@ -22,7 +22,8 @@ impl TpmArgs {
     /// Opens it.
     pub(super) fn open(&self) -> Result<Tpm> {
         let named = self.tcti.clone().or_else(|| {
-            VARIABLES.iter().find_map(|name| env::var(name).ok()).filter(|tcti| !tcti.is_empty())
+            let set = |name: &&str| env::var(name).ok().filter(|tcti| !tcti.is_empty());
+            VARIABLES.iter().find_map(set)
         });
         Ok(match named {
             Some(tcti) => Tpm::from_tcti(&tcti)?,

@@ -1,26 +1,37 @@
 //! `log show` and `log replay`.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::Path;
 
 use anyhow::{Result, bail};
 use pcr_measure::eventlog::{AlgorithmId, Event, EventLog, Format as LogFormat, LogEnd};
+use pcr_measure::text::listed;
 use pcr_measure::userlog::UserLog;
 use pcr_measure::{Algorithm, PcrBank};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::table::table;
 use super::{Answer, Format, bank_text, input, json, userlog};
 
 #[derive(Serialize)]
-struct LogJson {
+struct LogJson<'a> {
     format: &'static str,
     version: Option<String>,
     vendor: Option<String>,
     banks: Vec<AlgorithmId>,
     startup_locality: Option<u8>,
-    events: Vec<EventJson>,
+    events: EventsJson<'a>,
     end: EndJson,
+}
+
+/// Made one by one while they are written: a log of 16 MiB can have a million.
+struct EventsJson<'a>(&'a [Event<'a>]);
+
+impl Serialize for EventsJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().enumerate().map(EventJson::new))
+    }
 }
 
 #[derive(Serialize)]
@@ -35,6 +46,26 @@ struct EventJson {
     digests: BTreeMap<String, String>,
     data: String,
     description: String,
+}
+
+impl EventJson {
+    fn new((number, event): (usize, &Event<'_>)) -> Self {
+        Self {
+            number,
+            offset: event.offset,
+            pcr: event.pcr,
+            event_type: event.event_type.to_string(),
+            type_id: event.event_type.0,
+            extended: event.is_extended(),
+            digests: event
+                .digests
+                .iter()
+                .map(|d| (d.algorithm.to_string(), hex::encode(d.bytes)))
+                .collect(),
+            data: hex::encode(event.data),
+            description: event.description(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -73,6 +104,12 @@ pub(super) fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<EventLog<'a>> {
             LogEnd::Broken { reason, .. } => reason.to_string(),
             _ => "it holds nothing but fill bytes".to_owned(),
         };
+        if UserLog::is(bytes) {
+            bail!(
+                "{} is the log of what userspace measured: that of the firmware is needed",
+                path.display()
+            );
+        }
         bail!("{} is no TCG event log: {why}", path.display());
     }
     Ok(log)
@@ -87,6 +124,19 @@ pub(super) fn broken(path: &Path, log: &EventLog<'_>) -> Option<String> {
     Some(format!("{path}: broken at byte {offset}, after {events} events: {reason}"))
 }
 
+/// What to say about a bank that events have no digest of.
+pub(super) fn without_digest(log: &EventLog<'_>, bank: Algorithm) -> Option<String> {
+    lacking(log, bank).map(|why| format!("bank {bank}: {why}"))
+}
+
+fn lacking(log: &EventLog<'_>, bank: Algorithm) -> Option<String> {
+    match log.without_digest(bank) {
+        0 => None,
+        1 => Some("1 event has no digest of this bank".to_owned()),
+        more => Some(format!("{more} events have no digest of this bank")),
+    }
+}
+
 /// Every event of a log.
 pub(super) fn show(path: &Path, bank: Option<Algorithm>, format: Format) -> Result<Answer> {
     let bytes = input::log(path)?;
@@ -94,25 +144,29 @@ pub(super) fn show(path: &Path, bank: Option<Algorithm>, format: Format) -> Resu
         return userlog::show(path, &bytes, bank, format);
     }
     let log = parse(path, &bytes)?;
+    let id = |bank: Algorithm| AlgorithmId(bank.id());
+    let shown = shown_bank(&log.banks(), bank.map(id), id(Algorithm::Sha256))?;
     let text = match format {
         Format::Json => json(&log_json(&log))?,
-        Format::Text => log_text(&log, shown_bank(&log, bank)?),
+        Format::Text => log_text(&log, shown),
     };
     let notes: Vec<_> = broken(path, &log).into_iter().collect();
     let yes = notes.is_empty();
     Ok(Answer { text, notes, yes })
 }
 
-fn shown_bank(log: &EventLog<'_>, asked: Option<Algorithm>) -> Result<AlgorithmId> {
-    let banks = log.banks();
-    let wanted = AlgorithmId(asked.unwrap_or(Algorithm::Sha256).id());
+/// The bank that is shown of those that a log has: the one that was asked for, else
+/// `usual`, else the first.
+pub(super) fn shown_bank<B: Copy + PartialEq + Display>(
+    banks: &[B],
+    asked: Option<B>,
+    usual: B,
+) -> Result<B> {
+    let wanted = asked.unwrap_or(usual);
     match banks.first() {
         _ if banks.contains(&wanted) => Ok(wanted),
-        Some(first) if asked.is_none() => Ok(*first),
-        _ => {
-            let has: Vec<_> = banks.iter().map(ToString::to_string).collect();
-            bail!("the log has no {wanted} bank; it has {}", has.join(", "))
-        }
+        _ if asked.is_some() => bail!("the log has no {wanted} bank; it has {}", listed(banks)),
+        first => Ok(first.copied().unwrap_or(usual)),
     }
 }
 
@@ -121,11 +175,8 @@ fn log_text(log: &EventLog<'_>, bank: AlgorithmId) -> String {
         LogFormat::Sha1 => "TCG event log of SHA-1 form".to_owned(),
         LogFormat::CryptoAgile(spec) => {
             let (major, minor, errata) = spec.version;
-            let banks: Vec<_> = log.banks().iter().map(ToString::to_string).collect();
-            format!(
-                "TCG event log, crypto-agile {major}.{minor} errata {errata}, banks {}",
-                banks.join(", ")
-            )
+            let banks = listed(&log.banks());
+            format!("TCG event log, crypto-agile {major}.{minor} errata {errata}, banks {banks}")
         }
     };
     let rows: Vec<_> =
@@ -150,25 +201,10 @@ fn row(number: usize, event: &Event<'_>, bank: AlgorithmId) -> [String; 6] {
     ]
 }
 
-fn log_json(log: &EventLog<'_>) -> LogJson {
+fn log_json<'a>(log: &'a EventLog<'_>) -> LogJson<'a> {
     let spec = match &log.format {
         LogFormat::Sha1 => None,
         LogFormat::CryptoAgile(spec) => Some(spec),
-    };
-    let event = |(number, event): (usize, &Event<'_>)| EventJson {
-        number,
-        offset: event.offset,
-        pcr: event.pcr,
-        event_type: event.event_type.to_string(),
-        type_id: event.event_type.0,
-        extended: event.is_extended(),
-        digests: event
-            .digests
-            .iter()
-            .map(|d| (d.algorithm.to_string(), hex::encode(d.bytes)))
-            .collect(),
-        data: hex::encode(event.data),
-        description: event.description(),
     };
     LogJson {
         format: if spec.is_some() { "crypto-agile" } else { "sha1" },
@@ -176,7 +212,7 @@ fn log_json(log: &EventLog<'_>) -> LogJson {
         vendor: spec.map(|s| hex::encode(s.vendor)),
         banks: log.banks(),
         startup_locality: log.startup_locality(),
-        events: log.events.iter().enumerate().map(event).collect(),
+        events: EventsJson(&log.events),
         end: log.end.into(),
     }
 }
@@ -202,10 +238,7 @@ pub(super) fn replay(path: &Path, bank: Option<Algorithm>, format: Format) -> Re
             continue;
         };
         let values = log.replay(algorithm)?;
-        let without = log.without_digest(algorithm);
-        if without > 0 {
-            skipped.insert(id.to_string(), format!("{without} events have no digest of this bank"));
-        }
+        skipped.extend(lacking(&log, algorithm).map(|why| (id.to_string(), why)));
         in_order.push(values.clone());
         banks.insert(id.to_string(), values);
     }
@@ -227,8 +260,9 @@ mod tests {
         let bytes: Vec<u8> = bytes.collect();
         let log = EventLog::parse(&bytes);
         assert_eq!(log.events.len(), 1);
-        let error = shown_bank(&log, Some(Algorithm::Sha256)).unwrap_err();
+        let [sha1, sha256] = [AlgorithmId(4), AlgorithmId(0x0b)];
+        let error = shown_bank(&log.banks(), Some(sha256), sha256).unwrap_err();
         assert_eq!(error.to_string(), "the log has no sha256 bank; it has sha1");
-        assert_eq!(shown_bank(&log, None).unwrap(), AlgorithmId(4));
+        assert_eq!(shown_bank(&log.banks(), None, sha256).unwrap(), sha1);
     }
 }

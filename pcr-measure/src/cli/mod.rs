@@ -1,6 +1,7 @@
 //! Arguments, and what each command answers.
 
 mod change;
+mod docs;
 mod explain;
 #[cfg(feature = "tpm")]
 mod extend;
@@ -30,7 +31,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use pcr_measure::{Algorithm, PcrBank};
 use serde::Serialize;
 
-/// Reads, predicts, replays and explains PCRs, without a TPM.
+/// PCRs: event logs, prediction, explanation, policies, signatures and quotes.
 #[derive(Debug, Parser)]
 #[command(name = "pcr-measure", version, arg_required_else_help = true)]
 pub(crate) struct Cli {
@@ -79,6 +80,9 @@ enum Command {
     VerifySignature(verify_signature::VerifyArgs),
     /// Whether a TPM signed these PCR values, now and not before
     VerifyQuote(verify_quote::VerifyQuoteArgs),
+    /// Write the manual pages, or print completions for a shell
+    #[command(hide = true)]
+    Docs(docs::DocsArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -143,7 +147,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Answer> {
         #[cfg(feature = "tpm")]
         Command::Extend(args) => extend::run(args, cli.format),
         #[cfg(feature = "tpm")]
-        Command::Quote(args) => quote::quote(args),
+        Command::Quote(args) => quote::quote(args, cli.format),
         #[cfg(feature = "tpm")]
         Command::CreateAk(args) => quote::create_ak(args, cli.format),
         Command::Log(LogCommand::Show { file, bank }) => log::show(file, *bank, cli.format),
@@ -154,6 +158,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Answer> {
         Command::Sign(args) => sign::run(args),
         Command::VerifySignature(args) => verify_signature::run(args, cli.format),
         Command::VerifyQuote(args) => verify_quote::run(args, cli.format),
+        Command::Docs(args) => docs::run(args),
     }
 }
 

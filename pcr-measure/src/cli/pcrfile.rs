@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use pcr_measure::quote::{concatenated_values, tools_values};
-use pcr_measure::text::printable;
+use pcr_measure::text::{listed, printable};
 use pcr_measure::{Algorithm, Digest, PcrBank, PcrIndex, PcrSelection};
 
 use super::input;
@@ -24,11 +24,11 @@ pub(super) fn bank(path: &Path, algorithm: Algorithm) -> Result<PcrBank> {
     let bytes = input::read(path, MAX_FILE)?;
     let found = parse(&bytes)
         .and_then(|mut banks| {
-            let has: Vec<_> = banks.keys().map(ToString::to_string).collect();
-            banks
-                .remove(&algorithm)
-                .filter(|bank| !bank.is_empty())
-                .ok_or_else(|| anyhow!("no {algorithm} values; banks: {}", has.join(", ")))
+            banks.retain(|_, bank| !bank.is_empty());
+            let has: Vec<_> = banks.keys().copied().collect();
+            banks.remove(&algorithm).ok_or_else(|| {
+                anyhow!("no {algorithm} values; banks with values: {}", listed(&has))
+            })
         })
         .with_context(|| format!("cannot take PCR values from {}", path.display()))?;
     Ok(found)
@@ -69,7 +69,8 @@ fn parse(bytes: &[u8]) -> Result<BTreeMap<Algorithm, PcrBank>> {
 
 /// `{"0": "<hex>"}`, of the SHA-256 bank.
 fn from_json(text: &str) -> Result<BTreeMap<Algorithm, PcrBank>> {
-    let bank = serde_json::from_str(text)?;
+    let bank =
+        serde_json::from_str(text).map_err(|error| anyhow!(printable(&error.to_string())))?;
     Ok(BTreeMap::from([(Algorithm::Sha256, bank)]))
 }
 

@@ -97,16 +97,17 @@ pub(super) fn predict(args: &PredictArgs, format: Format) -> Result<Answer> {
 /// Every variant that was asked for, with its label; never none.
 fn variants(args: &PredictArgs) -> Result<Vec<(String, Manifest)>> {
     let mut hashed = Hashed::default();
-    let mut bases = Vec::new();
+    let changes = || args.artifact.iter().chain(&args.text);
+    let (mut originals, mut bases) = (Vec::new(), Vec::new());
     for path in &args.manifests {
-        let manifest = input::manifest(path)?;
-        let changes = args.artifact.iter().chain(&args.text);
-        let manifest = changed(&manifest, changes, &mut hashed)
+        let original = input::manifest(path)?;
+        let manifest = changed(&original, changes(), &mut hashed)
             .with_context(|| format!("cannot predict from {}", path.display()))?;
+        originals.push(original);
         bases.push((path.as_path(), manifest));
     }
     let labelled: Vec<&Labelled> = args.variant.iter().chain(&args.variant_text).collect();
-    let [(_, base)] = bases.as_slice() else {
+    let ([original], [(_, base)]) = (originals.as_slice(), bases.as_slice()) else {
         if let Some(Labelled { label, .. }) = labelled.first() {
             bail!("the variant {label:?} needs one manifest to stand on: several are given");
         }
@@ -120,8 +121,13 @@ fn variants(args: &PredictArgs) -> Result<Vec<(String, Manifest)>> {
         if out.iter().any(|(done, _)| done == label) {
             continue;
         }
-        let changes = labelled.iter().filter(|l| l.label == *label).map(|l| &l.change);
-        let variant = changed(base, changes, &mut hashed)
+        let own: Vec<_> =
+            labelled.iter().filter(|l| l.label == *label).map(|l| &l.change).collect();
+        let is_own = |change: &Change| own.iter().any(|o| o.component == change.component);
+        // What was measured first tells a text from a file: each component is
+        // replaced once, in the manifest as it came.
+        let others = changes().filter(|change| !is_own(change));
+        let variant = changed(original, others.chain(own.iter().copied()), &mut hashed)
             .with_context(|| format!("cannot predict the variant {label:?}"))?;
         out.push((label.clone(), variant));
     }

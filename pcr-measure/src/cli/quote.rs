@@ -6,11 +6,12 @@ use anyhow::Result;
 use clap::Args;
 use pcr_measure::PcrSelection;
 use pcr_measure::key::PublicKey;
+use pcr_measure::quote::check_selections;
 use pcr_measure::structures::TpmPublic;
 use serde::Serialize;
 
 use super::live::{TpmArgs, handle};
-use super::{Answer, Format, bank_text, input, json, replace};
+use super::{Answer, Format, bank_text, input, json, read, replace};
 
 /// Where the attestation key is when nobody says (in the endorsement range of the
 /// TCG Registry of Reserved TPM 2.0 Handles and Localities 1.1, table 2).
@@ -24,8 +25,8 @@ pub(super) struct QuoteArgs {
     /// What the verifier sent, so that no older quote can stand for this one
     #[arg(long, value_name = "HEX")]
     nonce: String,
-    /// The PCRs; once for each bank
-    #[arg(long, required = true, value_name = "PCRS")]
+    /// The PCRs, as 0-9,15 or sha384:0-9; once per bank, or joined by +
+    #[arg(long, required = true, value_delimiter = '+', value_name = "LIST")]
     pcrs: Vec<PcrSelection>,
     /// Where the quote goes (TPMS_ATTEST)
     #[arg(long, value_name = "FILE")]
@@ -41,17 +42,22 @@ pub(super) struct QuoteArgs {
 }
 
 /// A quote, in three files that `verify-quote` and tpm2_checkquote take.
-pub(super) fn quote(args: &QuoteArgs) -> Result<Answer> {
+pub(super) fn quote(args: &QuoteArgs, format: Format) -> Result<Answer> {
     let nonce = input::hex("--nonce", &args.nonce)?;
+    check_selections(&args.pcrs)?;
     let quote = args.tpm.open()?.quote(args.ak, &nonce, &args.pcrs)?;
-    let values: String = quote.values.iter().map(bank_text).collect();
+    let text: String = quote.values.iter().map(bank_text).collect();
+    let shown = match args.values {
+        None => read::shown(quote.values, format)?,
+        Some(_) => String::new(),
+    };
     let mut files = vec![
         (args.message.as_path(), quote.message.as_slice()),
         (args.signature.as_path(), quote.signature.as_slice()),
     ];
-    files.extend(args.values.as_deref().map(|path| (path, values.as_bytes())));
+    files.extend(args.values.as_deref().map(|path| (path, text.as_bytes())));
     replace::files(&files)?;
-    Ok(Answer::yes(if args.values.is_none() { values } else { String::new() }))
+    Ok(Answer::yes(shown))
 }
 
 #[derive(Debug, Args)]

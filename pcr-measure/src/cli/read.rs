@@ -45,11 +45,16 @@ pub(super) fn run(args: &ReadArgs, format: Format) -> Result<Answer> {
         let wanted = args.pcrs.map_or_else(all, |pcrs| PcrSelection::new(bank, pcrs.iter()))?;
         values.push(tpm.pcrs(&wanted)?);
     }
-    Ok(Answer::yes(match format {
+    Ok(Answer::yes(shown(values, format)?))
+}
+
+/// The values of banks.
+pub(super) fn shown(values: Vec<PcrBank>, format: Format) -> Result<String> {
+    Ok(match format {
         Format::Text => values.iter().map(bank_text).collect(),
         Format::Json => {
             let banks = values.into_iter().map(|bank| (bank.algorithm().to_string(), bank));
             json(&ReadJson { banks: banks.collect() })?
         }
-    }))
+    })
 }

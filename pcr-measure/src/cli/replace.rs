@@ -2,7 +2,7 @@
 
 use std::fs::{File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -18,7 +18,13 @@ pub(super) fn file(path: &Path, bytes: &[u8]) -> Result<()> {
 /// an error leaves every one of them as it was.
 pub(super) fn files(files: &[(&Path, &[u8])]) -> Result<()> {
     let staged: Result<Vec<_>> = files.iter().map(|(path, bytes)| staged(path, bytes)).collect();
-    for (file, path) in staged? {
+    let staged = staged?;
+    for (n, (_, path)) in staged.iter().enumerate() {
+        if staged.iter().take(n).any(|(_, other)| other == path) {
+            bail!("{} is named for two outputs: name a file for each", path.display());
+        }
+    }
+    for (file, path) in staged {
         keep(file, &path).with_context(|| cannot(&path))?;
     }
     Ok(())
@@ -29,14 +35,28 @@ fn staged(path: &Path, bytes: &[u8]) -> Result<(NamedTempFile, PathBuf)> {
     // A link stays a link: what it points to is replaced.
     let path = match path.canonicalize() {
         Ok(target) => target,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let dir = directory(path).canonicalize().with_context(|| cannot(path))?;
+            path.file_name().map_or(dir.clone(), |name| dir.join(name))
+        }
         Err(error) => return Err(error).with_context(|| cannot(path)),
     };
-    if path.exists() && !path.is_file() {
+    if path.is_symlink() || path.exists() && !path.is_file() {
         bail!("{} is no regular file: name another", path.display());
     }
     let file = write(&path, bytes).with_context(|| cannot(&path))?;
     Ok((file, path))
+}
+
+/// Refuses an output that is also an input: whoever reads and replaces one file in
+/// one breath did not mean to (a private key would be gone).
+pub(super) fn apart<'a>(output: &Path, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+    let file = |path: &Path| path.metadata().ok().map(|found| (found.dev(), found.ino()));
+    let there = file(output);
+    match inputs.into_iter().find(|input| there.is_some() && file(input) == there) {
+        Some(input) => bail!("{} is read here: name another file for --output", input.display()),
+        None => Ok(()),
+    }
 }
 
 fn directory(path: &Path) -> &Path {
@@ -107,6 +127,24 @@ mod tests {
         file(&link, b"new").unwrap();
         assert!(link.is_symlink());
         assert_eq!(std::fs::read(&target).unwrap(), b"new");
+    }
+
+    #[test]
+    fn two_outputs_of_one_name_are_refused() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let (path, again) = (dir.path().join("a"), dir.path().join("./a"));
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("a", &link).unwrap();
+        for there in [false, true] {
+            if there {
+                std::fs::write(&path, b"old").unwrap();
+            }
+            for other in [&path, &again, &link] {
+                assert!(files(&[(&path, b"1"), (other, b"2")]).is_err(), "{}", other.display());
+            }
+            assert_eq!(std::fs::read(&path).ok(), there.then(|| b"old".to_vec()));
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left behind");
     }
 
     #[test]

@@ -31,6 +31,10 @@ pub(crate) struct SignArgs {
 
 /// Signs, and writes the file or answers it.
 pub(super) fn run(args: &SignArgs) -> Result<Answer> {
+    if let Some(output) = &args.output {
+        let manifests = args.manifests.iter().map(PathBuf::as_path);
+        replace::apart(output, manifests.chain([args.key.as_path()]))?;
+    }
     let key = input::signing_key(&args.key)?;
     let mut notes = Vec::new();
     let mut file = match &args.append {

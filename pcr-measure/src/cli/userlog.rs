@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use pcr_measure::text::listed;
 use pcr_measure::userlog::{Content, Entry, UserLog, is_marked};
 use pcr_measure::{Algorithm, PcrIndex};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::log::{EndJson, ReplayJson};
+use super::log::{EndJson, ReplayJson, shown_bank};
 use super::table::table;
 use super::{Answer, Format, bank_text, json};
 
@@ -85,27 +86,14 @@ pub(super) fn show(
     format: Format,
 ) -> Result<Answer> {
     let log = parse(path, bytes)?;
+    let shown = shown_bank(&log.banks(), bank, Algorithm::Sha256)?;
     let text = match format {
         Format::Json => json(&log_json(&log))?,
-        Format::Text => log_text(&log, shown_bank(&log, bank)?),
+        Format::Text => log_text(&log, shown),
     };
     let notes = notes(path, &log);
     let yes = notes.is_empty();
     Ok(Answer { text, notes, yes })
-}
-
-fn shown_bank(log: &UserLog, asked: Option<Algorithm>) -> Result<Algorithm> {
-    let banks = log.banks();
-    let wanted = asked.unwrap_or(Algorithm::Sha256);
-    match banks.first() {
-        _ if banks.contains(&wanted) => Ok(wanted),
-        Some(first) if asked.is_none() => Ok(*first),
-        None if asked.is_none() => Ok(wanted),
-        _ => {
-            let has: Vec<_> = banks.iter().map(ToString::to_string).collect();
-            bail!("the log has no {wanted} bank; it has {}", has.join(", "))
-        }
-    }
 }
 
 fn log_text(log: &UserLog, bank: Algorithm) -> String {
@@ -124,10 +112,9 @@ fn log_text(log: &UserLog, bank: Algorithm) -> String {
     };
     let rows: Vec<_> = log.entries.iter().enumerate().map(row).collect();
     let head = ["#", "PCR", "type", bank.name(), "what the log says it is"];
-    let banks: Vec<_> = log.banks().iter().map(ToString::to_string).collect();
     format!(
         "Log of userspace's measurements, banks {}; {} records\n{}",
-        banks.join(", "),
+        listed(&log.banks()),
         rows.len(),
         table(head, &[0, 1], &rows)
     )
@@ -176,6 +163,9 @@ pub(super) fn replay(
     let mut notes = notes(path, &log);
     let yes = notes.is_empty();
     let wanted = bank.map_or_else(|| log.banks(), |bank| vec![bank]);
+    if wanted.is_empty() && !log.entries.is_empty() {
+        notes.push(format!("{}: no record has a digest of a bank known here", path.display()));
+    }
     let (mut banks, mut skipped) = (BTreeMap::new(), BTreeMap::new());
     let mut text = String::new();
     for bank in wanted {

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use pcr_measure::signed_policy::{SignatureFile, SignedPolicy, Verdict, policy_of};
+use pcr_measure::policy::pcr_digest;
+use pcr_measure::signed_policy::{SignatureFile, SignedPolicy, Verdict};
 use pcr_measure::{PcrBank, PcrSelection, Sha256Digest};
 use serde::Serialize;
 
@@ -63,7 +64,7 @@ pub(super) fn run(args: &VerifyArgs, format: Format) -> Result<Answer> {
         signed: verdict == Verdict::Signed,
         reason: reason(verdict).map(|(word, _)| word),
         pkfp: key.fingerprint()?,
-        policy: wanted.as_ref().map(|(pcrs, values)| policy_of(pcrs, values)).transpose()?,
+        policy: wanted.as_ref().map(|(pcrs, values)| pcr_digest(pcrs, values)).transpose()?,
         entries: entries.iter().map(|(entry, valid)| of_entry(entry, *valid)).collect(),
     };
     let text = match format {

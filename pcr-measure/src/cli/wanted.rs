@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use pcr_measure::{PcrBank, PcrSelection};
 
 use super::{input, pcrfile};
@@ -17,10 +17,16 @@ pub(super) fn of_manifest(
     for (pcr, value) in manifest.predict().iter() {
         bank.set(pcr, value)?;
     }
-    Ok((pcrs.unwrap_or(*manifest.seal()), bank))
+    checked(path, pcrs.unwrap_or(*manifest.seal()), bank)
 }
 
 /// The values of a file.
 pub(super) fn of_values(path: &Path, pcrs: PcrSelection) -> Result<(PcrSelection, PcrBank)> {
-    Ok((pcrs, pcrfile::bank(path, pcrs.bank())?))
+    checked(path, pcrs, pcrfile::bank(path, pcrs.bank())?)
+}
+
+/// Every PCR has a value in the file, or the error names both.
+fn checked(path: &Path, pcrs: PcrSelection, bank: PcrBank) -> Result<(PcrSelection, PcrBank)> {
+    bank.concatenated(&pcrs).with_context(|| format!("cannot use {}", path.display()))?;
+    Ok((pcrs, bank))
 }

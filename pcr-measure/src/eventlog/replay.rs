@@ -3,6 +3,7 @@
 use super::{AlgorithmId, Event, EventLog, EventType};
 use crate::digest::{Algorithm, Digest, DigestError};
 use crate::pcr::{PcrBank, PcrError, PcrIndex};
+use crate::text::listed;
 
 /// Signature of the StartupLocality event (PFP 1.06, 10.4.5.3).
 const STARTUP_LOCALITY: &[u8] = b"StartupLocality\0";
@@ -12,7 +13,7 @@ const STARTUP_LOCALITY: &[u8] = b"StartupLocality\0";
 #[non_exhaustive]
 pub enum ReplayError {
     /// The log's header does not name the bank.
-    #[error("the log has no {wanted} bank; it has {}", list(.has))]
+    #[error("the log has no {wanted} bank; it has {}", listed(.has))]
     NoSuchBank {
         /// The bank that was asked for.
         wanted: Algorithm,
@@ -25,10 +26,6 @@ pub enum ReplayError {
     /// A value could not be extended.
     #[error(transparent)]
     Pcr(#[from] PcrError),
-}
-
-fn list(banks: &[AlgorithmId]) -> String {
-    banks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl Event<'_> {

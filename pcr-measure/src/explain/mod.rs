@@ -11,8 +11,8 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::digest::{Algorithm, Sha256Digest};
-use crate::eventlog::EventLog;
-use crate::manifest::{Reference, ReferenceEvent, replay};
+use crate::eventlog::{Event, EventLog, LogEnd};
+use crate::manifest::{Reference, ReferenceEvent};
 use crate::pcr::{PcrBank, PcrIndex};
 use crate::text::printable;
 
@@ -27,18 +27,36 @@ pub struct MeasuredEvent {
     pub description: String,
 }
 
-impl MeasuredEvent {
-    /// The events of a log that were extended into the SHA-256 bank.
+/// What a log says was measured into the SHA-256 bank.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MeasuredLog {
+    /// The events, in order.
+    events: Vec<MeasuredEvent>,
+    /// The values that they lead to, from where the log says that PCR 0 started.
+    values: PcrBank,
+    /// Whether the log says all that it has to say: it is not broken, and no
+    /// event lacks its digest.
+    whole: bool,
+}
+
+impl MeasuredLog {
+    /// The events of a log that were extended into the SHA-256 bank, and their
+    /// values. A log without the bank has none.
     #[must_use]
-    pub fn from_log(log: &EventLog<'_>) -> Vec<Self> {
-        let measured = |event: &crate::eventlog::Event<'_>| {
-            Some(Self {
+    pub fn from_log(log: &EventLog<'_>) -> Self {
+        let measured = |event: &Event<'_>| {
+            Some(MeasuredEvent {
                 pcr: event.extended_pcr()?,
                 digest: event.digest(Algorithm::Sha256)?.as_sha256()?,
                 description: format!("{} {}", event.event_type, event.description()),
             })
         };
-        log.events.iter().filter_map(measured).collect()
+        let bank = Algorithm::Sha256;
+        Self {
+            events: log.events.iter().filter_map(measured).collect(),
+            values: log.replay(bank).unwrap_or_else(|_| PcrBank::new(bank)),
+            whole: !matches!(log.end, LogEnd::Broken { .. }) && log.without_digest(bank) == 0,
+        }
     }
 }
 
@@ -88,7 +106,7 @@ pub struct PcrVerdict {
     /// believed. `None`: one of the two is not known.
     pub log_agrees: Option<bool>,
     /// Whether the PCR holds what was expected, by the TPM's value or, if that is
-    /// not known, by the log's. `None` if neither is known.
+    /// not known, by the log's. `None` if neither is known, or the log is not whole.
     pub as_expected: Option<bool>,
 }
 
@@ -125,17 +143,14 @@ pub struct Explanation {
 /// Compares what was expected with what was measured.
 ///
 /// `log` is `None` if there is no log. `live` may lack values, then the log
-/// stands for them, unconfirmed; without both nothing is said about a PCR.
+/// stands for them, unconfirmed; without both nothing is said about a PCR. A log
+/// that is broken, or lacks digests, may have lost what would differ: then it can
+/// speak against a PCR, but not for it.
 ///
 /// Events of PCRs that the reference neither names nor seals are passed over.
 #[must_use]
-pub fn explain(
-    reference: &Reference,
-    log: Option<&[MeasuredEvent]>,
-    live: &PcrBank,
-) -> Explanation {
+pub fn explain(reference: &Reference, log: Option<&MeasuredLog>, live: &PcrBank) -> Explanation {
     let predicted = reference.predict();
-    let logged = log.map(|events| replay(events.iter().map(|e| (e.pcr, e.digest))));
     let mut out = Explanation { entries: Vec::new(), pcrs: Vec::new() };
     for pcr in PcrIndex::all() {
         let sealed = reference.seal().contains(pcr);
@@ -143,13 +158,15 @@ pub fn explain(
             continue;
         }
         let expected = value(&predicted, pcr);
-        let log_value = logged.as_ref().map(|bank| value(bank, pcr));
+        let log_value = log.map(|log| value(&log.values, pcr));
         let live = live.sha256(pcr);
         let log_agrees = live.zip(log_value).map(|(live, log)| live == log);
-        let as_expected = live.or(log_value).map(|value| value == expected);
-        if let (Some(events), Some(true) | None) = (log, log_agrees) {
+        let unconfirmed = log_value.map(|value| value == expected);
+        let unconfirmed = unconfirmed.filter(|equal| !equal || log.is_some_and(|log| log.whole));
+        let as_expected = live.map_or(unconfirmed, |value| Some(value == expected));
+        if let (Some(log), Some(true) | None) = (log, log_agrees) {
             let expected: Vec<_> = reference.events().iter().filter(|e| e.pcr == pcr).collect();
-            let measured: Vec<_> = events.iter().filter(|e| e.pcr == pcr).collect();
+            let measured: Vec<_> = log.events.iter().filter(|e| e.pcr == pcr).collect();
             out.entries.extend(align::align(pcr, &expected, &measured));
         }
         let log = log_value;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::manifest::{Manifest, Measurement};
+use crate::manifest::{Manifest, Measurement, replay};
 
 fn pcr(index: u32) -> PcrIndex {
     PcrIndex::new(index).unwrap()
@@ -14,17 +14,19 @@ fn reference(events: &[(u32, &str)], seal: &[u32]) -> Reference {
     builder.build().unwrap().reference()
 }
 
-fn log(events: &[(u32, &str)]) -> Vec<MeasuredEvent> {
+fn log(events: &[(u32, &str)]) -> MeasuredLog {
     let event = |(index, content): &(u32, &str)| MeasuredEvent {
         pcr: pcr(*index),
         digest: Sha256Digest::of(content.as_bytes()),
         description: format!("log says {content}"),
     };
-    events.iter().map(event).collect()
+    let events: Vec<_> = events.iter().map(event).collect();
+    let values = replay(events.iter().map(|e| (e.pcr, e.digest)));
+    MeasuredLog { events, values, whole: true }
 }
 
 fn live(events: &[(u32, &str)], also_zero: &[u32]) -> PcrBank {
-    let mut bank = replay(log(events).into_iter().map(|e| (e.pcr, e.digest)));
+    let mut bank = log(events).values;
     for index in also_zero {
         bank.set(pcr(*index), Sha256Digest::ZERO).unwrap();
     }
@@ -161,6 +163,23 @@ fn what_is_not_known_is_not_called_good() {
     );
     assert_eq!(got.differences()[0].component, "a");
     assert_eq!(got.pcrs[0].log_agrees, None);
+}
+
+#[test]
+fn a_log_that_is_not_whole_speaks_against_a_pcr_and_never_for_it() {
+    let nothing = PcrBank::new(Algorithm::Sha256);
+    let events = [(1, "a"), (8, "k")];
+    let cut = MeasuredLog { whole: false, ..log(&events) };
+    let got = explain(&reference(&events, &[1, 8]), Some(&cut), &nothing);
+    assert!(got.pcrs.iter().all(|pcr| pcr.as_expected.is_none()));
+    assert!(!got.is_as_expected());
+    let cut = MeasuredLog { whole: false, ..log(&[(1, "x"), (8, "k")]) };
+    let got = explain(&reference(&events, &[1, 8]), Some(&cut), &nothing);
+    let verdicts: Vec<_> = got.pcrs.iter().map(|pcr| pcr.as_expected).collect();
+    assert_eq!(verdicts, [Some(false), None]);
+    // The TPM's values need no log.
+    let got = explain(&reference(&events, &[1, 8]), Some(&cut), &live(&events, &[]));
+    assert!(got.is_as_expected());
 }
 
 #[test]

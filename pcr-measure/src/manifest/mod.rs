@@ -44,9 +44,9 @@ pub enum ManifestError {
     /// More bytes than any manifest has.
     #[error("the manifest has {0} bytes, more than the {MAX_JSON} that one may have")]
     TooLong(usize),
-    /// Not JSON, or not JSON of a manifest.
+    /// Not JSON, or not JSON of a manifest; what is wrong, fit for a console.
     #[error("this is no boot manifest: {0}")]
-    Json(#[from] serde_json::Error),
+    Json(String),
     /// Another schema.
     #[error("the manifest's schema is {0:?}; this program reads {SCHEMA:?}")]
     Schema(String),
@@ -96,6 +96,13 @@ pub enum ManifestError {
     /// A PCR that does not exist, or an empty selection.
     #[error(transparent)]
     Pcr(#[from] PcrError),
+}
+
+impl From<serde_json::Error> for ManifestError {
+    /// serde repeats names of fields as they stand in the file.
+    fn from(error: serde_json::Error) -> Self {
+        Self::Json(printable(&error.to_string()))
+    }
 }
 
 /// One measurement.

@@ -55,8 +55,9 @@ pub enum PolicyError {
     },
 }
 
-/// The PolicyPCR digest over SHA-256 values, as a fresh SHA-256 session has it:
-/// what a key that is sealed to `selection` carries as its policy.
+/// The PolicyPCR digest of a fresh SHA-256 session, over values of whatever bank:
+/// what a key that is sealed to `selection` carries as its policy, and what is
+/// signed for PolicyAuthorize.
 ///
 /// # Errors
 /// A selected PCR has no value in `values`, or the selection is of another bank.

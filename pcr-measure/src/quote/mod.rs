@@ -159,12 +159,20 @@ fn check_expected(expected: &Expected<'_>) -> Result<(), QuoteError> {
     if expected.nonce.len() > MAX_NONCE {
         return Err(QuoteError::NonceTooLong(expected.nonce.len()));
     }
-    if expected.selections.is_empty() {
+    check_selections(expected.selections)
+}
+
+/// Whether a quote over these PCRs is one that [`verify`] takes.
+///
+/// # Errors
+/// [`QuoteError::Nothing`], [`QuoteError::BankTwice`].
+pub fn check_selections(selections: &[PcrSelection]) -> Result<(), QuoteError> {
+    if selections.is_empty() {
         return Err(QuoteError::Nothing);
     }
-    for (n, selection) in expected.selections.iter().enumerate() {
+    for (n, selection) in selections.iter().enumerate() {
         let bank = selection.bank();
-        if expected.selections.iter().take(n).any(|other| other.bank() == bank) {
+        if selections.iter().take(n).any(|other| other.bank() == bank) {
             return Err(QuoteError::BankTwice(bank));
         }
     }

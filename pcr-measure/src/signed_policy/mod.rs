@@ -19,7 +19,8 @@ use std::collections::BTreeMap;
 use crate::digest::{Algorithm, Sha256Digest};
 use crate::key::{KeyError, PublicKey, SigningKey};
 use crate::pcr::{PcrBank, PcrSelection};
-use crate::policy::{Policy, PolicyError};
+use crate::policy::{PolicyError, pcr_digest};
+use crate::text::printable;
 
 /// Largest file that is read, in bytes.
 pub const MAX_JSON: usize = 256 * 1024;
@@ -42,9 +43,9 @@ pub enum SignedPolicyError {
         "the file has {0} bytes, more than the {MAX_JSON} that one of signed policies may have"
     )]
     TooLong(usize),
-    /// Not JSON, or not JSON of signed policies.
+    /// Not JSON, or not JSON of signed policies; what is wrong, fit for a console.
     #[error("this is no file of signed policies (tpm2-pcr-signature.json): {0}")]
-    Json(#[from] serde_json::Error),
+    Json(String),
     /// Too many entries.
     #[error(
         "{0} entries are more than the {MAX_ENTRIES} that a file of signed policies may have: start a new one"
@@ -56,6 +57,13 @@ pub enum SignedPolicyError {
     /// The key cannot do it.
     #[error(transparent)]
     Key(#[from] KeyError),
+}
+
+impl From<serde_json::Error> for SignedPolicyError {
+    /// serde repeats strings of the file, however long they are.
+    fn from(error: serde_json::Error) -> Self {
+        Self::Json(printable(&error.to_string()))
+    }
 }
 
 /// One entry: a policy that a key is said to have signed. Nothing in it is
@@ -137,7 +145,7 @@ impl SignatureFile {
         pcrs: &PcrSelection,
         values: &PcrBank,
     ) -> Result<Sha256Digest, SignedPolicyError> {
-        let policy = policy_of(pcrs, values)?;
+        let policy = pcr_digest(pcrs, values)?;
         let signature = key.sign(SIGNED_HASH, policy.as_bytes())?;
         let key = key.public().fingerprint()?;
         self.insert(SignedPolicy { pcrs: *pcrs, key, policy, signature })?;
@@ -170,7 +178,7 @@ impl SignatureFile {
         pcrs: &PcrSelection,
         values: &PcrBank,
     ) -> Result<Verdict, SignedPolicyError> {
-        let (policy, fingerprint) = (policy_of(pcrs, values)?, key.fingerprint()?);
+        let (policy, fingerprint) = (pcr_digest(pcrs, values)?, key.fingerprint()?);
         let found = self.entries().find(|entry| entry.is_for(pcrs, fingerprint, policy));
         if let Some(entry) = found {
             let signed = entry.is_signed_by(key)?;
@@ -198,17 +206,6 @@ impl SignatureFile {
             .map(|entry| Ok((entry, entry.is_signed_by(key)?)))
             .collect()
     }
-}
-
-/// The digest that is signed for "`pcrs` hold `values`": PolicyPCR in a fresh
-/// SHA-256 session, of whatever bank the PCRs are.
-///
-/// # Errors
-/// [`PolicyError::Pcr`] if a PCR has no value.
-pub fn policy_of(pcrs: &PcrSelection, values: &PcrBank) -> Result<Sha256Digest, PolicyError> {
-    let digest = Policy::new(Algorithm::Sha256).pcr(&[(*pcrs, values)])?.digest();
-    let (want, got) = (Algorithm::Sha256, digest.algorithm());
-    digest.as_sha256().ok_or(PolicyError::OtherAlgorithm { want, got })
 }
 
 #[cfg(test)]

@@ -84,7 +84,7 @@ fn a_changed_entry_is_refused() {
         entry.signature = ec().sign(SIGNED_HASH, entry.policy.as_bytes()).unwrap();
     };
     assert_eq!(changed(&to_ec), Verdict::BadSignature);
-    let policy = policy_of(&pcrs(), &values(2)).unwrap();
+    let policy = policy::pcr_digest(&pcrs(), &values(2)).unwrap();
     assert_eq!(changed(&|entry| entry.policy = policy), Verdict::OtherPolicy);
     let fewer = PcrSelection::sha256(&[0]).unwrap();
     assert_eq!(changed(&|entry| entry.pcrs = fewer), Verdict::OtherPcrs);

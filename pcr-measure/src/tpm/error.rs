@@ -2,6 +2,7 @@
 
 use crate::digest::Algorithm;
 use crate::pcr::PcrError;
+use crate::text::listed;
 
 /// Format-one codes (TPM 2.0 Library 1.59, Part 2, 6.6.3).
 const RC_HASH: u32 = 0x083;
@@ -25,7 +26,7 @@ pub enum TpmError {
     #[error("the TPM answers {0:#x}: look it up with tpm2_rc_decode")]
     Response(u32),
     /// A bank that is not active.
-    #[error("the TPM has no active {bank} bank; it has {}", list(.has))]
+    #[error("the TPM has no active {bank} bank; it has {}", listed(.has))]
     NoBank {
         /// The bank that was asked for.
         bank: Algorithm,
@@ -86,13 +87,6 @@ impl From<tss_esapi::Error> for TpmError {
             tss_esapi::Error::WrapperError(kind) => Self::Library(kind.to_string()),
         }
     }
-}
-
-fn list(banks: &[Algorithm]) -> String {
-    if banks.is_empty() {
-        return "none".to_owned();
-    }
-    banks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use pcr_measure::explain::{Difference, Explanation, MeasuredEvent, explain};
+use pcr_measure::explain::{Difference, Explanation, MeasuredLog, explain};
 use pcr_measure::key::MAX_KEY_FILE;
 use pcr_measure::manifest::Manifest;
 use pcr_measure::quote::clock::{self, ClockChange};
@@ -88,6 +88,8 @@ struct Contradiction {
 struct ManifestCheck {
     /// PCRs of the seal that the quote is not over.
     not_quoted: Vec<PcrIndex>,
+    /// Other PCRs of the manifest that the quote is not over.
+    passed_over: Vec<PcrIndex>,
     differences: Vec<Difference>,
 }
 
@@ -153,18 +155,23 @@ pub(super) fn run(args: &VerifyQuoteArgs, format: Format) -> Result<Answer> {
             return report::refused(args, &key, &error, notes, format);
         }
         Err(error @ QuoteError::Values(_)) => {
-            return Err(unusable.unwrap_or_else(|| error.into()));
+            let source = args.values.as_ref().or(args.log.as_ref());
+            let lacking = || {
+                let from = source.map(|path| path.display().to_string()).unwrap_or_default();
+                anyhow!(error).context(format!("cannot use {from}"))
+            };
+            return Err(unusable.unwrap_or_else(lacking));
         }
         Err(error) => return Err(error.into()),
     };
     notes.extend(remarks(args, &key, &nonce));
-    let measured = log.as_ref().map(|(_, log)| MeasuredEvent::from_log(log));
+    let measured = log.as_ref().map(|(_, log)| MeasuredLog::from_log(log));
     let findings = Findings {
         since: previous
             .map(|(path, signer, clock)| since(path, &signer, &clock, &quote))
             .transpose()?,
         log: replayed.as_deref().map(|replayed| compare(replayed, &quote)),
-        manifest: manifest.map(|manifest| judge(&manifest, measured.as_deref(), &quote)),
+        manifest: manifest.map(|manifest| judge(&manifest, measured.as_ref(), &quote)),
         quote,
     };
     let text = match format {
@@ -235,10 +242,7 @@ fn replay(
         let algorithm = selection.bank();
         let unusable = || format!("cannot use {}", path.display());
         let values = log.replay(algorithm).with_context(unusable)?;
-        let without = log.without_digest(algorithm);
-        if without > 0 {
-            notes.push(format!("bank {algorithm}: {without} events have no digest of this bank"));
-        }
+        notes.extend(log::without_digest(log, algorithm));
         let mut bank = PcrBank::new(algorithm);
         for pcr in selection.iter() {
             bank.set(pcr, values.get_or_reset(pcr))?;
@@ -265,19 +269,18 @@ fn compare(replayed: &[PcrBank], quote: &VerifiedQuote) -> LogCheck {
 
 /// What of the manifest is not as expected. What the quote is not over nobody
 /// attests: it counts against a PCR of the seal, and is passed over elsewhere.
-fn judge(
-    manifest: &Manifest,
-    log: Option<&[MeasuredEvent]>,
-    quote: &VerifiedQuote,
-) -> ManifestCheck {
+fn judge(manifest: &Manifest, log: Option<&MeasuredLog>, quote: &VerifiedQuote) -> ManifestCheck {
     let quoted = quote.bank(Algorithm::Sha256);
     let explanation: Explanation = explain(&manifest.reference(), log, &quoted);
     let is_quoted = |pcr: PcrIndex| quoted.get(pcr).is_some();
-    let sealed = explanation.pcrs.iter().filter(|pcr| pcr.sealed && !is_quoted(pcr.pcr));
-    let not_quoted = sealed.map(|pcr| pcr.pcr).collect();
+    let left_out = |sealed: bool| {
+        let out = explanation.pcrs.iter().filter(|p| p.sealed == sealed && !is_quoted(p.pcr));
+        out.map(|pcr| pcr.pcr).collect()
+    };
+    let (not_quoted, passed_over) = (left_out(true), left_out(false));
     let mut differences = explanation.differences();
     differences.retain(|difference| is_quoted(difference.pcr));
-    ManifestCheck { not_quoted, differences }
+    ManifestCheck { not_quoted, passed_over, differences }
 }
 
 /// What the one who asked should know of an accepted quote.

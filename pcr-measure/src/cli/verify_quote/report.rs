@@ -7,6 +7,7 @@ use pcr_measure::explain::Difference;
 use pcr_measure::quote::clock::ClockChange;
 use pcr_measure::quote::{AttestationKey, QuoteError, Step};
 use pcr_measure::structures::ClockInfo;
+use pcr_measure::text::listed;
 use pcr_measure::{Digest, PcrBank, PcrIndex};
 use serde::Serialize;
 
@@ -47,6 +48,7 @@ struct QuoteJson {
 struct ManifestJson<'a> {
     as_expected: bool,
     not_quoted: &'a [PcrIndex],
+    passed_over: &'a [PcrIndex],
     differences: &'a [Difference],
 }
 
@@ -115,6 +117,7 @@ pub(super) fn accepted(
         manifest: findings.manifest.as_ref().map(|check| ManifestJson {
             as_expected: check.is_as_expected(),
             not_quoted: &check.not_quoted,
+            passed_over: &check.passed_over,
             differences: &check.differences,
         }),
     })
@@ -151,6 +154,10 @@ pub(super) fn text(args: &VerifyQuoteArgs, key: &AttestationKey, findings: &Find
         ));
     }
     if let Some(check) = &findings.manifest {
+        if !check.passed_over.is_empty() {
+            let pcrs = listed(&check.passed_over);
+            out.push_str(&format!("not quoted  PCR {pcrs}: in the manifest, passed over\n"));
+        }
         for pcr in &check.not_quoted {
             out.push_str(&format!("PCR {pcr}: in the manifest's seal, but not quoted\n"));
         }
