@@ -31,7 +31,7 @@ fn measure(tpm: &Tpm, line: &str) -> Said {
 
 fn done(tpm: &Tpm, line: &str) -> String {
     let said = measure(tpm, line);
-    assert_eq!(said.code, Some(0), "{line}: {}", said.err);
+    assert_eq!(said.code, Some(0), "{line}: {}{}", said.out, said.err);
     said.out
 }
 
@@ -195,4 +195,41 @@ fn an_empty_variable_names_no_tpm() {
         .output()
         .unwrap();
     assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+}
+
+/// The whole way of an attestation, on a TPM that a device's boot was measured into.
+#[test]
+fn a_device_that_is_up_attests_the_boot_of_its_manifest() {
+    let Some(tpm) = Tpm::start() else { return };
+    let vectors = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
+    let vector = |name: &str| vectors.join(name).display().to_string();
+    let manifest = vector("uboot-expected.manifest.json");
+    let json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&manifest).unwrap()).unwrap();
+    for event in json["events"].as_array().unwrap() {
+        let (pcr, digest) = (&event["pcr"], event["digest"].as_str().unwrap());
+        done(&tpm, &format!("extend --pcr {pcr} --digest {digest}"));
+    }
+    done(&tpm, "create-ak --public ak.pub");
+    let quote = "quote --nonce 01 --pcrs 0-9,15 --message m --signature s --values v";
+    let verify = format!(
+        "verify-quote --nonce 01 --pcrs 0-9,15 --message m --signature s --values v --key ak.pub \
+         --log {} --manifest {manifest}",
+        vector("uboot-expected.bin")
+    );
+    let explain =
+        format!("explain --pcrs live --log {} --manifest {manifest}", vector("uboot-expected.bin"));
+    // Before the unlock and after it: the latch says nothing about what booted.
+    done(&tpm, quote);
+    done(&tpm, &verify);
+    assert!(!done(&tpm, &explain).contains("latch"));
+    done(&tpm, &format!("extend --pcr 15 --digest {}", "5a".repeat(32)));
+    done(&tpm, quote);
+    done(&tpm, &verify);
+    assert!(done(&tpm, &explain).contains("the latch is shut"));
+    // Something more is measured: neither says yes any more.
+    done(&tpm, &format!("extend --pcr 9 --digest {}", "5a".repeat(32)));
+    done(&tpm, quote);
+    assert_eq!(measure(&tpm, &verify).code, Some(1));
+    assert_eq!(measure(&tpm, &explain).code, Some(1));
 }

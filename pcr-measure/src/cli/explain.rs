@@ -3,7 +3,9 @@
 use anyhow::{Context, Result};
 #[cfg(feature = "tpm")]
 use pcr_measure::PcrSelection;
-use pcr_measure::explain::{Difference, Entry, Explanation, MeasuredLog, PcrVerdict, Verdict};
+use pcr_measure::explain::{
+    Difference, Entry, Explanation, Latch, MeasuredLog, PcrVerdict, Verdict,
+};
 use pcr_measure::text::listed;
 use pcr_measure::{Algorithm, PcrBank, PcrIndex, Sha256Digest, explain};
 use serde::Serialize;
@@ -15,6 +17,7 @@ use super::{Answer, ExplainArgs, Format, input, json, log, pcrfile};
 struct ExplainJson<'a> {
     as_expected: bool,
     confirmed: bool,
+    latch: Option<Latch>,
     events: &'a [Entry],
     pcrs: &'a [PcrVerdict],
     differences: Vec<Difference>,
@@ -35,11 +38,12 @@ pub(super) fn run(args: &ExplainArgs, format: Format) -> Result<Answer> {
     let text = match format {
         Format::Text => text(&explanation),
         Format::Json => json(&ExplainJson {
-            as_expected: explanation.is_as_expected(),
+            as_expected: explanation.boot_is_as_expected(),
             confirmed: confirmed(&explanation),
+            latch: explanation.latch(),
             events: &explanation.entries,
             pcrs: &explanation.pcrs,
-            differences: explanation.differences(),
+            differences: explanation.boot_differences(),
         })?,
     };
     let mut notes: Vec<_> = log::broken(&args.log, &parsed).into_iter().collect();
@@ -47,7 +51,7 @@ pub(super) fn run(args: &ExplainArgs, format: Format) -> Result<Answer> {
     notes.extend(parsed.startup_locality().filter(|locality| *locality != 0).map(|locality| {
         format!("PCR 0 started from locality {locality} by the log; manifests expect locality 0")
     }));
-    Ok(Answer { text, notes, yes: explanation.is_as_expected() })
+    Ok(Answer { text, notes, yes: explanation.boot_is_as_expected() })
 }
 
 /// The word that stands for a live TPM instead of a file.
@@ -75,7 +79,7 @@ fn of_tpm(_: &ExplainArgs) -> Result<PcrBank> {
 
 /// Whether the TPM's values stood behind every verdict.
 fn confirmed(explanation: &Explanation) -> bool {
-    explanation.pcrs.iter().all(|pcr| pcr.live.is_some())
+    explanation.boot_pcrs().all(|pcr| pcr.live.is_some())
 }
 
 fn text(explanation: &Explanation) -> String {
@@ -91,16 +95,20 @@ fn text(explanation: &Explanation) -> String {
             short(pcr.live),
         ));
     }
-    for difference in explanation.differences() {
+    for difference in explanation.boot_differences() {
         out.push_str(&format!("{difference}\n"));
     }
     out.push_str(&verdict(explanation));
     out
 }
 
+/// What a system that is up shows.
+const LATCH_SHUT: &str =
+    "PCR 15 is extended: the latch is shut, nothing more can be unsealed in this boot.\n";
+
 fn verdict(explanation: &Explanation) -> String {
     let of = |answer: Option<bool>| -> Vec<PcrIndex> {
-        explanation.pcrs.iter().filter(|p| p.as_expected == answer).map(|p| p.pcr).collect()
+        explanation.boot_pcrs().filter(|p| p.as_expected == answer).map(|p| p.pcr).collect()
     };
     let (wrong, unknown) = (of(Some(false)), of(None));
     let unknown = if unknown.is_empty() {
@@ -117,7 +125,7 @@ fn verdict(explanation: &Explanation) -> String {
         }
         "Every PCR is as expected".to_owned()
     } else {
-        let sealed = explanation.pcrs.iter().any(|p| p.sealed && p.as_expected == Some(false));
+        let sealed = explanation.boot_pcrs().any(|p| p.sealed && p.as_expected == Some(false));
         let so =
             if sealed { "the TPM will not release the key" } else { "the seal is not touched" };
         format!("Not as expected: PCR {}; {so}", listed(&wrong))
@@ -125,7 +133,11 @@ fn verdict(explanation: &Explanation) -> String {
     if !confirmed(explanation) {
         line.push_str(" (as the log tells it; give the TPM's values with --pcrs to confirm)");
     }
-    line + ".\n" + &unknown
+    let latch = match explanation.latch() {
+        Some(Latch::Shut) => LATCH_SHUT,
+        Some(Latch::Open) | None => "",
+    };
+    line + ".\n" + latch + &unknown
 }
 
 fn row(entry: &Entry) -> [String; 5] {

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::digest::{Algorithm, Sha256Digest};
 use crate::eventlog::{Event, EventLog, LogEnd};
-use crate::manifest::{Reference, ReferenceEvent};
+use crate::manifest::{LATCH_PCR, Reference, ReferenceEvent};
 use crate::pcr::{PcrBank, PcrIndex};
 use crate::text::printable;
 
@@ -140,6 +140,18 @@ pub struct Explanation {
     pub pcrs: Vec<PcrVerdict>,
 }
 
+/// The latch: the sealed PCR that nothing is measured into before the key is
+/// released, and that is extended then (or when the key is refused).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Latch {
+    /// As a reset leaves it.
+    Open,
+    /// Extended: nothing can be unsealed in this boot any more. So it is in every
+    /// system that is up; it says nothing about what booted.
+    Shut,
+}
+
 /// Compares what was expected with what was measured.
 ///
 /// `log` is `None` if there is no log. `live` may lack values, then the log
@@ -186,9 +198,37 @@ impl Explanation {
         self.pcrs.iter().all(|pcr| pcr.as_expected == Some(true))
     }
 
+    /// The state of the latch by the TPM's word; `None` if it is not known, or the
+    /// seal has none.
+    #[must_use]
+    pub fn latch(&self) -> Option<Latch> {
+        let verdict = self.pcrs.iter().find(|pcr| is_latch(pcr))?;
+        let value = verdict.live?;
+        Some(if value == verdict.expected { Latch::Open } else { Latch::Shut })
+    }
+
+    /// Whether what booted is what was expected: as [`Self::is_as_expected`], but
+    /// whatever the latch is.
+    #[must_use]
+    pub fn boot_is_as_expected(&self) -> bool {
+        self.boot_pcrs().all(|pcr| pcr.as_expected == Some(true))
+    }
+
+    /// The verdicts on what booted: all but the latch's.
+    pub fn boot_pcrs(&self) -> impl Iterator<Item = &PcrVerdict> {
+        self.pcrs.iter().filter(|pcr| !is_latch(pcr))
+    }
+
+    /// As [`Self::differences`], of what booted.
+    #[must_use]
+    pub fn boot_differences(&self) -> Vec<Difference> {
+        self.boot_pcrs().flat_map(|pcr| self.differences_of(pcr)).collect()
+    }
+
     /// The PCRs of which the log tells another story than the TPM.
     pub fn contradictions(&self) -> impl Iterator<Item = &PcrVerdict> {
-        self.pcrs.iter().filter(|pcr| pcr.log_agrees == Some(false))
+        // A log of the firmware has no word on the latch.
+        self.boot_pcrs().filter(|pcr| pcr.log_agrees == Some(false))
     }
 
     /// What differs, by PCR: the components where the log is to be believed, the
@@ -226,6 +266,11 @@ impl Explanation {
         }
         differences
     }
+}
+
+/// Nothing of a manifest is measured into the latch.
+fn is_latch(verdict: &PcrVerdict) -> bool {
+    verdict.sealed && verdict.pcr.get() == LATCH_PCR && verdict.expected == Sha256Digest::ZERO
 }
 
 impl fmt::Display for Difference {

@@ -1,5 +1,4 @@
 use super::*;
-use crate::manifest::{Manifest, Measurement, replay};
 
 fn pcr(index: u32) -> PcrIndex {
     PcrIndex::new(index).unwrap()
@@ -202,3 +201,26 @@ fn a_forged_log_of_many_events_is_bounded() {
     let got = explain(&reference(&events, &[1]), Some(&log(&many)), &live(&many, &[]));
     assert_eq!(got.entries.len(), 6_000);
 }
+
+/// PCR 15 of a system that is up.
+#[test]
+fn a_shut_latch_says_nothing_about_what_booted() {
+    let expected = reference(&[(0, "U-Boot"), (8, "kernel")], &[0, 8, 15]);
+    let mut live = expected.sealed_values();
+    let open = explain(&expected, None, &live);
+    assert_eq!(open.latch(), Some(Latch::Open));
+    assert!(open.is_as_expected() && open.boot_is_as_expected());
+    live.set(pcr(15), Sha256Digest::of(b"volume key")).unwrap();
+    let shut = explain(&expected, None, &live);
+    assert_eq!(shut.latch(), Some(Latch::Shut));
+    assert!(!shut.is_as_expected(), "the key is not to be had any more");
+    assert!(shut.boot_is_as_expected());
+    assert!(shut.boot_differences().is_empty());
+    // And it hides nothing.
+    live.set(pcr(8), Sha256Digest::of(b"another kernel")).unwrap();
+    let other = explain(&expected, None, &live);
+    assert!(!other.boot_is_as_expected());
+    assert_eq!(other.boot_differences().len(), 1);
+    assert_eq!(explain(&expected, None, &PcrBank::new(Algorithm::Sha256)).latch(), None);
+}
+use crate::manifest::{Manifest, Measurement, replay};

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
+use pcr_measure::eventlog::Event;
 use pcr_measure::explain::{Difference, Explanation, MeasuredLog, explain};
 use pcr_measure::key::MAX_KEY_FILE;
 use pcr_measure::manifest::Manifest;
@@ -17,6 +18,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Answer, Format, input, log, pcrfile};
 
+/// Firmware and boot loaders measure up to PCR 9, and log it; an operating system and
+/// its programs extend those above, and have logs of their own (UAPI group, Linux TPM
+/// PCR Registry).
+const LAST_FIRMWARE_PCR: u8 = 9;
 /// Largest message or signature that is read, in bytes: a TPM's sizes have 16 bits.
 const MAX_STRUCTURE: usize = 64 * 1024;
 /// Largest earlier answer (JSON) that is read, in bytes.
@@ -74,6 +79,9 @@ struct PreviousQuote {
 struct LogCheck {
     agrees: bool,
     contradictions: Vec<Contradiction>,
+    /// Quoted PCRs that were extended after the firmware, of which its log knows
+    /// nothing: neither for nor against it.
+    silent: Vec<PcrIndex>,
 }
 
 #[derive(Serialize)]
@@ -170,7 +178,10 @@ pub(super) fn run(args: &VerifyQuoteArgs, format: Format) -> Result<Answer> {
         since: previous
             .map(|(path, signer, clock)| since(path, &signer, &clock, &quote))
             .transpose()?,
-        log: replayed.as_deref().map(|replayed| compare(replayed, &quote)),
+        log: log.as_ref().zip(replayed.as_deref()).map(|((_, log), replayed)| {
+            let named: Vec<_> = log.events.iter().filter_map(Event::extended_pcr).collect();
+            compare(replayed, &named, &quote)
+        }),
         manifest: manifest.map(|manifest| judge(&manifest, measured.as_ref(), &quote)),
         quote,
     };
@@ -253,32 +264,38 @@ fn replay(
 }
 
 /// Where the log leads elsewhere than to the quoted values.
-fn compare(replayed: &[PcrBank], quote: &VerifiedQuote) -> LogCheck {
-    let mut contradictions = Vec::new();
+/// `named` are the PCRs that it has events of.
+fn compare(replayed: &[PcrBank], named: &[PcrIndex], quote: &VerifiedQuote) -> LogCheck {
+    let (mut contradictions, mut silent) = (Vec::new(), Vec::new());
     for bank in replayed {
         let quoted = quote.bank(bank.algorithm());
         for (pcr, log) in bank.iter() {
             if let Some(quoted) = quoted.get(pcr).filter(|quoted| *quoted != log) {
+                if pcr.get() > LAST_FIRMWARE_PCR && !named.contains(&pcr) {
+                    silent.push(pcr);
+                    continue;
+                }
                 let bank = bank.algorithm().to_string();
                 contradictions.push(Contradiction { bank, pcr, log, quoted });
             }
         }
     }
-    LogCheck { agrees: contradictions.is_empty(), contradictions }
+    LogCheck { agrees: contradictions.is_empty(), contradictions, silent }
 }
 
 /// What of the manifest is not as expected. What the quote is not over nobody
-/// attests: it counts against a PCR of the seal, and is passed over elsewhere.
+/// attests: it counts against a PCR of the seal, and is passed over elsewhere. The
+/// latch says nothing about what booted, quoted or not.
 fn judge(manifest: &Manifest, log: Option<&MeasuredLog>, quote: &VerifiedQuote) -> ManifestCheck {
     let quoted = quote.bank(Algorithm::Sha256);
     let explanation: Explanation = explain(&manifest.reference(), log, &quoted);
     let is_quoted = |pcr: PcrIndex| quoted.get(pcr).is_some();
     let left_out = |sealed: bool| {
-        let out = explanation.pcrs.iter().filter(|p| p.sealed == sealed && !is_quoted(p.pcr));
+        let out = explanation.boot_pcrs().filter(|p| p.sealed == sealed && !is_quoted(p.pcr));
         out.map(|pcr| pcr.pcr).collect()
     };
     let (not_quoted, passed_over) = (left_out(true), left_out(false));
-    let mut differences = explanation.differences();
+    let mut differences = explanation.boot_differences();
     differences.retain(|difference| is_quoted(difference.pcr));
     ManifestCheck { not_quoted, passed_over, differences }
 }
