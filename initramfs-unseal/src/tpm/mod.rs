@@ -5,6 +5,8 @@
 //! Nothing else uses the TPM then.
 
 pub mod error;
+pub mod health;
+mod probe;
 mod seal;
 mod unseal;
 
