@@ -6,6 +6,7 @@
 
 pub mod error;
 pub mod health;
+pub mod platform;
 mod probe;
 mod seal;
 mod unseal;
