@@ -208,7 +208,7 @@ pub fn classify(code: u32, index: u32) -> TpmError {
         | rc::MEMORY
         | rc::SESSION_HANDLES
         | rc::OBJECT_HANDLES => TpmError::MemoryFull,
-        // tpm2-tss sends the command again, six times in all (_ESYS_MAX_SUBMISSIONS,
+        // tpm2-tss sends the command again, five times in all (_ESYS_MAX_SUBMISSIONS,
         // esys_int.h), and below it Linux does, with growing pauses of 2.5 s in all
         // (tpm_transmit, tpm-interface.c). A third loop would only multiply them.
         rc::RETRY | rc::YIELDED | rc::TESTING | rc::NEEDS_TEST => TpmError::Busy,
