@@ -295,7 +295,7 @@ impl Boot {
         let state = tpm.close_platform();
         if let Platform::Open(why) = &state {
             self.consoles.say(&format!(
-                "the TPM's platform hierarchy stays open, root could clear the TPM: {why}"
+                "the TPM's platform hierarchy could not be disabled, root can use it: {why}"
             ));
         }
         state

@@ -1,8 +1,9 @@
 //! Closing the platform hierarchy for the rest of the boot.
 //!
 //! U-Boot leaves platformAuth empty, so that root in the running system could
-//! clear the TPM, switch PCR banks off, replace its seeds, or begin an update of
-//! its firmware. None of it gives the secret away; all of it destroys.
+//! switch PCR banks off, replace the TPM's seeds, keep the owner out, or begin an
+//! update of its firmware. None of it gives the secret away; all of it destroys.
+//! (Clearing is left to root: lockoutAuth is empty too.)
 //!
 //! Nothing of ours needs the hierarchy later: SRK and index belong to the owner,
 //! and the index is not `POLICY_DELETE`. Its NV indices stay enabled (phEnableNV):
