@@ -12,6 +12,7 @@ use initramfs_unseal::sealed::Sealed;
 use initramfs_unseal::secret::Secret;
 use initramfs_unseal::tpm::{Sealing, Tpm, TpmError, Unsealing};
 use initramfs_unseal::volume::{self, Fingerprint, OPENED_BY_HAND};
+use pcr_measure::digest::Sha256Digest;
 use pcr_measure::pcr::{PcrIndex, PcrSelection};
 use pcr_measure::policy;
 use std::path::Path;
@@ -44,15 +45,19 @@ struct Board {
     sealed: Sealed,
 }
 
+fn measure(tpm: &mut Tpm) {
+    for number in [0, 1, 8, 9] {
+        tpm.extend(PcrIndex::new(number).unwrap(), &volume::words("measured")).unwrap();
+    }
+}
+
 impl Board {
     /// A TPM with something measured, and a secret sealed to it.
     fn sealed() -> Self {
         let soft = SoftTpm::start();
         let pcrs: PcrSelection = PCRS.parse().unwrap();
         let mut tpm = soft.connect();
-        for number in [0, 1, 8, 9] {
-            tpm.extend(PcrIndex::new(number).unwrap(), &volume::words("measured")).unwrap();
-        }
+        measure(&mut tpm);
         let policy = policy::pcr_digest(&pcrs, &tpm.pcrs(&pcrs).unwrap()).unwrap();
         let srk_name = tpm.ensure_srk(SRK).unwrap();
         assert_eq!(tpm.ensure_srk(SRK).unwrap(), srk_name, "a second call keeps the key");
@@ -63,6 +68,16 @@ impl Board {
         };
         tpm.seal(Sealing { nv_index: INDEX, srk: SRK, policy }, &srk_name, &sealed).unwrap();
         Self { soft, pcrs, srk_name, sealed }
+    }
+
+    /// Measures what the key was sealed to where a reset has undone it, and unseals.
+    fn unseal_anew(&self) {
+        let mut tpm = self.soft.connect();
+        let first = PcrIndex::new(0).unwrap();
+        if tpm.pcrs(&"0".parse().unwrap()).unwrap().sha256(first) == Some(Sha256Digest::ZERO) {
+            measure(&mut tpm);
+        }
+        self.unseal(&mut tpm, true).unwrap();
     }
 
     fn unseal(&self, tpm: &mut Tpm, lock: bool) -> Result<Sealed, TpmError> {
@@ -126,6 +141,49 @@ fn a_second_read_in_one_boot_is_refused() {
     assert_eq!(board.unseal(&mut tpm, false).unwrap_err(), TpmError::Locked);
     drop(tpm);
     assert!(!nvread(&board.soft).status.success(), "tpm2-tools reads past the lock");
+}
+
+fn tool(soft: &SoftTpm, line: &str) -> bool {
+    let mut words = line.split_whitespace();
+    soft.tool(words.next().unwrap(), &words.collect::<Vec<_>>()).status.success()
+}
+
+/// Uses a key that is under dictionary attack protection.
+fn use_protected(soft: &SoftTpm, password: &str) -> bool {
+    let create = format!("tpm2_create -Q -C primary.ctx -P {password} -u k.pub -r k.priv");
+    let made = tool(soft, "tpm2_createprimary -Q -C o -p good -c primary.ctx");
+    let flushed = made && tool(soft, "tpm2_flushcontext -t");
+    let used = flushed && tool(soft, &create);
+    assert!(tool(soft, "tpm2_flushcontext -t"));
+    used
+}
+
+#[test]
+fn a_lockout_does_not_stop_unsealing() {
+    let board = Board::sealed();
+    assert!(tool(&board.soft, "tpm2_dictionarylockout -s -n 1 -t 600 -l 600"));
+    let used = ["good", "bad", "good"].map(|password| use_protected(&board.soft, password));
+    assert_eq!(used, [true, false, false], "premise: one failure locks out what is protected");
+    board.unseal(&mut board.soft.connect(), true).unwrap();
+}
+
+#[test]
+fn power_cuts_after_unsealing_are_not_counted_as_attacks() {
+    let mut board = Board::sealed();
+    let failures = |soft: &SoftTpm| {
+        let out = soft.tool("tpm2_getcap", &["properties-variable"]);
+        let text = String::from_utf8(out.stdout).unwrap();
+        text.lines().find(|line| line.contains("LOCKOUT_COUNTER")).unwrap().trim().to_owned()
+    };
+    let at_first = failures(&board.soft);
+    for _ in 0..2 {
+        board.unseal_anew();
+        board.soft.cut_power();
+        assert_eq!(failures(&board.soft), at_first);
+    }
+    assert!(use_protected(&board.soft, "good"));
+    board.soft.cut_power();
+    assert_ne!(failures(&board.soft), at_first, "premise: where something protected was used");
 }
 
 #[test]

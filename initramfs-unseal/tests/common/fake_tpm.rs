@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tss_esapi::tcti_ldr::TctiNameConf;
 
-/// Bytes of a command or response header (TPM 2.0 Library part 1, 18.4).
+/// Bytes of a command or response header (TPM 2.0 Library part 1, 18.2).
 const HEADER: usize = 10;
 
 /// Sockets where a TPM answers.

@@ -5,7 +5,7 @@
 pub(crate) mod fake_tpm;
 
 use initramfs_unseal::tpm::Tpm;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -18,35 +18,51 @@ pub(crate) struct SoftTpm {
     pub(crate) dir: tempfile::TempDir,
 }
 
+/// swtpm sends TPM2_Startup(CLEAR) itself.
+const STARTED: &str = "not-need-init,startup-clear";
+
+fn spawn(dir: &Path, flags: &str) -> Child {
+    let socket = dir.join("tpm");
+    let process = alone("swtpm")
+        .args(["socket", "--tpm2", "--flags", flags])
+        .arg("--tpmstate")
+        .arg(format!("dir={}", dir.display()))
+        .arg("--server")
+        .arg(format!("type=unixio,path={}", socket.display()))
+        .arg("--ctrl")
+        .arg(format!("type=unixio,path={}.ctrl", socket.display()))
+        .arg("--log")
+        .arg(format!("file={},level=20", dir.join("log").display()))
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("swtpm is installed");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !socket.exists() || !PathBuf::from(format!("{}.ctrl", socket.display())).exists() {
+        assert!(Instant::now() < deadline, "swtpm opened no socket");
+        std::thread::yield_now();
+    }
+    process
+}
+
 impl SoftTpm {
     pub(crate) fn start() -> Self {
-        Self::start_with("not-need-init,startup-clear")
+        Self::start_with(STARTED)
     }
 
     /// With these `--flags` of swtpm(8).
     pub(crate) fn start_with(flags: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("tpm");
-        let process = alone("swtpm")
-            .args(["socket", "--tpm2", "--flags", flags])
-            .arg("--tpmstate")
-            .arg(format!("dir={}", dir.path().display()))
-            .arg("--server")
-            .arg(format!("type=unixio,path={}", socket.display()))
-            .arg("--ctrl")
-            .arg(format!("type=unixio,path={}.ctrl", socket.display()))
-            .arg("--log")
-            .arg(format!("file={},level=20", dir.path().join("log").display()))
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("swtpm is installed");
-        let tpm = Self { process, dir };
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !socket.exists() || !PathBuf::from(format!("{}.ctrl", socket.display())).exists() {
-            assert!(Instant::now() < deadline, "swtpm opened no socket");
-            std::thread::yield_now();
+        Self { process: spawn(dir.path(), flags), dir }
+    }
+
+    /// The power goes and comes back: no TPM2_Shutdown, then TPM2_Startup(CLEAR).
+    pub(crate) fn cut_power(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        for socket in ["tpm", "tpm.ctrl"] {
+            let _ = std::fs::remove_file(self.dir.path().join(socket));
         }
-        tpm
+        self.process = spawn(self.dir.path(), STARTED);
     }
 
     pub(crate) fn tcti(&self) -> String {
