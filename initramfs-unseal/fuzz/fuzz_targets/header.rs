@@ -1,5 +1,6 @@
-//! Any JSON as LUKS2 metadata: no panic, and whatever the allowlist lets through
-//! maps the whole volume with one of our ciphers and nothing else.
+//! Any JSON as LUKS2 metadata, and headers of libcryptsetup's with a few edits: no
+//! panic, and whatever the allowlist lets through maps the whole volume with one of
+//! our ciphers and nothing else.
 
 #![no_main]
 
@@ -12,9 +13,109 @@ const OFFSET: u64 = 16 << 20;
 const CIPHERS: [&str; 3] =
     ["xchacha12,aes-adiantum-plain64", "xchacha20,aes-adiantum-plain64", "aes-xts-plain64"];
 
+/// Headers as provisioning writes them: finished, and under way.
+const GOOD: [&str; 2] =
+    [include_str!("../seeds/sealed.json"), include_str!("../seeds/encrypting.json")];
+/// Keys and values that edits put in.
+const WORDS: [&str; 36] = [
+    "0",
+    "1",
+    "2",
+    "4096",
+    "16777216",
+    "aes-cbc-essiv:sha256",
+    "aes-xts-plain64",
+    "area",
+    "argon2id",
+    "backup-final",
+    "cipher_null-ecb",
+    "config",
+    "crypt",
+    "decrypt",
+    "digests",
+    "dynamic",
+    "encryption",
+    "flags",
+    "in-reencryption",
+    "integrity",
+    "iv_tweak",
+    "kdf",
+    "key_size",
+    "keyslots",
+    "linear",
+    "mandatory",
+    "memory",
+    "mode",
+    "offset",
+    "online-reencrypt-v2",
+    "pbkdf2",
+    "reencrypt",
+    "requirements",
+    "sector_size",
+    "size",
+    "type",
+];
+const NUMBERS: [u64; 5] = [0, 16, 64, 512, u64::MAX];
+/// More edits than this only make noise.
+const MOST_EDITS: usize = 12;
+
 fuzz_target!(|bytes: &[u8]| {
-    let Ok(metadata) = serde_json::from_slice::<Value>(bytes) else { return };
-    let Ok(facts) = check(&metadata, OFFSET) else { return };
+    if let Ok(metadata) = serde_json::from_slice(bytes) {
+        holds(&metadata);
+    }
+    if let Some((base, edits)) = bytes.split_first() {
+        let mut metadata = serde_json::from_str(GOOD[usize::from(*base) % 2]).unwrap();
+        if edits.is_empty() {
+            assert!(check(&metadata, OFFSET).is_ok(), "a good header is refused");
+        }
+        for edit in edits.as_chunks().0.iter().take(MOST_EDITS) {
+            apply(&mut metadata, *edit);
+        }
+        holds(&metadata);
+    }
+});
+
+/// Changes the node that the first byte picks.
+fn apply(metadata: &mut Value, [node, what, byte]: [u8; 3]) {
+    let mut nodes = Vec::new();
+    pointers(metadata, "", &mut nodes);
+    let node = metadata.pointer_mut(&nodes[usize::from(node) % nodes.len()]).unwrap();
+    let word = |byte: u8| WORDS[usize::from(byte) % WORDS.len()];
+    match (what % 6, node) {
+        (0, node) => *node = Value::from(word(byte)),
+        (1, node) => *node = Value::from(NUMBERS[usize::from(byte) % NUMBERS.len()]),
+        (2, Value::Object(object)) => {
+            object.insert(word(byte).into(), word(what / 6).into());
+        }
+        (3, Value::Object(object)) => {
+            // One more like those that are there.
+            if let Some(first) = object.values().next().cloned() {
+                object.insert(word(byte).into(), first);
+            }
+        }
+        (4, Value::Object(object)) => {
+            object.remove(word(byte));
+        }
+        (_, Value::Array(array)) => array.push(word(byte).into()),
+        _ => {}
+    }
+}
+
+fn pointers(value: &Value, at: &str, all: &mut Vec<String>) {
+    all.push(at.to_owned());
+    if let Value::Object(object) = value {
+        for (key, value) in object {
+            pointers(value, &format!("{at}/{key}"), all);
+        }
+    } else if let Value::Array(array) = value {
+        for (index, value) in array.iter().enumerate() {
+            pointers(value, &format!("{at}/{index}"), all);
+        }
+    }
+}
+
+fn holds(metadata: &Value) {
+    let Ok(facts) = check(metadata, OFFSET) else { return };
     let segments = metadata["segments"].as_object().unwrap();
     for segment in segments.values() {
         let offset: u64 = segment["offset"].as_str().unwrap().parse().unwrap();
@@ -60,4 +161,4 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(only["offset"].as_str().unwrap().parse(), Ok(OFFSET));
     assert!(only["iv_tweak"] == "0" && only["flags"].as_array().is_none_or(Vec::is_empty));
     assert_eq!(digests.len(), 1);
-});
+}
