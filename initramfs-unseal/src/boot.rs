@@ -12,6 +12,7 @@ use crate::report::{Method, Report};
 use crate::status::Objects;
 use crate::switch_root;
 use crate::token::{RECOVERY_SLOT, TPM_SLOT, Token};
+use crate::tpm::platform::Platform;
 use crate::tpm::{Index, Tpm, TpmError, Unsealing};
 use crate::volume::{self, Fingerprint, LATCH, LEAVE_INITRD, OPENED_BY_HAND, PHASES};
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -287,14 +288,29 @@ impl Boot {
         }
     }
 
+    /// Takes the platform hierarchy from the running system. A TPM that will not is
+    /// reported and no reason to stay out: what the hierarchy can do is destroy, never
+    /// read the secret, and refusing to boot would destroy as well.
+    fn close_platform(&self, tpm: &mut Tpm) -> Platform {
+        let state = tpm.close_platform();
+        if let Platform::Open(why) = &state {
+            self.consoles.say(&format!(
+                "the TPM's platform hierarchy could not be disabled, root can use it: {why}"
+            ));
+        }
+        state
+    }
+
     fn enter(&mut self, method: Method) -> Result<Infallible> {
         let device = PathBuf::from("/dev/mapper").join(&self.config.mapper);
         switch_root::mount_root(&device)?;
         self.report.reached("mounted");
         self.report.method = Some(method);
-        // Closes the connection: what follows uses the resource manager.
-        let commands = self.tpm.take().map_or(0, |tpm| tpm.commands());
-        self.report.tpm_commands = commands.saturating_sub(self.commands_before);
+        // Taken out, so that the connection closes: what follows uses the resource manager.
+        if let Some(mut tpm) = self.tpm.take() {
+            self.report.tpm_commands = tpm.commands().saturating_sub(self.commands_before);
+            self.report.platform = Some(self.close_platform(&mut tpm));
+        }
         self.report.reached("switch-root");
         self.report.write().context("writing the report")?;
         self.consoles.say(&format!("switching root to {}", device.display()));

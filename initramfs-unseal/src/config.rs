@@ -4,7 +4,7 @@
 
 use pcr_measure::pcr::PcrSelection;
 use serde::Deserialize;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 /// Where the image builder puts the file inside the initramfs.
 pub const PATH: &str = "/etc/initramfs-unseal.json";
@@ -107,7 +107,7 @@ impl Config {
         }
         let any = |wanted: &[u8]| config.pcrs.iter().any(|pcr| wanted.contains(&pcr.get()));
         let problems = [
-            (!config.disk.starts_with("/dev"), "disk must be a path below /dev"),
+            (!is_device(&config.disk), "disk must be a path below /dev"),
             (config.root_partition == 0, "root_partition counts from 1"),
             (config.boot_partition == 0, "boot_partition counts from 1"),
             (
@@ -167,6 +167,13 @@ fn default_prompt_seconds() -> u32 {
     900
 }
 
+/// Whether `path` names something below `/dev`, without a way out of it.
+fn is_device(path: &Path) -> bool {
+    path.strip_prefix("/dev").is_ok_and(|below| {
+        below.file_name().is_some() && below.components().all(|c| matches!(c, Component::Normal(_)))
+    })
+}
+
 fn is_mapper_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
@@ -218,6 +225,8 @@ pub(crate) mod tests {
         let cases: &[(&str, Value, &str)] = &[
             ("schema", json!("msec-boot/unseal-config/2"), "schema"),
             ("disk", json!("relative"), "disk must"),
+            ("disk", json!("/dev"), "disk must"),
+            ("disk", json!("/dev/../etc/disk"), "disk must"),
             ("root_partition", json!(0), "counts from 1"),
             ("boot_partition", json!(2), "the same"),
             ("mapper", json!("../x"), "mapper must"),

@@ -2,6 +2,7 @@
 //! keeps. Every step can be cut and begun again; see [`crate::flow`] for how
 //! the next boot finds out where it was.
 //!
+//! 0. The TPM is asked whether it is fit for it.
 //! 1. The partition grows into the reserve before it (one sector).
 //! 2. Secret and volume key are made; the secret goes into the TPM's index.
 //! 3. The LUKS2 header is written into the reserve, with the mark that
@@ -20,6 +21,7 @@ use crate::recovery::RecoveryKey;
 use crate::sealed::Sealed;
 use crate::secret::{RandomError, SECRET_LEN, Secret, combine};
 use crate::token::{Objects, Phase, RECOVERY_SLOT, TPM_SLOT, Token, TokenError};
+use crate::tpm::health::Unfit;
 use crate::tpm::{Index, Sealing, Tpm, TpmError, Unsealing};
 use crate::volume::{Fingerprint, LATCH};
 use pcr_measure::digest::Sha256Digest;
@@ -40,6 +42,9 @@ pub enum ProvisionError {
     /// The TPM.
     #[error(transparent)]
     Tpm(#[from] TpmError),
+    /// The TPM is not in a state to be provisioned.
+    #[error("nothing was changed: {0}")]
+    Unfit(#[from] Unfit),
     /// The volume.
     #[error(transparent)]
     Luks(#[from] LuksError),
@@ -172,6 +177,9 @@ impl Provisioning<'_> {
     /// the TPM.
     pub fn run(&mut self, step: Step) -> Result<(), ProvisionError> {
         let root = self.config.root();
+        if matches!(step, Step::Grow | Step::Seal) {
+            self.tpm.check_fit(self.config.nv_index, self.config.srk)?;
+        }
         if step == Step::Grow {
             self.consoles.say(&format!("provisioning: {} is a plain ext4 root", root.display()));
             let disk = &self.config.disk;

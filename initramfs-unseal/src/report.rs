@@ -3,6 +3,7 @@
 
 use crate::status::Objects;
 use crate::sys;
+use crate::tpm::platform::Platform;
 use pcr_measure::explain::Difference;
 use pcr_measure::pcr::PcrBank;
 use serde::Serialize;
@@ -53,6 +54,9 @@ pub struct Report {
     pub sealed: Option<Objects>,
     /// TPM commands of the unlock.
     pub tpm_commands: u32,
+    /// The platform hierarchy since the unlock: `disabled`, `password`, or `open: `
+    /// and why. None without a TPM.
+    pub platform: Option<Platform>,
 }
 
 impl Default for Report {
@@ -67,6 +71,7 @@ impl Default for Report {
             refusal: None,
             sealed: None,
             tpm_commands: 0,
+            platform: None,
         }
     }
 }

@@ -81,8 +81,14 @@ pub fn since_boot() -> Duration {
         .unwrap_or_default()
 }
 
-/// Writes everything out and turns the power off. The kernel's TPM driver
-/// sends TPM2_Shutdown on the way. Where the board cannot power off, it stops.
+/// Writes everything out and turns the power off. Where the board cannot power
+/// off, it stops.
+///
+/// TPM2_Shutdown(CLEAR) is the kernel's business: `kernel_power_off` and
+/// `kernel_halt` run `device_shutdown`, which calls the TPM class' `shutdown_pre`,
+/// `tpm_class_shutdown` (Linux 6.12, kernel/reboot.c, drivers/base/core.c,
+/// drivers/char/tpm/tpm-chip.c). It needs no file of ours to be closed, and the
+/// command takes no note of open sessions (TPM 2.0 Library part 3, 9.4).
 pub fn power_off() -> ! {
     nix::unistd::sync();
     loop {

@@ -4,107 +4,38 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+mod common;
+
+use common::SoftTpm;
 use initramfs_unseal::flow::IndexState;
 use initramfs_unseal::sealed::Sealed;
 use initramfs_unseal::secret::Secret;
 use initramfs_unseal::tpm::{Sealing, Tpm, TpmError, Unsealing};
 use initramfs_unseal::volume::{self, Fingerprint, OPENED_BY_HAND};
+use pcr_measure::digest::Sha256Digest;
 use pcr_measure::pcr::{PcrIndex, PcrSelection};
 use pcr_measure::policy;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::str::FromStr;
-use std::time::{Duration, Instant};
-use tss_esapi::tcti_ldr::TctiNameConf;
+use std::path::Path;
+use std::process::Output;
 
 const INDEX: u32 = 0x0180_6d73;
 const SRK: u32 = 0x8100_0001;
 const PCRS: &str = "0,1,8,9,15";
 
-/// A software TPM of this test's own, gone with it.
-struct SoftTpm {
-    process: Child,
-    dir: tempfile::TempDir,
-}
-
-impl SoftTpm {
-    fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("tpm");
-        let process = Command::new("swtpm")
-            .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
-            .arg("--tpmstate")
-            .arg(format!("dir={}", dir.path().display()))
-            .arg("--server")
-            .arg(format!("type=unixio,path={}", socket.display()))
-            .arg("--ctrl")
-            .arg(format!("type=unixio,path={}.ctrl", socket.display()))
-            .arg("--log")
-            .arg(format!("file={},level=20", dir.path().join("log").display()))
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("swtpm is installed");
-        let tpm = Self { process, dir };
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !socket.exists() || !PathBuf::from(format!("{}.ctrl", socket.display())).exists() {
-            assert!(Instant::now() < deadline, "swtpm opened no socket");
-            std::thread::yield_now();
-        }
-        tpm
+/// Reads the index with tpm2-tools under the same policy.
+fn nvread(soft: &SoftTpm) -> Output {
+    let pcrs = format!("sha256:{PCRS}");
+    for (program, args) in [
+        ("tpm2_startauthsession", vec!["--policy-session", "-S", "s"]),
+        ("tpm2_policypcr", vec!["-Q", "-S", "s", "-l", &pcrs]),
+    ] {
+        let out = soft.tool(program, &args);
+        assert!(out.status.success(), "{program}: {out:?}");
     }
-
-    fn tcti(&self) -> String {
-        format!("swtpm:path={}", self.dir.path().join("tpm").display())
-    }
-
-    fn connect(&self) -> Tpm {
-        Tpm::connect(TctiNameConf::from_str(&self.tcti()).unwrap()).unwrap()
-    }
-
-    /// All that crossed the bus since the last call, as lower-case hex.
-    fn wire(&self) -> String {
-        let log = self.dir.path().join("log");
-        let text = std::fs::read_to_string(&log).unwrap();
-        std::fs::write(&log, "").unwrap();
-        let hex = |line: &str| line.starts_with(' ') && !line.trim().len().is_multiple_of(3);
-        let lines = text.lines().filter(|l| hex(l));
-        lines
-            .flat_map(|l| l.chars().filter(char::is_ascii_hexdigit))
-            .collect::<String>()
-            .to_lowercase()
-    }
-
-    fn tool(&self, program: &str, args: &[&str]) -> Output {
-        Command::new(program)
-            .args(args)
-            .env("TPM2TOOLS_TCTI", self.tcti())
-            .current_dir(self.dir.path())
-            .output()
-            .expect("tpm2-tools is installed")
-    }
-
-    /// Reads the index with tpm2-tools under the same policy.
-    fn nvread(&self) -> Output {
-        let pcrs = format!("sha256:{PCRS}");
-        for (program, args) in [
-            ("tpm2_startauthsession", vec!["--policy-session", "-S", "s"]),
-            ("tpm2_policypcr", vec!["-Q", "-S", "s", "-l", &pcrs]),
-        ] {
-            let out = self.tool(program, &args);
-            assert!(out.status.success(), "{program}: {out:?}");
-        }
-        let index = format!("{INDEX:#x}");
-        let read = self.tool("tpm2_nvread", &[&index, "-P", "session:s", "-o", "out"]);
-        self.tool("tpm2_flushcontext", &["s"]);
-        read
-    }
-}
-
-impl Drop for SoftTpm {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+    let index = format!("{INDEX:#x}");
+    let read = soft.tool("tpm2_nvread", &[&index, "-P", "session:s", "-o", "out"]);
+    soft.tool("tpm2_flushcontext", &["s"]);
+    read
 }
 
 struct Board {
@@ -114,15 +45,19 @@ struct Board {
     sealed: Sealed,
 }
 
+fn measure(tpm: &mut Tpm) {
+    for number in [0, 1, 8, 9] {
+        tpm.extend(PcrIndex::new(number).unwrap(), &volume::words("measured")).unwrap();
+    }
+}
+
 impl Board {
     /// A TPM with something measured, and a secret sealed to it.
     fn sealed() -> Self {
         let soft = SoftTpm::start();
         let pcrs: PcrSelection = PCRS.parse().unwrap();
         let mut tpm = soft.connect();
-        for number in [0, 1, 8, 9] {
-            tpm.extend(PcrIndex::new(number).unwrap(), &volume::words("measured")).unwrap();
-        }
+        measure(&mut tpm);
         let policy = policy::pcr_digest(&pcrs, &tpm.pcrs(&pcrs).unwrap()).unwrap();
         let srk_name = tpm.ensure_srk(SRK).unwrap();
         assert_eq!(tpm.ensure_srk(SRK).unwrap(), srk_name, "a second call keeps the key");
@@ -133,6 +68,16 @@ impl Board {
         };
         tpm.seal(Sealing { nv_index: INDEX, srk: SRK, policy }, &srk_name, &sealed).unwrap();
         Self { soft, pcrs, srk_name, sealed }
+    }
+
+    /// Measures what the key was sealed to where a reset has undone it, and unseals.
+    fn unseal_anew(&self) {
+        let mut tpm = self.soft.connect();
+        let first = PcrIndex::new(0).unwrap();
+        if tpm.pcrs(&"0".parse().unwrap()).unwrap().sha256(first) == Some(Sha256Digest::ZERO) {
+            measure(&mut tpm);
+        }
+        self.unseal(&mut tpm, true).unwrap();
     }
 
     fn unseal(&self, tpm: &mut Tpm, lock: bool) -> Result<Sealed, TpmError> {
@@ -176,13 +121,13 @@ fn another_boot_is_refused() {
 #[test]
 fn the_latch_ends_unsealing_for_everybody() {
     let board = Board::sealed();
-    assert!(board.soft.nvread().status.success(), "premise: tpm2-tools can read before the latch");
+    assert!(nvread(&board.soft).status.success(), "premise: tpm2-tools can read before the latch");
     let mut tpm = board.soft.connect();
     assert!(board.unseal(&mut tpm, false).is_ok(), "premise");
     tpm.extend(PcrIndex::new(15).unwrap(), &volume::words(OPENED_BY_HAND)).unwrap();
     assert_eq!(board.unseal(&mut tpm, false).unwrap_err(), TpmError::PolicyFailed);
     drop(tpm);
-    assert!(!board.soft.nvread().status.success(), "tpm2-tools reads past the latch");
+    assert!(!nvread(&board.soft).status.success(), "tpm2-tools reads past the latch");
 }
 
 #[test]
@@ -195,13 +140,56 @@ fn a_second_read_in_one_boot_is_refused() {
     assert!(board.unseal(&mut tpm, true).is_ok());
     assert_eq!(board.unseal(&mut tpm, false).unwrap_err(), TpmError::Locked);
     drop(tpm);
-    assert!(!board.soft.nvread().status.success(), "tpm2-tools reads past the lock");
+    assert!(!nvread(&board.soft).status.success(), "tpm2-tools reads past the lock");
+}
+
+fn tool(soft: &SoftTpm, line: &str) -> bool {
+    let mut words = line.split_whitespace();
+    soft.tool(words.next().unwrap(), &words.collect::<Vec<_>>()).status.success()
+}
+
+/// Uses a key that is under dictionary attack protection.
+fn use_protected(soft: &SoftTpm, password: &str) -> bool {
+    let create = format!("tpm2_create -Q -C primary.ctx -P {password} -u k.pub -r k.priv");
+    let made = tool(soft, "tpm2_createprimary -Q -C o -p good -c primary.ctx");
+    let flushed = made && tool(soft, "tpm2_flushcontext -t");
+    let used = flushed && tool(soft, &create);
+    assert!(tool(soft, "tpm2_flushcontext -t"));
+    used
+}
+
+#[test]
+fn a_lockout_does_not_stop_unsealing() {
+    let board = Board::sealed();
+    assert!(tool(&board.soft, "tpm2_dictionarylockout -s -n 1 -t 600 -l 600"));
+    let used = ["good", "bad", "good"].map(|password| use_protected(&board.soft, password));
+    assert_eq!(used, [true, false, false], "premise: one failure locks out what is protected");
+    board.unseal(&mut board.soft.connect(), true).unwrap();
+}
+
+#[test]
+fn power_cuts_after_unsealing_are_not_counted_as_attacks() {
+    let mut board = Board::sealed();
+    let failures = |soft: &SoftTpm| {
+        let out = soft.tool("tpm2_getcap", &["properties-variable"]);
+        let text = String::from_utf8(out.stdout).unwrap();
+        text.lines().find(|line| line.contains("LOCKOUT_COUNTER")).unwrap().trim().to_owned()
+    };
+    let at_first = failures(&board.soft);
+    for _ in 0..2 {
+        board.unseal_anew();
+        board.soft.cut_power();
+        assert_eq!(failures(&board.soft), at_first);
+    }
+    assert!(use_protected(&board.soft, "good"));
+    board.soft.cut_power();
+    assert_ne!(failures(&board.soft), at_first, "premise: where something protected was used");
 }
 
 #[test]
 fn nothing_but_the_policy_reads_the_index() {
     let board = Board::sealed();
-    assert!(board.soft.nvread().status.success(), "premise");
+    assert!(nvread(&board.soft).status.success(), "premise");
     let index = format!("{INDEX:#x}");
     for auth in [["-C", "o"], ["-C", &index]] {
         let out = board.soft.tool("tpm2_nvread", &[&index, auth[0], auth[1], "-o", "out"]);
@@ -274,7 +262,7 @@ fn no_eight_bytes_of_the_secret_cross_the_bus() {
     board.unseal(&mut tpm, false).unwrap();
     drop(tpm);
     let unseal = board.soft.wire();
-    assert!(board.soft.nvread().status.success());
+    assert!(nvread(&board.soft).status.success());
     let control = board.soft.wire();
 
     let secret = board.sealed.encode();

@@ -5,6 +5,9 @@
 //! Nothing else uses the TPM then.
 
 pub mod error;
+pub mod health;
+pub mod platform;
+mod probe;
 mod seal;
 mod unseal;
 

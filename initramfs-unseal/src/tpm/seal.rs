@@ -125,7 +125,7 @@ impl Tpm {
 /// Attributes of the index (TPM 2.0 Library part 2, 13.4): readable under the
 /// policy alone, outside dictionary attack protection, read-lockable until the
 /// next reset, written by the owner and write-lockable for good.
-fn nv_public(what: Sealing) -> Result<NvPublic, TpmError> {
+pub(super) fn nv_public(what: Sealing) -> Result<NvPublic, TpmError> {
     let build = || {
         let attributes = NvIndexAttributes::builder()
             .with_owner_write(true)
@@ -179,7 +179,7 @@ fn srk_template() -> tss_esapi::Result<Public> {
 }
 
 /// Whether a key that was found at the SRK's handle can serve as one.
-fn is_storage_key(public: &Public) -> bool {
+pub(super) fn is_storage_key(public: &Public) -> bool {
     let Public::Ecc { object_attributes: a, parameters, .. } = public else { return false };
     parameters.ecc_curve() == EccCurve::NistP256
         && a.fixed_tpm()
