@@ -25,6 +25,7 @@ pub mod init;
 pub mod luks;
 pub mod mbr;
 pub mod provision;
+pub mod qr;
 pub mod recovery;
 pub mod report;
 pub mod sealed;
