@@ -14,6 +14,7 @@
 //! What it trusts: the TPM's answers as far as the pinned SRK vouches for
 //! them, the kernel, and its own configuration, which is measured with it.
 
+pub mod age;
 pub mod blockdev;
 pub mod boot;
 pub mod config;
