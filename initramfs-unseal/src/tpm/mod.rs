@@ -5,10 +5,12 @@
 //! Nothing else uses the TPM then.
 
 pub mod error;
+mod identity;
 mod seal;
 mod unseal;
 
 pub use error::TpmError;
+pub use identity::{AK, Key};
 pub use seal::Sealing;
 pub use unseal::Unsealing;
 
