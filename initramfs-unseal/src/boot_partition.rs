@@ -93,3 +93,33 @@ impl Drop for BootPartition {
         let _ = umount(&self.0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_written_over_whole_and_beside_others() {
+        let dir = tempfile::tempdir().unwrap();
+        // No mount point: unmounting it fails, and nobody hears of it.
+        let partition = BootPartition(dir.path().to_owned());
+        std::fs::write(dir.path().join("boot.itb"), b"FIT").unwrap();
+        for content in [&b"a longer record"[..], b"short", b"", b"a longer record again"] {
+            partition.write("device-record.json", content).unwrap();
+            assert_eq!(partition.read("device-record.json", 64).unwrap(), content);
+        }
+        assert_eq!(partition.read("boot.itb", 64).unwrap(), b"FIT");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_or_missing_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let partition = BootPartition(dir.path().to_owned());
+        partition.write("manifest.json", &[b' '; 100]).unwrap();
+        assert!(partition.read("manifest.json", 100).is_ok(), "premise");
+        let error = partition.read("manifest.json", 99).unwrap_err().to_string();
+        assert!(error.contains("larger than 99 bytes"), "{error}");
+        assert!(partition.read("absent", 1).is_err());
+    }
+}

@@ -5,8 +5,8 @@ use pcr_measure::Sha256Digest;
 use serde::Serialize;
 
 /// Persistent handle of the attestation key, where `pcr-measure quote` looks for
-/// it (TCG Registry of Reserved TPM 2.0 Handles 1.1, table 3: the range that is
-/// left to the owner's software).
+/// it: among the primary keys of the endorsement hierarchy, 0x81010000 to
+/// 0x8101ffff (TCG Registry of Reserved TPM 2.0 Handles and Localities 1.1, 2.3.1).
 pub const AK: u32 = 0x8101_0002;
 
 /// `TPM_ALG_SHA256` (TPM 2.0 Library 1.59, Part 2, 6.3), the name algorithm of
