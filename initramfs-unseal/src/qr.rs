@@ -41,10 +41,10 @@ pub type Rows = Vec<Zeroizing<String>>;
 
 /// Draws `key`. Nothing for [`Qr::None`].
 ///
-/// The library works in the two buffers given here, which are wiped. What it
-/// leaves behind are a block's error correction bytes on the stack, 20 of them
-/// (`ReedSolomonGenerator::compute_remainder`): the process ends its secret life
-/// with the initramfs, and its memory is not swapped, dumped or traced.
+/// The library keeps all of the code, its error correction included, in the two
+/// buffers given here, which are wiped. What it leaves behind are single bytes in
+/// registers and on the stack. What the kernel keeps of the printed lines, the
+/// terminals' buffers, is its own, as with the key in letters.
 ///
 /// # Errors
 /// None in practice: a recovery key fits.

@@ -15,7 +15,7 @@ use tss_esapi::tcti_ldr::TctiNameConf;
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// A software TPM of this test's own, gone with it.
-struct SoftTpm(tempfile::TempDir, MutexGuard<'static, ()>);
+struct SoftTpm(tempfile::TempDir, #[expect(dead_code, reason = "held")] MutexGuard<'static, ()>);
 
 impl SoftTpm {
     fn start() -> Self {
