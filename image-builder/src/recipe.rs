@@ -5,6 +5,7 @@
 //! error names line, column and key. A recipe holds no secret and no path.
 
 mod disk;
+mod recipient;
 mod values;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use disk::{Disk, MIB};
+pub use recipient::Recipient;
 pub use values::{
     CommandLine, Hostname, Name, NvIndex, PackageName, PcrList, PersistentHandle, ValueError,
 };
@@ -226,6 +228,25 @@ pub struct Provisioning {
     pub prompt_seconds: u16,
     /// Cipher of the encrypted root.
     pub cipher: Cipher,
+    /// How the recovery key's QR code is drawn on the consoles.
+    pub qr: Qr,
+    /// Whom the recovery key in the device record is encrypted to. Without it the
+    /// record holds none, and the console shows it once and for good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipient: Option<Recipient>,
+}
+
+/// How the recovery key's QR code is drawn.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Qr {
+    /// Half blocks in UTF-8, white on black: 41 columns, 21 lines.
+    #[default]
+    Utf8,
+    /// `##` in plain ASCII, for dark terminals without UTF-8: 78 columns, 39 lines.
+    Ascii,
+    /// Not at all.
+    None,
 }
 
 /// Cipher of a root that is encrypted on the board.
@@ -249,6 +270,8 @@ impl Default for Provisioning {
             wait_seconds: 20,
             prompt_seconds: 900,
             cipher: Cipher::Auto,
+            qr: Qr::default(),
+            recipient: None,
         }
     }
 }

@@ -319,7 +319,7 @@ fn a_failed_build_leaves_nothing() {
 
     bench.artifacts.fit_check_sign = PathBuf::from("/bin/true");
     fs::write(&bench.artifacts.unseal, vec![0; 40 << 20]).unwrap();
-    let small = RECIPE.replace("root_mib = 48", "root_mib = 32");
+    let small = RECIPE.replace("root_mib = 52", "root_mib = 32");
     let small = Recipe::parse(&small, "test").unwrap();
     let error = assemble(&small, &bench.artifacts, &bench.packages, &out, &progress).unwrap_err();
     assert!(error.to_string().contains("raise root_mib"), "{error}");

@@ -1,6 +1,7 @@
 //! One boot: look, decide ([`crate::flow`]), and carry the decision out.
 
 use crate::blockdev;
+use crate::boot_partition::BootPartition;
 use crate::config::Config;
 use crate::console::{Answer, Consoles};
 use crate::disk_state::Seen;
@@ -18,6 +19,7 @@ use crate::volume::{self, Fingerprint, LATCH, LEAVE_INITRD, OPENED_BY_HAND, PHAS
 use anyhow::{Context as _, Result, anyhow, bail};
 use pcr_measure::eventlog::EventLog;
 use pcr_measure::explain::{Difference, MeasuredLog, explain};
+use pcr_measure::manifest::Manifest;
 use pcr_measure::pcr::{PcrBank, PcrIndex, PcrSelection};
 use std::convert::Infallible;
 use std::fs::File;
@@ -31,8 +33,6 @@ const TPM_DEVICE: &str = "/dev/tpm0";
 const EVENT_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 /// Largest event log that is read, in bytes. U-Boot's has room for 64 KiB.
 const MAX_EVENT_LOG: u64 = 1 << 20;
-/// Where the boot partition is mounted while its manifest is read.
-const BOOT_MOUNT: &str = "/run/boot";
 /// Largest boot manifest that is read, in bytes.
 const MAX_MANIFEST: u64 = 256 << 10;
 /// The PCRs that firmware and boot loader measure into.
@@ -169,6 +169,7 @@ impl Boot {
             tpm,
             consoles: &self.consoles,
             reference: &reference,
+            manifest: &Manifest::from_json(&manifest)?,
             cpu_has_aes,
         }
         .run(step)?;
@@ -359,15 +360,12 @@ fn differences(token: &Token, live: &PcrBank) -> Vec<Difference> {
 }
 
 fn read_manifest(boot_partition: &Path) -> Result<Vec<u8>> {
-    use nix::mount::{MsFlags, mount, umount};
-    let missing = |e: std::io::Error| BootError::NoManifest(e.to_string());
-    std::fs::create_dir_all(BOOT_MOUNT).map_err(missing)?;
-    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    mount(Some(boot_partition), BOOT_MOUNT, Some("vfat"), flags, None::<&str>)
-        .map_err(|e| missing(e.into()))?;
-    let read = read_bounded(&format!("{BOOT_MOUNT}/manifest.json"), MAX_MANIFEST);
-    umount(BOOT_MOUNT).map_err(|e| missing(e.into()))?;
-    Ok(read.map_err(missing)?)
+    let read = BootPartition::for_reading(boot_partition).and_then(|partition| {
+        let read = partition.read("manifest.json", MAX_MANIFEST)?;
+        partition.close()?;
+        Ok(read)
+    });
+    Ok(read.map_err(|e| BootError::NoManifest(e.to_string()))?)
 }
 
 /// Reads a file of at most `most` bytes.

@@ -2,6 +2,8 @@
 //! allowed. It is part of the initramfs and therefore measured (PCR 9): its
 //! content can be trusted as far as the measurement can.
 
+use crate::age::Recipient;
+use crate::qr::Qr;
 use pcr_measure::pcr::PcrSelection;
 use serde::Deserialize;
 use std::path::{Component, Path, PathBuf};
@@ -79,6 +81,12 @@ pub struct Config {
     /// How long the prompt for the recovery key waits, in seconds.
     #[serde(default = "default_prompt_seconds")]
     pub prompt_seconds: u32,
+    /// How the recovery key's QR code is drawn.
+    #[serde(default)]
+    pub qr: Qr,
+    /// Whom the device record's recovery key is encrypted to.
+    #[serde(default)]
+    pub recipient: Option<Recipient>,
 }
 
 /// A configuration that cannot be used.
@@ -214,6 +222,7 @@ pub(crate) mod tests {
         assert_eq!(config.root(), PathBuf::from("/dev/mmcblk0p2"));
         assert_eq!(config.reserve(), 16 << 20);
         assert_eq!(config.prompt_seconds, 900);
+        assert_eq!((config.qr, config.recipient), (Qr::Utf8, None));
         let mut other = sample();
         other["disk"] = "/dev/vda".into();
         let config = Config::parse(other.to_string().as_bytes()).unwrap();
@@ -247,6 +256,8 @@ pub(crate) mod tests {
             ("wait_seconds", json!(0), "wait_seconds"),
             ("prompt_seconds", json!(0), "prompt_seconds"),
             ("provision", json!("always"), "unknown variant"),
+            ("qr", json!("utf16"), "unknown variant"),
+            ("recipient", json!("age1x"), "no age recipient"),
             ("shell", json!(true), "unknown field"),
         ];
         for (field, value, want) in cases {

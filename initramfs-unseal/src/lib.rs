@@ -5,17 +5,22 @@
 //! ([`flow`]), unseals the key under the PCR policy ([`tpm`]), opens the volume
 //! ([`luks`]), shuts the door behind it (PCR 15), or asks for the recovery key
 //! after having shut that door first. On a board whose TPM holds no root yet
-//! it encrypts a plain root in place ([`provision`]).
+//! it encrypts a plain root in place ([`provision`]) and writes down which board
+//! it did that on ([`record`]).
 //!
 //! What it never does: start a shell, go on when a check fails, put a secret
-//! into an argument, the environment, a log, a report or a file, or believe
-//! the card: everything on it may be an attacker's.
+//! into an argument, the environment, a log, a report or a file (but the recovery
+//! key encrypted to its operator), or believe the card: everything on it may be an
+//! attacker's.
 //!
 //! What it trusts: the TPM's answers as far as the pinned SRK vouches for
 //! them, the kernel, and its own configuration, which is measured with it.
 
+pub mod age;
 pub mod blockdev;
+pub mod board;
 pub mod boot;
+pub mod boot_partition;
 pub mod config;
 pub mod console;
 pub mod disk_state;
@@ -25,6 +30,8 @@ pub mod init;
 pub mod luks;
 pub mod mbr;
 pub mod provision;
+pub mod qr;
+pub mod record;
 pub mod recovery;
 pub mod report;
 pub mod sealed;

@@ -9,8 +9,13 @@
 //!    encryption has begun. Until here the file system is untouched.
 //! 4. The data is encrypted in place.
 //! 5. The recovery key is set and shown; the TPM proves that it opens the
-//!    volume; the token says "sealed"; the index is write-locked for good.
+//!    volume; the device record is written; the token says "sealed"; the index
+//!    is write-locked for good. A cut before the token begins this step anew: the
+//!    record that stays holds the recovery key that is in the slot.
 
+mod handover;
+
+use crate::age::EncryptError;
 use crate::blockdev::{self, BlockError};
 use crate::config::{Cipher, Config};
 use crate::console::Consoles;
@@ -66,6 +71,19 @@ pub enum ProvisionError {
     /// The TPM did not open what was just sealed.
     #[error("the TPM gave back another key than was sealed: do not use this TPM")]
     Proof,
+    /// The device record.
+    #[error(
+        "the device record cannot be written to {device}: {cause}; take away what is not the image's from the boot partition, or write the image to another card"
+    )]
+    Record {
+        /// The boot partition.
+        device: PathBuf,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// The recovery key could not be encrypted.
+    #[error("the recovery key cannot be encrypted to the operator: {0}")]
+    Escrow(#[from] EncryptError),
     /// The index went away under our hands.
     #[error("the index that was just written is gone from the TPM")]
     IndexGone,
@@ -127,6 +145,8 @@ pub struct Provisioning<'a> {
     pub consoles: &'a Consoles,
     /// What was measured in this boot, checked.
     pub reference: &'a Reference,
+    /// The boot manifest that it was checked against.
+    pub manifest: &'a Manifest,
     /// Whether the CPU has AES instructions.
     pub cpu_has_aes: bool,
 }
@@ -265,9 +285,12 @@ impl Provisioning<'_> {
         if Fingerprint::of(&volume_key) != sealed.fingerprint {
             return Err(ProvisionError::Proof);
         }
+        // Whatever can fail without the key comes before it.
+        let record = self.describe(&mut volume, &token)?;
         let recovery = RecoveryKey::from_secret(&self.random("msec-boot recovery key 1")?);
         volume.set_recovery_key(RECOVERY_SLOT, &volume_key, recovery.expose().as_bytes())?;
         self.show(&recovery);
+        self.hand_over(record, &recovery)?;
         let (number, mut token) = Token::find(&volume.metadata()?)?;
         token.phase = Phase::Sealed;
         volume.replace_token(number, &token)?;
@@ -279,14 +302,6 @@ impl Provisioning<'_> {
             self.config.pcrs
         ));
         Ok(())
-    }
-
-    fn show(&self, key: &RecoveryKey) {
-        let mut text = Zeroizing::new(String::with_capacity(256));
-        text.push_str("initramfs-unseal: recovery key: ");
-        text.push_str(key.expose());
-        text.push_str("\ninitramfs-unseal: write the recovery key down: it is shown this once\n");
-        self.consoles.write(&text);
     }
 
     fn index(&mut self) -> Result<Index, ProvisionError> {

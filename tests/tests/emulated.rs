@@ -20,6 +20,8 @@ mod demo;
 mod firmware;
 #[path = "emulated/provisioning.rs"]
 mod provisioning;
+#[path = "emulated/record.rs"]
+mod record;
 #[path = "emulated/recovery.rs"]
 mod recovery;
 #[path = "emulated/sealing.rs"]

@@ -22,6 +22,16 @@ use crate::image::{
 /// systemd's modhex alphabet.
 pub const RECOVERY_KEY: &str = "recovery key: ((?:[cbdefghijklnrtuv]{8}-){7}[cbdefghijklnrtuv]{8})";
 
+/// The same key as a QR code, in half blocks or in `##`. A row begins with its quiet
+/// zone, which is light, and so does whatever is left of a row that something else
+/// was printed into. Nothing else on these consoles draws with such characters.
+const QR_ROWS: &str = "[\u{2580}\u{2584}\u{2588}][\u{2580}\u{2584}\u{2588} ]*|##[# ]{4,}";
+
+/// What must not get into a log.
+fn secret() -> Secret {
+    Secret::matching(&format!("{RECOVERY_KEY}|{QR_ROWS}")).unwrap_or_default()
+}
+
 /// Why an image cannot be put into the board.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -199,7 +209,7 @@ impl Card {
             tpm,
             logs: logs.to_owned(),
             tap,
-            secret: Secret::matching(RECOVERY_KEY).unwrap_or_default(),
+            secret: secret(),
         };
         Ok(Board::power_on(config)?)
     }
@@ -251,6 +261,28 @@ mod tests {
         fat::format(&file, table.boot, 1).unwrap();
         fat::write(&file, table.boot, files.iter().copied()).unwrap();
         path
+    }
+
+    #[test]
+    fn no_form_of_the_recovery_key_passes() {
+        let secret = secret();
+        let key = ["cbdefghi"; 8].join("-");
+        for (line, want) in [
+            (
+                format!("initramfs-unseal: recovery key: {key}"),
+                "initramfs-unseal: recovery key: ********",
+            ),
+            ("\u{1b}[40;97m████ ▄▄▀ █ ▀████\u{1b}[0m".to_owned(), "\u{1b}[40;97m********\u{1b}[0m"),
+            ("[    5.1] mmc0: x█ ▀ ".to_owned(), "[    5.1] mmc0: x********"),
+            ("######  ##    ####  ######".to_owned(), "********"),
+            (
+                "## Loading kernel from FIT Image ...".to_owned(),
+                "## Loading kernel from FIT Image ...",
+            ),
+            ("provisioned: /dev/mmcblk0p2".to_owned(), "provisioned: /dev/mmcblk0p2"),
+        ] {
+            assert_eq!(secret.blacken(&line), want);
+        }
     }
 
     const BOOT: [(&str, &[u8]); 3] = [(ARMSTUB, b"a"), (BOARD_DTB, b"b"), (FIT, b"c")];

@@ -180,6 +180,8 @@ pub fn config(recipe: &Recipe) -> serde_json::Value {
         "wait_seconds": recipe.provisioning.wait_seconds,
         "prompt_seconds": recipe.provisioning.prompt_seconds,
         "cipher": recipe.provisioning.cipher,
+        "qr": recipe.provisioning.qr,
+        "recipient": recipe.provisioning.recipient,
     })
 }
 
@@ -293,7 +295,7 @@ mod tests {
                 "provision": "in-place", "reserve_mib": 4, "nv_index": "0x01806d73",
                 "srk": "0x81000001", "pcrs": [0, 1, 8, 9, 15],
                 "recovery_tries": 3, "wait_seconds": 20,
-                "prompt_seconds": 900, "cipher": "adiantum"
+                "prompt_seconds": 900, "cipher": "adiantum", "qr": "utf8", "recipient": null
             })
         );
     }

@@ -38,7 +38,9 @@ fn the_default_package_names_are_valid() {
 
 #[test]
 fn a_recipe_survives_being_written_and_read() {
-    let recipe = Recipe::parse(MINIMAL, "r.toml").unwrap();
+    let mut recipe = Recipe::parse(MINIMAL, "r.toml").unwrap();
+    let recipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p".to_owned();
+    recipe.provisioning.recipient = Some(Recipient::try_from(recipient).unwrap());
     let text = toml::to_string(&recipe).unwrap();
     assert_eq!(Recipe::parse(&text, "again").unwrap(), recipe);
 }
@@ -75,6 +77,9 @@ fn errors_name_line_key_and_reason() {
         (MINIMAL, "[provisioning]\nwait_seconds = 301\n", "line 6, column 16"),
         (MINIMAL, "[provisioning]\nprompt_seconds = 0\n", "prompt_seconds is 0"),
         (MINIMAL, "[provisioning]\ncipher = \"none\"\n", "unknown variant `none`"),
+        (MINIMAL, "[provisioning]\nqr = \"utf16\"\n", "unknown variant `utf16`"),
+        (MINIMAL, "[provisioning]\nrecipient = \"age1x\"\n", "line 6, column 13"),
+        (MINIMAL, "[provisioning]\nrecipient = \"age1x\"\n", "no age recipient"),
         ("name = \"../x\"\n", "", "line 1, column 8"),
     ];
     for (head, tail, expected) in cases {

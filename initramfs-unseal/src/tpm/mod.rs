@@ -6,12 +6,14 @@
 
 pub mod error;
 pub mod health;
+mod identity;
 pub mod platform;
 mod probe;
 mod seal;
 mod unseal;
 
 pub use error::TpmError;
+pub use identity::{AK, Key};
 pub use seal::Sealing;
 pub use unseal::Unsealing;
 

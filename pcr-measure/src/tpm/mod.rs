@@ -4,6 +4,7 @@
 //! read prove nothing to anybody else. A quote does ([`Tpm::quote`]).
 
 mod ak;
+mod ek;
 mod error;
 mod pcrs;
 mod quote;

@@ -17,6 +17,7 @@ use image_builder::{
 };
 use msec_tests::{
     built::{built, scratch},
+    operator::Operator,
     shared::shared,
     slots,
 };
@@ -102,10 +103,13 @@ fn provision_until(device: &Device, name: &str, cut: &Cut) -> bool {
 /// Takes the device through these cuts, then to the end, and compares every file.
 fn survives(name: &str, cuts: &[Cut]) {
     let dir = scratch(name);
-    let image = built().small_image(&dir);
+    let operator = Operator::new();
+    let tamper = built().configuration("recipient", operator.recipient().into());
+    let small = built().small_image(&dir);
+    let image = Card::open(&built().variant(&small, &tamper, &dir, "escrowed")).unwrap();
     let expected = files_of_image(&image, &dir);
     assert!(expected.len() > 3, "the image has files: {expected:?}");
-    let device = Device::new(&dir.join("device"), &image).unwrap();
+    let mut device = Device::new(&dir.join("device"), &image).unwrap();
     let _slot = slots::slot();
     for (i, cut) in cuts.iter().enumerate() {
         eprintln!("cut {i}: {:?} after {}", cut.and, cut.after);
@@ -119,6 +123,17 @@ fn survives(name: &str, cuts: &[Cut]) {
     let mut boot = device.boot("afterwards", &device.dir().join("afterwards")).unwrap();
     boot.expect("the TPM unlocks", "initramfs-unseal: unlocked by the TPM\n").unwrap();
     boot.userland().unwrap();
+    boot.board.cut_power();
+    drop(boot);
+    // Several recovery keys were made; the one in the record is the one in the slot.
+    let record = operator.record(&device.card);
+    let other = Tamper::CommandLine("ima_appraise=off".to_owned());
+    let other = Card::open(&built().variant(&image, &other, &dir, "other")).unwrap();
+    device.card.take_boot_files_of(&other).unwrap();
+    let mut boot = device.boot("by-hand", &device.dir().join("by-hand")).unwrap();
+    boot.type_recovery_key(&record.recovery_key).unwrap();
+    let opened = "initramfs-unseal: unlocked by the recovery key\n";
+    boot.expect("the record's recovery key opens the root", opened).unwrap();
 }
 
 /// Goes on to the userland, whether provisioning was over already or not.
@@ -145,6 +160,8 @@ fn power_cuts_lose_neither_data_nor_the_device() {
             // All is encrypted, and the header does not say so yet.
             Cut { after: "encrypting /dev/mmcblk0p2: 100 %", and: at.within(short) },
             Cut { after: "recovery key: ", and: at.within(short) },
+            // While the record is written, or just after it.
+            Cut { after: "write the recovery key down", and: at.within(short) },
         ],
     );
 }

@@ -46,12 +46,14 @@ impl Secret {
     }
 
     /// The text with its secrets replaced by stars.
-    pub(super) fn blacken<'t>(&self, text: &'t str) -> Cow<'t, str> {
+    #[must_use]
+    pub fn blacken<'t>(&self, text: &'t str) -> Cow<'t, str> {
         let Some(pattern) = &self.0 else {
             return Cow::Borrowed(text);
         };
         pattern.replace_all(text, |groups: &regex::Captures<'_>| {
             let whole = groups.get(0).map_or("", |m| m.as_str());
+            // A pattern with alternatives: those without a group are secret whole.
             let secret = groups.get(1).map_or(whole, |m| m.as_str());
             whole.replace(secret, "********")
         })

@@ -1,0 +1,125 @@
+//! The boot partition, mounted for the moment that something is read from it or
+//! written to it.
+//!
+//! It is FAT, and so is the firmware's only source: the board does not start any
+//! more when its tables are torn. What is written here is written in an order that
+//! FAT survives, see [`BootPartition::write`].
+
+use nix::mount::{MsFlags, mount, umount};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+/// Where it is mounted.
+const MOUNT: &str = "/run/boot";
+
+/// The mounted partition. Unmounted when dropped.
+#[derive(Debug)]
+pub struct BootPartition(PathBuf);
+
+impl BootPartition {
+    /// Mounts `device` for reading alone.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn for_reading(device: &Path) -> io::Result<Self> {
+        Self::mount(device, MsFlags::MS_RDONLY)
+    }
+
+    /// Mounts `device` for writing. Every change goes to the card before the call
+    /// that makes it returns.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn for_writing(device: &Path) -> io::Result<Self> {
+        Self::mount(device, MsFlags::MS_SYNCHRONOUS | MsFlags::MS_DIRSYNC)
+    }
+
+    fn mount(device: &Path, flags: MsFlags) -> io::Result<Self> {
+        let no = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+        std::fs::create_dir_all(MOUNT)?;
+        mount(Some(device), MOUNT, Some("vfat"), flags | no, None::<&str>)?;
+        Ok(Self(MOUNT.into()))
+    }
+
+    /// Reads a file of at most `most` bytes.
+    ///
+    /// # Errors
+    /// The system's, or that it is larger.
+    pub fn read(&self, name: &str, most: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(self.0.join(name))?.take(most + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > most {
+            return Err(io::Error::other(format!("{name} is larger than {most} bytes")));
+        }
+        Ok(bytes)
+    }
+
+    /// Writes a file, over one of the same name. A cut leaves it empty or short;
+    /// whoever calls makes it anew then.
+    ///
+    /// It is emptied and filled again, not renamed over: FAT writes a rename as two
+    /// directory entries, and a cut between them leaves two names for one chain of
+    /// clusters. Freeing either one then takes the other one's. Here the entry is
+    /// emptied before its clusters are freed, and clusters are allocated before the
+    /// entry names them (Linux, fs/fat/file.c, `fat_free`, with `MS_DIRSYNC`): a
+    /// cut loses a few clusters at most.
+    ///
+    /// # Errors
+    /// The system's, for instance that the partition is full.
+    pub fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        let path = self.0.join(name);
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        // The directory too: its entry may be new.
+        File::open(&self.0)?.sync_all()
+    }
+
+    /// Unmounts it, so that an error on the way to the card is not lost.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn close(self) -> io::Result<()> {
+        let path = self.0.clone();
+        std::mem::forget(self);
+        Ok(umount(&path)?)
+    }
+}
+
+impl Drop for BootPartition {
+    fn drop(&mut self) {
+        // An error has been told already, by whatever failed before.
+        let _ = umount(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_written_over_whole_and_beside_others() {
+        let dir = tempfile::tempdir().unwrap();
+        // No mount point: unmounting it fails, and nobody hears of it.
+        let partition = BootPartition(dir.path().to_owned());
+        std::fs::write(dir.path().join("boot.itb"), b"FIT").unwrap();
+        for content in [&b"a longer record"[..], b"short", b"", b"a longer record again"] {
+            partition.write("device-record.json", content).unwrap();
+            assert_eq!(partition.read("device-record.json", 64).unwrap(), content);
+        }
+        assert_eq!(partition.read("boot.itb", 64).unwrap(), b"FIT");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_or_missing_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let partition = BootPartition(dir.path().to_owned());
+        partition.write("manifest.json", &[b' '; 100]).unwrap();
+        assert!(partition.read("manifest.json", 100).is_ok(), "premise");
+        let error = partition.read("manifest.json", 99).unwrap_err().to_string();
+        assert!(error.contains("larger than 99 bytes"), "{error}");
+        assert!(partition.read("absent", 1).is_err());
+    }
+}
