@@ -128,6 +128,7 @@ fn the_public_area_for_a_tpm_reads_back_as_the_same_key() {
         let back = PublicKey::from_tpm(&parsed).unwrap();
         assert_eq!(back.to_pem().unwrap(), public.to_pem().unwrap());
         assert_eq!(back.fingerprint().unwrap(), public.fingerprint().unwrap());
+        assert_eq!(parsed.fingerprint(), public.fingerprint().unwrap());
     }
 }
 
