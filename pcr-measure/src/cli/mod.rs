@@ -16,6 +16,7 @@ mod quote;
 #[cfg(feature = "tpm")]
 mod read;
 mod replace;
+mod rollback;
 mod sign;
 mod table;
 mod userlog;
