@@ -2,6 +2,7 @@
 //! allowed. It is part of the initramfs and therefore measured (PCR 9): its
 //! content can be trusted as far as the measurement can.
 
+use crate::authority::Authority;
 use pcr_measure::pcr::PcrSelection;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -69,6 +70,10 @@ pub struct Config {
     pub srk: u32,
     /// PCRs to seal against.
     pub pcrs: PcrSelection,
+    /// The binding `signed`: who approves a boot. Without it the secret is bound
+    /// to the one boot that was sealed against.
+    #[serde(default)]
+    pub signed: Option<Authority>,
     /// Cipher of a root that is encrypted here.
     #[serde(default)]
     pub cipher: Cipher,
@@ -105,6 +110,9 @@ impl Config {
         if config.schema != SCHEMA {
             return Err(ConfigError::Schema(config.schema));
         }
+        let signed = |bad: fn(&Self, &Authority) -> bool| {
+            config.signed.as_ref().is_some_and(|authority| bad(&config, authority))
+        };
         let any = |wanted: &[u8]| config.pcrs.iter().any(|pcr| wanted.contains(&pcr.get()));
         let problems = [
             (!config.disk.starts_with("/dev"), "disk must be a path below /dev"),
@@ -130,6 +138,18 @@ impl Config {
             (
                 any(&[10, 11, 16, 23]),
                 "PCRs 10, 11, 16 and 23 change or can be reset: they cannot be sealed against",
+            ),
+            (
+                signed(|_, authority| !NV_OWNER.contains(&authority.counter)),
+                "counter must lie in the owner range 0x01800000-0x01bfffff",
+            ),
+            (
+                signed(|config, authority| authority.counter == config.nv_index),
+                "counter and nv_index are the same",
+            ),
+            (
+                signed(|_, authority| authority.version == 0),
+                "rollback must be 1 or more: a counter never stands at 0",
             ),
             (!(1..=100).contains(&config.recovery_tries), "recovery_tries must be 1 to 100"),
             (!(1..=600).contains(&config.wait_seconds), "wait_seconds must be 1 to 600"),

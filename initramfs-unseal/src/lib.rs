@@ -2,7 +2,8 @@
 //! the first boot.
 //!
 //! What it does: finds TPM, root and event log ([`init`]), decides what to do
-//! ([`flow`]), unseals the key under the PCR policy ([`tpm`]), opens the volume
+//! ([`flow`]), unseals the key under the PCR policy ([`tpm`]), which is of one
+//! boot or of every boot that the vendor signed ([`authority`]), opens the volume
 //! ([`luks`]), shuts the door behind it (PCR 15), or asks for the recovery key
 //! after having shut that door first. On a board whose TPM holds no root yet
 //! it encrypts a plain root in place ([`provision`]).
@@ -14,8 +15,10 @@
 //! What it trusts: the TPM's answers as far as the pinned SRK vouches for
 //! them, the kernel, and its own configuration, which is measured with it.
 
+pub mod authority;
 pub mod blockdev;
 pub mod boot;
+pub mod boot_partition;
 pub mod config;
 pub mod console;
 pub mod disk_state;

@@ -10,6 +10,7 @@
 //! 5. The recovery key is set and shown; the TPM proves that it opens the
 //!    volume; the token says "sealed"; the index is write-locked for good.
 
+use crate::authority::SignedError;
 use crate::blockdev::{self, BlockError};
 use crate::config::{Cipher, Config};
 use crate::console::Consoles;
@@ -19,7 +20,7 @@ use crate::luks::{ADIANTUM, AES_XTS, LuksError, NewVolume, Progress, Volume};
 use crate::recovery::RecoveryKey;
 use crate::sealed::Sealed;
 use crate::secret::{RandomError, SECRET_LEN, Secret, combine};
-use crate::token::{Objects, Phase, RECOVERY_SLOT, TPM_SLOT, Token, TokenError};
+use crate::token::{Binding, Objects, Phase, RECOVERY_SLOT, TPM_SLOT, Token, TokenError};
 use crate::tpm::{Index, Sealing, Tpm, TpmError, Unsealing};
 use crate::volume::{Fingerprint, LATCH};
 use pcr_measure::digest::Sha256Digest;
@@ -40,6 +41,9 @@ pub enum ProvisionError {
     /// The TPM.
     #[error(transparent)]
     Tpm(#[from] TpmError),
+    /// The binding `signed`.
+    #[error(transparent)]
+    Signed(#[from] SignedError),
     /// The volume.
     #[error(transparent)]
     Luks(#[from] LuksError),
@@ -122,6 +126,9 @@ pub struct Provisioning<'a> {
     pub consoles: &'a Consoles,
     /// What was measured in this boot, checked.
     pub reference: &'a Reference,
+    /// The signed policies as they lie on the boot partition, or why there are
+    /// none. Only the binding `signed` looks at them.
+    pub signatures: Result<Vec<u8>, String>,
     /// Whether the CPU has AES instructions.
     pub cpu_has_aes: bool,
 }
@@ -172,6 +179,7 @@ impl Provisioning<'_> {
     /// the TPM.
     pub fn run(&mut self, step: Step) -> Result<(), ProvisionError> {
         let root = self.config.root();
+        self.check_signatures()?;
         if step == Step::Grow {
             self.consoles.say(&format!("provisioning: {} is a plain ext4 root", root.display()));
             let disk = &self.config.disk;
@@ -190,6 +198,41 @@ impl Provisioning<'_> {
         self.finish(&root)
     }
 
+    /// For the binding `signed`, before anything is touched: the counter is
+    /// there and allows this image, and the TPM accepts a signature for this
+    /// very boot.
+    fn check_signatures(&mut self) -> Result<(), ProvisionError> {
+        let Some(authority) = &self.config.signed else { return Ok(()) };
+        let file = signatures(&self.signatures)?;
+        let (_, value) = self.tpm.ensure_counter(&authority.rollback())?;
+        if value > authority.version {
+            return Err(SignedError::BornAhead { version: authority.version, value }.into());
+        }
+        let srk_name = self.tpm.ensure_srk(self.config.srk)?;
+        let what = Unsealing {
+            srk: self.config.srk,
+            srk_name: &srk_name,
+            pcrs: &self.config.pcrs,
+            nv_index: self.config.nv_index,
+            lock: false,
+        };
+        self.tpm.try_signed(what, authority, file)?;
+        self.consoles.say(&format!(
+            "this boot is signed: version {}, rollback counter at {value}",
+            authority.version
+        ));
+        Ok(())
+    }
+
+    /// The policy that guards the secret.
+    fn policy(&self) -> Result<Sha256Digest, ProvisionError> {
+        let policy = match &self.config.signed {
+            Some(authority) => authority.policy(),
+            None => policy::pcr_digest(self.reference.seal(), &self.reference.sealed_values()),
+        };
+        Ok(policy.map_err(|e| BootError::Policy(e.to_string()))?)
+    }
+
     /// Steps 2 and 3: index and header, both new.
     fn seal(&mut self, root: &Path) -> Result<(), ProvisionError> {
         let Seen::Moved { fs, .. } = blockdev::look(root, self.config.reserve())? else {
@@ -204,8 +247,7 @@ impl Provisioning<'_> {
         while volume_key.len() < cipher.key_len {
             volume_key.extend_from_slice(self.random("msec-boot volume key 1")?.expose());
         }
-        let policy = policy::pcr_digest(self.reference.seal(), &self.reference.sealed_values())
-            .map_err(|e| BootError::Policy(e.to_string()))?;
+        let policy = self.policy()?;
         let srk_name = self.tpm.ensure_srk(self.config.srk)?;
         let sealed = Sealed { secret: secret.clone(), fingerprint: Fingerprint::of(&volume_key) };
         let what = Sealing { nv_index: self.config.nv_index, srk: self.config.srk, policy };
@@ -216,7 +258,8 @@ impl Provisioning<'_> {
             srk_name,
             pcrs: self.config.pcrs,
         };
-        let token = Token::new(Phase::Encrypting, objects, policy, self.reference.clone());
+        let token = Token::new(Phase::Encrypting, objects, policy, self.reference.clone())
+            .bound(Binding::of(self.config));
         let new = NewVolume {
             cipher,
             volume_key: &volume_key,
@@ -295,7 +338,13 @@ impl Provisioning<'_> {
             nv_index: self.config.nv_index,
             lock: false,
         };
-        Ok(self.tpm.unseal(&index, what)?)
+        Ok(match &self.config.signed {
+            None => self.tpm.unseal(&index, what)?,
+            Some(authority) => {
+                let file = signatures(&self.signatures)?;
+                self.tpm.unseal_signed(&index, what, authority, file)?
+            }
+        })
     }
 
     fn random(&mut self, label: &str) -> Result<Secret, ProvisionError> {
@@ -303,6 +352,10 @@ impl Provisioning<'_> {
         getrandom::fill(kernel.as_mut_slice()).map_err(ProvisionError::Kernel)?;
         Ok(combine(label, &self.tpm.random()?, kernel.as_slice())?)
     }
+}
+
+fn signatures(read: &Result<Vec<u8>, String>) -> Result<&[u8], SignedError> {
+    read.as_deref().map_err(|why| SignedError::NoFile(why.clone()))
 }
 
 fn load(root: &Path) -> Result<(Volume, Token), ProvisionError> {

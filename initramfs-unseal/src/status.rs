@@ -1,6 +1,7 @@
 //! `status`: what unlocked the running root, and whether its secret can still
 //! be had. It tries the policy for real; what it reads is wiped at once.
 
+use crate::authority::Authority;
 use crate::config::{Config, handle, write_handle};
 use crate::report;
 use crate::tpm::{Tpm, TpmError, Unsealing};
@@ -54,6 +55,9 @@ pub struct Objects {
     pub srk_name: Vec<u8>,
     /// PCRs of the policy.
     pub pcrs: PcrSelection,
+    /// Of the binding `signed`: key, counter and version of the running image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed: Option<Authority>,
 }
 
 impl Objects {
@@ -65,6 +69,7 @@ impl Objects {
             srk: config.srk,
             srk_name: srk_name.to_vec(),
             pcrs: config.pcrs,
+            signed: config.signed.clone(),
         }
     }
 }

@@ -6,7 +6,7 @@
 //! TPM refuse. It decides what an operator reads on the console, and that
 //! text is advice.
 
-use crate::config::{handle, write_handle};
+use crate::config::{Config, handle, write_handle};
 use pcr_measure::digest::Sha256Digest;
 use pcr_measure::manifest::Reference;
 use pcr_measure::pcr::PcrSelection;
@@ -30,11 +30,33 @@ pub enum Phase {
 }
 
 /// What the TPM checks before it gives the secret out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+///
+/// In JSON `"pcr"`, or `{"signed":{"key_name":"<hex>","counter":"0x01806d74"}}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Binding {
     /// PolicyPCR: exactly this boot.
     Pcr,
+    /// PolicyAuthorize: any boot that the vendor signed.
+    Signed {
+        /// Name of the vendor's key, in hex.
+        #[serde(with = "hex::serde")]
+        key_name: Vec<u8>,
+        /// Handle of the rollback counter.
+        #[serde(deserialize_with = "handle", serialize_with = "write_handle")]
+        counter: u32,
+    },
+}
+
+impl Binding {
+    /// The binding that a configuration asks for.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        config.signed.as_ref().map_or(Self::Pcr, |authority| Self::Signed {
+            key_name: authority.policy_key.name().to_vec(),
+            counter: authority.counter,
+        })
+    }
 }
 
 /// The token's content.
@@ -94,6 +116,12 @@ impl Token {
             policy,
             reference,
         }
+    }
+
+    /// The same token with another binding than `pcr`.
+    #[must_use]
+    pub fn bound(self, binding: Binding) -> Self {
+        Self { binding, ..self }
     }
 
     /// Finds the token in LUKS2 metadata; gives its number and its content.
