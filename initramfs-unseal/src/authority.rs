@@ -188,8 +188,89 @@ impl Serialize for PolicyKey {
 
 impl<'de> Deserialize<'de> for PolicyKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let public: Vec<u8> = hex::serde::deserialize(deserializer)?;
+        let text = String::deserialize(deserializer)?;
         let bad = "policy_key must be the TPMT_PUBLIC of an RSA-2048 or ECC P-256 key, in hex";
-        Self::parse(&public).ok_or_else(|| serde::de::Error::custom(bad))
+        let key = hex::decode(text).ok().and_then(|public| Self::parse(&public));
+        key.ok_or_else(|| serde::de::Error::custom(bad))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use pcr_measure::key::SigningKey;
+    use pcr_measure::pcr::PcrIndex;
+    use serde_json::{Value, json};
+
+    /// The public area of an ECC P-256 key that signs.
+    pub(crate) fn area() -> Vec<u8> {
+        let head = "0023000b00060040000000100010000300100020";
+        let (x, y) = ("11".repeat(32), "22".repeat(32));
+        hex::decode(format!("{head}{x}0020{y}")).unwrap()
+    }
+
+    pub(crate) fn sample() -> Value {
+        json!({ "policy_key": hex::encode(area()), "counter": "0x01806d74", "rollback": 3 })
+    }
+
+    fn key(options: [&str; 4]) -> SigningKey {
+        let made = std::process::Command::new("openssl").arg("genpkey").args(options).output();
+        SigningKey::from_pem(&made.unwrap().stdout).unwrap()
+    }
+
+    #[test]
+    fn a_configuration_reads_back() {
+        let authority: Authority = serde_json::from_value(sample()).unwrap();
+        assert_eq!((authority.counter, authority.version), (0x0180_6d74, 3));
+        assert!(!authority.policy_key.is_rsa());
+        assert_eq!(serde_json::to_value(&authority).unwrap(), sample());
+    }
+
+    #[test]
+    fn keys_that_not_every_tpm_loads_are_refused() {
+        let rsa = |bits| ["-algorithm", "RSA", "-pkeyopt", bits];
+        let area = |key: SigningKey| key.public().to_tpm_public().unwrap();
+        assert!(PolicyKey::parse(&area(key(rsa("rsa_keygen_bits:2048")))).unwrap().is_rsa());
+        assert!(PolicyKey::parse(&area(key(rsa("rsa_keygen_bits:3072")))).is_none());
+        let good = super::tests::area();
+        assert!(PolicyKey::parse(&good).is_some());
+        for cut in 0..good.len() {
+            assert!(PolicyKey::parse(&good[..cut]).is_none(), "{cut}");
+        }
+    }
+
+    #[test]
+    fn the_entry_for_this_boot_and_version_is_chosen_and_no_other() {
+        let key = key(["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+        let policy_key = PolicyKey::parse(&key.public().to_tpm_public().unwrap()).unwrap();
+        let authority =
+            |version| Authority { policy_key: policy_key.clone(), counter: 0x0180_6d74, version };
+        let pcrs = PcrSelection::sha256(&[0, 15]).unwrap();
+        let values = |image: &[u8]| -> PcrBank {
+            [(0, Sha256Digest::of(image)), (15, Sha256Digest::ZERO)]
+                .map(|(pcr, value)| (PcrIndex::new(pcr).unwrap(), value))
+                .into_iter()
+                .collect()
+        };
+        let mut file = SignatureFile::new();
+        for (image, version) in [(b"a", 1), (b"b", 2)] {
+            let rollback = authority(version).rollback();
+            file.sign_with(&key, &pcrs, &values(image), Some(&rollback)).unwrap();
+        }
+        // Without a counter: systemd's, and none of ours.
+        file.sign(&key, &pcrs, &values(b"c")).unwrap();
+        let file = file.to_json().unwrap();
+        let choose = |image, version| {
+            authority(version).choose(file.as_bytes(), &pcrs, &values(image)).map(|e| e.rollback)
+        };
+        assert_eq!(choose(b"a", 1).unwrap(), Some(1));
+        assert_eq!(choose(b"b", 2).unwrap(), Some(2));
+        for (image, version) in [(b"a", 2), (b"b", 1), (b"c", 1), (b"d", 1)] {
+            let refusal = choose(image, version).unwrap_err();
+            assert!(
+                matches!(refusal, SignedError::NoEntry(NoEntry::OtherPolicy)),
+                "{image:?} {version}: {refusal}"
+            );
+        }
     }
 }

@@ -233,6 +233,21 @@ pub(crate) mod tests {
         assert_eq!(config.root(), PathBuf::from("/dev/vda2"));
     }
 
+    fn signed(field: &str, value: Value) -> Value {
+        let mut authority = crate::authority::tests::sample();
+        authority[field] = value;
+        authority
+    }
+
+    #[test]
+    fn the_binding_is_pcr_unless_an_authority_is_named() {
+        let mut with = sample();
+        assert!(Config::parse(with.to_string().as_bytes()).unwrap().signed.is_none());
+        with["signed"] = crate::authority::tests::sample();
+        let config = Config::parse(with.to_string().as_bytes()).unwrap();
+        assert_eq!(config.signed.unwrap().version, 3);
+    }
+
     #[test]
     fn what_would_weaken_or_break_the_boot_is_refused() {
         let cases: &[(&str, Value, &str)] = &[
@@ -258,6 +273,13 @@ pub(crate) mod tests {
             ("wait_seconds", json!(0), "wait_seconds"),
             ("prompt_seconds", json!(0), "prompt_seconds"),
             ("provision", json!("always"), "unknown variant"),
+            ("signed", signed("rollback", json!(0)), "1 or more"),
+            ("signed", signed("rollback", json!(-1)), "integer"),
+            ("signed", signed("counter", json!("0x01806d73")), "the same"),
+            ("signed", signed("counter", json!("0x01c00002")), "counter must lie"),
+            ("signed", signed("policy_key", json!("00")), "policy_key must"),
+            ("signed", signed("policy_key", json!("xy")), "policy_key must"),
+            ("signed", signed("more", json!(1)), "unknown field"),
             ("shell", json!(true), "unknown field"),
         ];
         for (field, value, want) in cases {

@@ -30,6 +30,7 @@ pub mod mbr;
 pub mod provision;
 pub mod recovery;
 pub mod report;
+pub mod rollback;
 pub mod sealed;
 pub mod secret;
 pub mod status;

@@ -153,3 +153,25 @@ pub struct Objects {
     /// PCRs of the policy.
     pub pcrs: PcrSelection,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn bindings_are_written_as_they_are_documented() {
+        let signed = Binding::Signed { key_name: vec![0, 0x0b, 1], counter: 0x0180_6d74 };
+        let cases = [
+            (Binding::Pcr, json!("pcr")),
+            (signed, json!({"signed": {"key_name": "000b01", "counter": "0x01806d74"}})),
+        ];
+        for (binding, want) in cases {
+            assert_eq!(serde_json::to_value(&binding).unwrap(), want);
+            assert_eq!(serde_json::from_value::<Binding>(want).unwrap(), binding);
+        }
+        for bad in [json!("signed"), json!({"signed": {"key_name": "00"}}), json!("none")] {
+            assert!(serde_json::from_value::<Binding>(bad.clone()).is_err(), "{bad}");
+        }
+    }
+}

@@ -8,6 +8,7 @@ mod common;
 
 use common::SoftTpm;
 use initramfs_unseal::authority::{Authority, PolicyKey, SignedError};
+use initramfs_unseal::rollback;
 use initramfs_unseal::sealed::Sealed;
 use initramfs_unseal::secret::Secret;
 use initramfs_unseal::tpm::{Sealing, Tpm, TpmError, Unsealing};
@@ -464,4 +465,18 @@ fn no_eight_bytes_of_the_secret_cross_the_bus() {
         assert!(wire.contains(&hex::encode(INDEX.to_be_bytes())), "the capture saw {what}");
         assert!(!leaks(wire), "{what} leaks");
     }
+}
+
+#[test]
+fn the_running_system_moves_the_counter_step_by_step() {
+    let board = Board::sealed(ECC);
+    let mut tpm = board.soft.connect();
+    let newer = authority(&board.key, 3);
+    for (to, want) in [(3, (1, 3)), (3, (3, 3)), (1, (3, 3))] {
+        let moved = rollback::advance(&mut tpm, &newer, to).unwrap();
+        assert_eq!((moved.from, moved.to), want, "to {to}");
+    }
+    let refusal = rollback::advance(&mut tpm, &newer, 1004).unwrap_err();
+    assert!(refusal.is_refusal(), "{refusal}");
+    assert_eq!(rollback::advance(&mut tpm, &newer, 4).unwrap().to, 4, "nothing was counted");
 }

@@ -47,6 +47,12 @@ impl Index {
         if self.public.attributes().write_locked() { IndexState::Locked } else { IndexState::Open }
     }
 
+    /// Whether it is read-locked until the next reset.
+    #[must_use]
+    pub fn read_locked(&self) -> bool {
+        self.public.attributes().read_locked()
+    }
+
     /// The policy that guards the index.
     #[must_use]
     pub fn policy(&self) -> &[u8] {
