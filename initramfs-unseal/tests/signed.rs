@@ -8,12 +8,17 @@ mod common;
 
 use common::SoftTpm;
 use initramfs_unseal::authority::{Authority, PolicyKey, SignedError};
+use initramfs_unseal::config::{Config, SCHEMA};
+use initramfs_unseal::console::Consoles;
+use initramfs_unseal::flow::Step;
+use initramfs_unseal::provision::{ProvisionError, Provisioning};
 use initramfs_unseal::rollback;
 use initramfs_unseal::sealed::Sealed;
 use initramfs_unseal::secret::Secret;
 use initramfs_unseal::tpm::{Sealing, Tpm, TpmError, Unsealing};
 use initramfs_unseal::volume::{self, Fingerprint, OPENED_BY_HAND};
 use pcr_measure::key::SigningKey;
+use pcr_measure::manifest::Manifest;
 use pcr_measure::pcr::{PcrIndex, PcrSelection};
 use pcr_measure::policy;
 use pcr_measure::signed_policy::{NoEntry, SignatureFile};
@@ -479,4 +484,69 @@ fn the_running_system_moves_the_counter_step_by_step() {
     let refusal = rollback::advance(&mut tpm, &newer, 1004).unwrap_err();
     assert!(refusal.is_refusal(), "{refusal}");
     assert_eq!(rollback::advance(&mut tpm, &newer, 4).unwrap().to, 4, "nothing was counted");
+}
+
+/// The configuration of a board whose disk is not there.
+fn config(key: &SigningKey, version: u64) -> Config {
+    let config = serde_json::json!({
+        "schema": SCHEMA, "disk": "/dev/no-such-disk", "root_partition": 2, "boot_partition": 1,
+        "mapper": "root", "provision": "in-place", "reserve_mib": 16,
+        "nv_index": "0x01806d73", "srk": "0x81000001", "pcrs": [0, 1, 8, 9, 15],
+        "recovery_tries": 3, "wait_seconds": 1, "signed": authority(key, version),
+    });
+    Config::parse(config.to_string().as_bytes()).unwrap()
+}
+
+#[test]
+fn provisioning_touches_nothing_before_the_tpm_accepted_a_signature() {
+    let soft = SoftTpm::start();
+    let key = key(ECC);
+    let mut tpm = soft.connect();
+    measure(&mut tpm, "old");
+    let file = |tpm: &mut Tpm, version| signed(tpm, &key, &pcrs(), version).to_json().unwrap();
+    let (first, second) = (file(&mut tpm, 1), file(&mut tpm, 2));
+    let reference = Manifest::builder("a", "b")
+        .event(0, "x", b"x".as_slice(), "")
+        .seal(&[0, 1, 8, 9, 15])
+        .build()
+        .unwrap()
+        .reference();
+    let mut run = |version, signatures: Result<&str, &str>| {
+        let (config, consoles) = (config(&key, version), Consoles::default());
+        let signatures = signatures.map(|file| file.into()).map_err(str::to_owned);
+        let mut provisioning = Provisioning {
+            config: &config,
+            tpm: &mut tpm,
+            consoles: &consoles,
+            reference: &reference,
+            signatures,
+            cpu_has_aes: false,
+        };
+        provisioning.run(Step::Grow).unwrap_err()
+    };
+    // Premise: a good signature leads to the disk, which is not there.
+    let error = run(1, Ok(&first));
+    assert!(matches!(error, ProvisionError::Block(_)), "{error}");
+    let error = run(1, Err("no such file"));
+    assert!(matches!(error, ProvisionError::Signed(SignedError::NoFile(_))), "{error}");
+    let error = run(1, Ok(&second));
+    assert!(matches!(error, ProvisionError::Signed(SignedError::NoEntry(_))), "{error}");
+    let error = run(2, Ok(&second));
+    assert!(matches!(error, ProvisionError::Block(_)), "{error}");
+    assert!(tpm.index(INDEX).unwrap().is_none(), "nothing was sealed");
+
+    // A TPM with a history begins above the image's version, and says so.
+    let counter = tpm.counter(&authority(&key, 1).rollback()).unwrap();
+    tpm.advance_counter(counter, 3).unwrap();
+    let (config, consoles) = (config(&key, 2), Consoles::default());
+    let mut provisioning = Provisioning {
+        config: &config,
+        tpm: &mut tpm,
+        consoles: &consoles,
+        reference: &reference,
+        signatures: Ok(second.into_bytes()),
+        cpu_has_aes: false,
+    };
+    let error = provisioning.run(Step::Grow).unwrap_err();
+    assert!(error.to_string().contains("set rollback = 3 or more"), "{error}");
 }

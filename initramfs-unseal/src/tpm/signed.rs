@@ -23,6 +23,9 @@ use tss_esapi::tss2_esys::TPMT_TK_VERIFIED;
 /// `TPM_RC_POLICY`: PolicyNV compared, and it does not hold (TPM 2.0 Library
 /// 1.59, Part 2, 6.6.3).
 const RC_POLICY: u32 = 0x126;
+/// `TPM_RC_VALUE` about the first parameter: PolicyAuthorize, when the session's
+/// digest is not the approved one (Part 3, 23.16).
+const RC_NOT_APPROVED: u32 = 0x1c4;
 /// Bits of a format-one code that is about the second parameter (6.6.2).
 const SECOND_PARAMETER: u32 = 0x2c0;
 /// Its bits that do not say which error.
@@ -150,8 +153,8 @@ impl Tpm {
             })
         });
         authorized.map_err(|refusal| match refusal {
-            // The session's digest is not the one that was approved.
-            TpmError::Other(_) => TpmError::PolicyFailed.into(),
+            // The PCRs have moved since they were read.
+            TpmError::Other(RC_NOT_APPROVED) => TpmError::PolicyFailed.into(),
             other => other.into(),
         })
     }

@@ -184,5 +184,6 @@ pub fn policy_with(
     policy.digest().as_sha256().ok_or(PolicyError::OtherAlgorithm { want, got })
 }
 
-#[cfg(all(test, feature = "signature"))]
+#[cfg(test)]
+#[cfg(feature = "signature")]
 mod tests;
