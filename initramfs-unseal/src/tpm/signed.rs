@@ -7,7 +7,7 @@ use crate::authority::{Authority, PolicyKey, SignedError};
 use crate::sealed::Sealed;
 use pcr_measure::digest::Sha256Digest;
 use pcr_measure::pcr::PcrSelection;
-use pcr_measure::policy::{NvOperation, Rollback, authorized_hash};
+use pcr_measure::policy::{NvOperation, Rollback};
 use pcr_measure::signed_policy::SignedPolicy;
 use pcr_measure::structures::two_integers;
 use tss_esapi::constants::SessionType;
@@ -28,8 +28,8 @@ const RC_POLICY: u32 = 0x126;
 const RC_NOT_APPROVED: u32 = 0x1c4;
 /// Bits of a format-one code that is about the second parameter (6.6.2).
 const SECOND_PARAMETER: u32 = 0x2c0;
-/// Its bits that do not say which error.
-const ABOUT: u32 = 0xfffc0;
+/// All bits but those that say which error.
+const ABOUT: u32 = !0x3f;
 
 /// A policy that the TPM has verified the signature of.
 #[derive(Debug)]
@@ -114,9 +114,8 @@ impl Tpm {
         entry: &SignedPolicy,
     ) -> Result<TPMT_TK_VERIFIED, SignedError> {
         let signature = signature(key, &entry.signature).ok_or(SignedError::BadSignature)?;
-        let hashed = authorized_hash(&entry.policy.into(), b"")?;
-        let hashed = hashed.as_sha256().unwrap_or(Sha256Digest::ZERO);
-        let hashed = super::to_digest(&hashed)?;
+        // The aHash of PolicyAuthorize (Part 3, 23.16); the policyRef is empty.
+        let hashed = super::to_digest(&Sha256Digest::of(entry.policy.as_bytes()))?;
         let public = Public::unmarshall(key.public()).map_err(|e| error::from_esapi(e, 0))?;
         let loaded = self.run(0, |c| {
             c.execute_without_session(|c| c.load_external(None, public, Hierarchy::Owner))

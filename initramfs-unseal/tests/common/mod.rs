@@ -1,5 +1,10 @@
 //! A software TPM of a test's own, with Debian's tpm2-tools beside it.
 
+// Not every file of tests uses all of it.
+#![allow(dead_code)]
+
+pub(crate) mod vendor;
+
 use initramfs_unseal::tpm::Tpm;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -21,7 +26,6 @@ impl SoftTpm {
         Self { process, dir }
     }
 
-    #[allow(dead_code)] // not every test file has a board that is reset
     /// A reset: PCRs are as after power on, NV memory is as it was.
     pub(crate) fn reset(&mut self) {
         let _ = self.process.kill();
