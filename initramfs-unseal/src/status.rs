@@ -35,7 +35,7 @@ pub struct Status {
 }
 
 /// What the secret is bound to.
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Bound {
     /// Exactly the boot that was sealed against.
@@ -120,14 +120,16 @@ pub fn status() -> Result<Status> {
     Ok(Status { schema: "msec-boot/status/1", report, root, pcrs, binding, sealed })
 }
 
-fn bound(tpm: &mut Tpm, objects: &Objects) -> Bound {
+/// What these objects are bound to, and where the counter stands.
+pub fn bound(tpm: &mut Tpm, objects: &Objects) -> Bound {
     let Some(authority) = &objects.signed else { return Bound::Pcr };
     let counter = tpm.counter(&authority.rollback()).ok();
     let value = counter.and_then(|counter| tpm.counter_value(counter).ok());
     Bound::Signed { version: authority.version, counter: authority.counter, value }
 }
 
-fn reach(tpm: &mut Tpm, objects: Option<&Objects>) -> String {
+/// Whether the secret can be unsealed now, in the words of [`Status::sealed`].
+pub fn reach(tpm: &mut Tpm, objects: Option<&Objects>) -> String {
     let Some(objects) = objects else { return "unknown: the report names no TPM objects".into() };
     let what = Unsealing {
         srk: objects.srk,

@@ -8,6 +8,7 @@ mod common;
 
 use common::vendor::*;
 use initramfs_unseal::authority::SignedError;
+use initramfs_unseal::status::{self, Bound, Objects};
 use initramfs_unseal::tpm::{Sealing, TpmError};
 use initramfs_unseal::volume::{self, OPENED_BY_HAND};
 use pcr_measure::pcr::PcrSelection;
@@ -160,6 +161,33 @@ fn a_second_read_in_one_boot_is_refused() {
     assert!(matches!(refusal, SignedError::Tpm(TpmError::Locked)), "{refusal}");
     drop(tpm);
     assert_eq!(board.by_tools(&board.file, 1), Err("tpm2_nvread".to_owned()));
+}
+
+#[test]
+fn status_tells_whether_the_secret_is_in_reach_and_where_the_counter_stands() {
+    for by_hand in [false, true] {
+        let board = Board::sealed(ECC);
+        let mut tpm = board.soft.connect();
+        let objects = Objects {
+            nv_index: INDEX,
+            srk: SRK,
+            srk_name: board.srk_name.clone(),
+            pcrs: pcrs(),
+            signed: Some(board.authority.clone()),
+        };
+        assert_eq!(status::reach(&mut tpm, Some(&objects)), "reachable", "premise");
+        let want = Bound::Signed { version: 1, counter: COUNTER, value: Some(1) };
+        assert_eq!(status::bound(&mut tpm, &objects), want);
+        if by_hand {
+            tpm.extend(pcr(15), &volume::words(OPENED_BY_HAND)).unwrap();
+        } else {
+            board.read(&mut tpm, &board.authority, &board.file, true).unwrap();
+        }
+        assert_eq!(status::reach(&mut tpm, Some(&objects)), "unreachable");
+        let back: Objects =
+            serde_json::from_value(serde_json::to_value(&objects).unwrap()).unwrap();
+        assert_eq!(back.signed, objects.signed);
+    }
 }
 
 #[test]
