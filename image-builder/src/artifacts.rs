@@ -30,6 +30,12 @@ impl KeyDir {
         self.0.join("fit.key")
     }
 
+    /// The private key that signs policies (PEM), where the recipe has the
+    /// binding `signed` and names no key of its own.
+    pub fn policy_key(&self) -> PathBuf {
+        self.0.join("policy.key")
+    }
+
     /// The certificate.
     pub fn certificate(&self) -> PathBuf {
         self.0.join("fit.crt")

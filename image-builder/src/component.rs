@@ -16,6 +16,7 @@ mod firmware;
 mod kconfig;
 mod kernel;
 mod optee;
+mod policy_key;
 mod signing_key;
 mod static_lib;
 mod tf_a;
@@ -32,6 +33,7 @@ use crate::cache::CacheError;
 use crate::sources::SourceError;
 use job::Job;
 
+pub use policy_key::ensure as ensure_policy_key;
 pub use signing_key::ensure as ensure_signing_key;
 
 /// Prefix of the cross tools.

@@ -15,6 +15,7 @@ pub mod fit;
 pub mod initramfs;
 pub mod mbr;
 pub mod packages;
+pub mod policy;
 pub mod tamper;
 pub mod tool;
 pub mod tree;
@@ -57,6 +58,9 @@ pub enum ImageError {
     /// The boot manifest.
     #[error("the boot manifest: {0}")]
     Manifest(#[from] ManifestError),
+    /// The binding `signed`.
+    #[error(transparent)]
+    Policy(#[from] policy::PolicyError),
     /// The packages.
     #[error(transparent)]
     Packages(#[from] packages::PackageError),

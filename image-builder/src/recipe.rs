@@ -2,10 +2,12 @@
 //!
 //! A recipe is a TOML file. Reading one is a pure function of its text
 //! ([`Recipe::parse`]); every value is checked while it is read, so that an
-//! error names line, column and key. A recipe holds no secret and no path.
+//! error names line, column and key. A recipe holds no secret, and no path but that
+//! of a public key beside it.
 
 mod disk;
 mod recipient;
+mod tpm;
 mod values;
 
 use std::fmt;
@@ -15,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use disk::{Disk, MIB};
 pub use recipient::Recipient;
+pub use tpm::{Binding, Signed, Tpm, TpmBus};
 pub use values::{
     CommandLine, Hostname, Name, NvIndex, PackageName, PcrList, PersistentHandle, ValueError,
 };
@@ -90,7 +93,12 @@ impl Recipe {
     pub fn load(path: &Path) -> Result<Self, RecipeError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| RecipeError::Read { path: path.to_owned(), source })?;
-        Self::parse(&text, &path.display().to_string())
+        let mut recipe = Self::parse(&text, &path.display().to_string())?;
+        if let Binding::Signed(Signed { policy_key: Some(key), .. }) = &mut recipe.tpm.binding {
+            // Beside the recipe, wherever the builder was started.
+            *key = path.parent().unwrap_or(Path::new(".")).join(&*key);
+        }
+        Ok(recipe)
     }
 }
 
@@ -108,39 +116,6 @@ impl fmt::Display for Board {
             Self::Rpi3 => "rpi3",
         })
     }
-}
-
-/// The TPM and what the root's key is sealed against.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Tpm {
-    /// How the TPM is attached.
-    pub bus: TpmBus,
-    /// PCRs that must hold their predicted values for the key to be released.
-    pub pcrs: PcrList,
-    /// NV index that keeps the secret.
-    pub nv_index: NvIndex,
-    /// Persistent handle of the storage root key.
-    pub srk: PersistentHandle,
-}
-
-impl Default for Tpm {
-    fn default() -> Self {
-        Self {
-            bus: TpmBus::I2c,
-            pcrs: PcrList::default(),
-            nv_index: NvIndex::default(),
-            srk: PersistentHandle::default(),
-        }
-    }
-}
-
-/// How the TPM is attached to the board.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TpmBus {
-    /// I2C1 (GPIO 2 and 3), address 0x2e.
-    I2c,
 }
 
 /// The kernel's part.

@@ -26,6 +26,9 @@ use image_builder::progress::Progress;
 use image_builder::recipe::{MIB, Recipe};
 use image_builder::sources::newer::{self, WhenGone};
 use image_builder::sources::store::Store;
+use pcr_measure::key::SigningKey;
+use pcr_measure::policy::Rollback;
+use pcr_measure::signed_policy::{SignatureFile, Verdict, policy_with};
 use tempfile::TempDir;
 
 const RECIPE: &str = include_str!("../recipes/rpi3.toml");
@@ -201,7 +204,7 @@ fn an_image_is_clean_complete_and_reproducible() {
     run("sfdisk", &["--verify", path]);
     let boot = part(&image.path, MIB, 47 * MIB, &bench.dir.path().join("p1"));
     run("fsck.fat", &["-n", &boot]);
-    let root = part(&image.path, 52 * MIB, 48 * MIB, &bench.dir.path().join("p2"));
+    let root = part(&image.path, 52 * MIB, 52 * MIB, &bench.dir.path().join("p2"));
     run("e2fsck", &["-fn", &root]);
     let etc = run("debugfs", &["-R", "ls -l /etc", &root]);
     assert!(etc.contains("inittab"), "{etc}");
@@ -220,6 +223,41 @@ fn an_image_is_clean_complete_and_reproducible() {
     assert_eq!(report.root, RootState::Plain);
     assert_eq!(report.pcrs, Some(image.manifest.predict()));
     assert!(report.checks.iter().all(|c| c.outcome == Outcome::Good), "{}", report.text());
+}
+
+#[test]
+fn a_signed_image_carries_its_policy_and_never_the_key() {
+    let bench = Bench::new();
+    let out = bench.dir.path().join("out");
+    let build = |text: &str| {
+        let recipe = Recipe::parse(text, "test").unwrap();
+        assemble(&recipe, &bench.artifacts, &bench.packages, &out, &Progress::hidden())
+    };
+    let plain = build(RECIPE).unwrap();
+    let card = card::Card::open(&plain.path).unwrap();
+    assert!(card.boot_file(card::SIGNATURES).is_err(), "premise");
+
+    let signed = RECIPE.replace("binding = \"pcr\"", "binding = \"signed\"\nrollback = 3");
+    let error = build(&signed).unwrap_err();
+    assert!(matches!(error, ImageError::Policy(_)), "{error}");
+    component::ensure_policy_key(&bench.artifacts.signing_key, false).unwrap();
+    let image = build(&signed).unwrap();
+    let bytes = fs::read(&image.path).unwrap();
+    build(&signed).unwrap();
+    assert!(fs::read(&image.path).unwrap() == bytes, "the second build differs");
+    assert_ne!(image.manifest.predict(), plain.manifest.predict(), "the key is measured");
+
+    let card = card::Card::open(&image.path).unwrap();
+    let file = card.boot_file(card::SIGNATURES).unwrap();
+    let file = SignatureFile::from_json(&file).unwrap();
+    let pem = fs::read_to_string(bench.artifacts.signing_key.policy_key()).unwrap();
+    let key = SigningKey::from_pem(pem.as_bytes()).unwrap();
+    let (seal, values) = (image.manifest.seal(), image.manifest.sealed_values());
+    let rollback = Rollback { counter: 0x0180_6d74, version: 3 };
+    let policy = policy_with(seal, &values, Some(&rollback)).unwrap();
+    assert_eq!(file.verify_policy(key.public(), seal, policy).unwrap(), Verdict::Signed);
+    let secret = pem.lines().nth(3).unwrap().as_bytes();
+    assert!(!bytes.windows(secret.len()).any(|run| run == secret), "the private key is in it");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! One boot: look, decide ([`crate::flow`]), and carry the decision out.
 
+use crate::authority::{self, SignedError};
 use crate::blockdev;
-use crate::boot_partition::BootPartition;
+use crate::boot_partition::{BootPartition, read_bounded};
 use crate::config::Config;
 use crate::console::{Answer, Consoles};
 use crate::disk_state::Seen;
@@ -22,8 +23,6 @@ use pcr_measure::explain::{Difference, MeasuredLog, explain};
 use pcr_measure::manifest::Manifest;
 use pcr_measure::pcr::{PcrBank, PcrIndex, PcrSelection};
 use std::convert::Infallible;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,7 +32,9 @@ const TPM_DEVICE: &str = "/dev/tpm0";
 const EVENT_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 /// Largest event log that is read, in bytes. U-Boot's has room for 64 KiB.
 const MAX_EVENT_LOG: u64 = 1 << 20;
-/// Largest boot manifest that is read, in bytes.
+/// The boot manifest on the boot partition, and the most bytes of it that are read.
+const MANIFEST: &str = "manifest.json";
+/// See [`MANIFEST`].
 const MAX_MANIFEST: u64 = 256 << 10;
 /// The PCRs that firmware and boot loader measure into.
 const FIRMWARE_PCRS: [u32; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
@@ -153,9 +154,13 @@ impl Boot {
     fn provision(&mut self, step: flow::Step) -> Result<()> {
         let Some(tpm) = self.tpm.as_mut() else { bail!(Why::NoTpmToProvision) };
         let boot_partition = self.config.partition(self.config.boot_partition);
-        let manifest = read_manifest(&boot_partition)?;
-        let log =
-            read_bounded(EVENT_LOG, MAX_EVENT_LOG).map_err(|e| BootError::NoLog(e.to_string()))?;
+        let files = [(MANIFEST, MAX_MANIFEST), (authority::FILE, authority::MAX_FILE)];
+        let unreadable = |e: std::io::Error| BootError::NoManifest(e.to_string());
+        let [manifest, signatures] =
+            BootPartition::read_files(&boot_partition, files).map_err(unreadable)?;
+        let manifest = manifest.map_err(unreadable)?;
+        let log = read_bounded(Path::new(EVENT_LOG), MAX_EVENT_LOG)
+            .map_err(|e| BootError::NoLog(e.to_string()))?;
         let firmware = PcrSelection::sha256(&FIRMWARE_PCRS)?;
         let all = firmware.iter().chain(self.config.pcrs.iter());
         let all = PcrSelection::new(firmware.bank(), all)?;
@@ -170,6 +175,7 @@ impl Boot {
             consoles: &self.consoles,
             reference: &reference,
             manifest: &Manifest::from_json(&manifest)?,
+            signatures: signatures.map_err(|e| e.to_string()),
             cpu_has_aes,
         }
         .run(step)?;
@@ -195,7 +201,14 @@ impl Boot {
             nv_index: self.config.nv_index,
             lock: true,
         };
-        let sealed = tpm.unseal(index, what)?;
+        let sealed = match &self.config.signed {
+            None => tpm.unseal(index, what)?,
+            Some(authority) => {
+                let file = read_signatures(&self.config)?;
+                self.report.reached("signatures");
+                tpm.unseal_signed(index, what, authority, &file)?
+            }
+        };
         self.report.reached("unsealed");
         if lock_index {
             tpm.lock_index(index, self.config.nv_index)?;
@@ -353,29 +366,19 @@ impl Found {
 
 /// What differs from the boot that was sealed against; advice for a person.
 fn differences(token: &Token, live: &PcrBank) -> Vec<Difference> {
-    let log = read_bounded(EVENT_LOG, MAX_EVENT_LOG).unwrap_or_default();
+    let log = read_bounded(Path::new(EVENT_LOG), MAX_EVENT_LOG).unwrap_or_default();
     let log = EventLog::parse(&log);
     let measured = MeasuredLog::from_log(&log);
     explain(&token.reference, Some(&measured), live).sealed_differences()
 }
 
-fn read_manifest(boot_partition: &Path) -> Result<Vec<u8>> {
-    let read = BootPartition::for_reading(boot_partition).and_then(|partition| {
-        let read = partition.read("manifest.json", MAX_MANIFEST)?;
-        partition.close()?;
-        Ok(read)
-    });
-    Ok(read.map_err(|e| BootError::NoManifest(e.to_string()))?)
-}
-
-/// Reads a file of at most `most` bytes.
-fn read_bounded(path: &str, most: u64) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > most {
-        return Err(std::io::Error::other(format!("{path} is larger than {most} bytes")));
-    }
-    Ok(bytes)
+/// The signed policies, as they lie on the boot partition.
+fn read_signatures(config: &Config) -> Result<Vec<u8>, SignedError> {
+    let missing = |e: std::io::Error| SignedError::NoFile(e.to_string());
+    let partition = config.partition(config.boot_partition);
+    let [file] = BootPartition::read_files(&partition, [(authority::FILE, authority::MAX_FILE)])
+        .map_err(missing)?;
+    file.map_err(missing)
 }
 
 fn pcr(number: u8) -> Result<PcrIndex> {

@@ -47,12 +47,22 @@ impl BootPartition {
     /// # Errors
     /// The system's, or that it is larger.
     pub fn read(&self, name: &str, most: u64) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        File::open(self.0.join(name))?.take(most + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > most {
-            return Err(io::Error::other(format!("{name} is larger than {most} bytes")));
-        }
-        Ok(bytes)
+        read_bounded(&self.0.join(name), most)
+    }
+
+    /// Mounts `device` and reads files by name, each of at most so many bytes.
+    ///
+    /// # Errors
+    /// When it cannot be mounted, or its mount not be taken away; the files have
+    /// their own results.
+    pub fn read_files<const N: usize>(
+        device: &Path,
+        files: [(&str, u64); N],
+    ) -> io::Result<[io::Result<Vec<u8>>; N]> {
+        let partition = Self::for_reading(device)?;
+        let read = files.map(|(name, most)| partition.read(name, most));
+        partition.close()?;
+        Ok(read)
     }
 
     /// Writes a file, over one of the same name. A cut leaves it empty or short;
@@ -85,6 +95,20 @@ impl BootPartition {
         std::mem::forget(self);
         Ok(umount(&path)?)
     }
+}
+
+/// Reads a file of at most `most` bytes.
+///
+/// # Errors
+/// Of the file system, or when it is longer.
+pub fn read_bounded(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        let name = path.file_name().unwrap_or(path.as_os_str()).display();
+        return Err(io::Error::other(format!("{name} is larger than {most} bytes")));
+    }
+    Ok(bytes)
 }
 
 impl Drop for BootPartition {

@@ -3,6 +3,7 @@
 //! content can be trusted as far as the measurement can.
 
 use crate::age::Recipient;
+use crate::authority::Authority;
 use crate::qr::Qr;
 use pcr_measure::pcr::PcrSelection;
 use serde::Deserialize;
@@ -71,6 +72,10 @@ pub struct Config {
     pub srk: u32,
     /// PCRs to seal against.
     pub pcrs: PcrSelection,
+    /// The binding `signed`: who approves a boot. Without it the secret is bound
+    /// to the one boot that was sealed against.
+    #[serde(default)]
+    pub signed: Option<Authority>,
     /// Cipher of a root that is encrypted here.
     #[serde(default)]
     pub cipher: Cipher,
@@ -113,6 +118,9 @@ impl Config {
         if config.schema != SCHEMA {
             return Err(ConfigError::Schema(config.schema));
         }
+        let signed = |bad: fn(&Self, &Authority) -> bool| {
+            config.signed.as_ref().is_some_and(|authority| bad(&config, authority))
+        };
         let any = |wanted: &[u8]| config.pcrs.iter().any(|pcr| wanted.contains(&pcr.get()));
         let problems = [
             (!is_device(&config.disk), "disk must be a path below /dev"),
@@ -138,6 +146,18 @@ impl Config {
             (
                 any(&[10, 11, 16, 23]),
                 "PCRs 10, 11, 16 and 23 change or can be reset: they cannot be sealed against",
+            ),
+            (
+                signed(|_, authority| !NV_OWNER.contains(&authority.counter)),
+                "counter must lie in the owner range 0x01800000-0x01bfffff",
+            ),
+            (
+                signed(|config, authority| authority.counter == config.nv_index),
+                "counter and nv_index are the same",
+            ),
+            (
+                signed(|_, authority| authority.version == 0),
+                "rollback must be 1 or more: a counter never stands at 0",
             ),
             (!(1..=100).contains(&config.recovery_tries), "recovery_tries must be 1 to 100"),
             (!(1..=600).contains(&config.wait_seconds), "wait_seconds must be 1 to 600"),
@@ -229,6 +249,21 @@ pub(crate) mod tests {
         assert_eq!(config.root(), PathBuf::from("/dev/vda2"));
     }
 
+    fn signed(field: &str, value: Value) -> Value {
+        let mut authority = crate::authority::tests::sample();
+        authority[field] = value;
+        authority
+    }
+
+    #[test]
+    fn the_binding_is_pcr_unless_an_authority_is_named() {
+        let mut with = sample();
+        assert!(Config::parse(with.to_string().as_bytes()).unwrap().signed.is_none());
+        with["signed"] = crate::authority::tests::sample();
+        let config = Config::parse(with.to_string().as_bytes()).unwrap();
+        assert_eq!(config.signed.unwrap().version, 3);
+    }
+
     #[test]
     fn what_would_weaken_or_break_the_boot_is_refused() {
         let cases: &[(&str, Value, &str)] = &[
@@ -258,6 +293,13 @@ pub(crate) mod tests {
             ("provision", json!("always"), "unknown variant"),
             ("qr", json!("utf16"), "unknown variant"),
             ("recipient", json!("age1x"), "no age recipient"),
+            ("signed", signed("rollback", json!(0)), "1 or more"),
+            ("signed", signed("rollback", json!(-1)), "integer"),
+            ("signed", signed("counter", json!("0x01806d73")), "the same"),
+            ("signed", signed("counter", json!("0x01c00002")), "counter must lie"),
+            ("signed", signed("policy_key", json!("00")), "policy_key must"),
+            ("signed", signed("policy_key", json!("xy")), "policy_key must"),
+            ("signed", signed("more", json!(1)), "unknown field"),
             ("shell", json!(true), "unknown field"),
         ];
         for (field, value, want) in cases {

@@ -23,8 +23,8 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(2);
 /// Value that disables a special character (`_POSIX_VDISABLE`).
 const VDISABLE: libc::cc_t = 0;
 
-/// All consoles of the kernel.
-#[derive(Debug)]
+/// All consoles of the kernel. By default none: nothing is shown, nobody asked.
+#[derive(Debug, Default)]
 pub struct Consoles(Vec<File>);
 
 /// What came of a question.

@@ -2,7 +2,8 @@
 //! the first boot.
 //!
 //! What it does: finds TPM, root and event log ([`init`]), decides what to do
-//! ([`flow`]), unseals the key under the PCR policy ([`tpm`]), opens the volume
+//! ([`flow`]), unseals the key under the PCR policy ([`tpm`]), which is of one
+//! boot or of every boot that the vendor signed ([`authority`]), opens the volume
 //! ([`luks`]), shuts the door behind it (PCR 15), or asks for the recovery key
 //! after having shut that door first. On a board whose TPM holds no root yet
 //! it encrypts a plain root in place ([`provision`]) and writes down which board
@@ -17,6 +18,7 @@
 //! them, the kernel, and its own configuration, which is measured with it.
 
 pub mod age;
+pub mod authority;
 pub mod blockdev;
 pub mod board;
 pub mod boot;
@@ -34,6 +36,7 @@ pub mod qr;
 pub mod record;
 pub mod recovery;
 pub mod report;
+pub mod rollback;
 pub mod sealed;
 pub mod secret;
 pub mod status;

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
+use initramfs_unseal::rollback::RollbackError;
 use std::process::ExitCode;
 
 /// Unlock a TPM-sealed LUKS2 root; as PID 1 of an initramfs, do it now.
@@ -23,6 +24,19 @@ enum Command {
         #[arg(long, value_enum, default_value = "text")]
         format: Format,
     },
+    /// Move the rollback counter, so that images older than N unlock no more.
+    ///
+    /// For a root whose binding is `signed`, in a boot that the TPM unlocked.
+    /// There is no way back. Exit code 0: the counter stands at N or beyond.
+    /// 1: refused. 2: it could not be done.
+    Rollback {
+        /// The oldest version that shall still unlock; at most the running image's.
+        #[arg(long, value_name = "N")]
+        to: u64,
+        /// How to print it.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -37,15 +51,24 @@ fn main() -> ExitCode {
         // of them is looked at.
         initramfs_unseal::init::run()
     }
-    match Cli::parse().command {
-        Command::Status { format } => match status(format) {
-            Ok(code) => code,
-            Err(why) => {
-                eprintln!("initramfs-unseal: {why:#}");
-                ExitCode::from(2)
-            }
-        },
+    let done = match Cli::parse().command {
+        Command::Status { format } => status(format),
+        Command::Rollback { to, format } => rollback(to, format),
+    };
+    done.unwrap_or_else(|why| {
+        eprintln!("initramfs-unseal: {why:#}");
+        let refused = why.downcast_ref().is_some_and(RollbackError::is_refusal);
+        ExitCode::from(if refused { 1 } else { 2 })
+    })
+}
+
+fn rollback(to: u64, format: Format) -> Result<ExitCode> {
+    let moved = initramfs_unseal::rollback::rollback(to)?;
+    match format {
+        Format::Text => println!("{moved}"),
+        Format::Json => println!("{}", serde_json::to_string_pretty(&moved)?),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn status(format: Format) -> Result<ExitCode> {

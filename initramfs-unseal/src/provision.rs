@@ -16,6 +16,7 @@
 mod handover;
 
 use crate::age::EncryptError;
+use crate::authority::SignedError;
 use crate::blockdev::{self, BlockError};
 use crate::config::{Cipher, Config};
 use crate::console::Consoles;
@@ -25,7 +26,7 @@ use crate::luks::{ADIANTUM, AES_XTS, LuksError, NewVolume, Progress, Volume};
 use crate::recovery::RecoveryKey;
 use crate::sealed::Sealed;
 use crate::secret::{RandomError, SECRET_LEN, Secret, combine};
-use crate::token::{Objects, Phase, RECOVERY_SLOT, TPM_SLOT, Token, TokenError};
+use crate::token::{Binding, Objects, Phase, RECOVERY_SLOT, TPM_SLOT, Token, TokenError};
 use crate::tpm::health::Unfit;
 use crate::tpm::{Index, Sealing, Tpm, TpmError, Unsealing};
 use crate::volume::{Fingerprint, LATCH};
@@ -50,6 +51,9 @@ pub enum ProvisionError {
     /// The TPM is not in a state to be provisioned.
     #[error("nothing was changed: {0}")]
     Unfit(#[from] Unfit),
+    /// The binding `signed`.
+    #[error(transparent)]
+    Signed(#[from] SignedError),
     /// The volume.
     #[error(transparent)]
     Luks(#[from] LuksError),
@@ -147,6 +151,9 @@ pub struct Provisioning<'a> {
     pub reference: &'a Reference,
     /// The boot manifest that it was checked against.
     pub manifest: &'a Manifest,
+    /// The signed policies as they lie on the boot partition, or why there are
+    /// none. Only the binding `signed` looks at them.
+    pub signatures: Result<Vec<u8>, String>,
     /// Whether the CPU has AES instructions.
     pub cpu_has_aes: bool,
 }
@@ -200,6 +207,7 @@ impl Provisioning<'_> {
         if matches!(step, Step::Grow | Step::Seal) {
             self.tpm.check_fit(self.config.nv_index, self.config.srk)?;
         }
+        self.check_signatures()?;
         if step == Step::Grow {
             self.consoles.say(&format!("provisioning: {} is a plain ext4 root", root.display()));
             let disk = &self.config.disk;
@@ -218,6 +226,41 @@ impl Provisioning<'_> {
         self.finish(&root)
     }
 
+    /// For the binding `signed`, before anything is touched: the counter is
+    /// there and allows this image, and the TPM accepts a signature for this
+    /// very boot.
+    fn check_signatures(&mut self) -> Result<(), ProvisionError> {
+        let Some(authority) = &self.config.signed else { return Ok(()) };
+        let file = signatures(&self.signatures)?;
+        let (_, value) = self.tpm.ensure_counter(&authority.rollback())?;
+        if value > authority.version {
+            return Err(SignedError::BornAhead { version: authority.version, value }.into());
+        }
+        let srk_name = self.tpm.ensure_srk(self.config.srk)?;
+        let what = Unsealing {
+            srk: self.config.srk,
+            srk_name: &srk_name,
+            pcrs: &self.config.pcrs,
+            nv_index: self.config.nv_index,
+            lock: false,
+        };
+        self.tpm.try_signed(what, authority, file)?;
+        self.consoles.say(&format!(
+            "this boot is signed: version {}, rollback counter at {value}",
+            authority.version
+        ));
+        Ok(())
+    }
+
+    /// The policy that guards the secret.
+    fn policy(&self) -> Result<Sha256Digest, ProvisionError> {
+        let policy = match &self.config.signed {
+            Some(authority) => authority.policy(),
+            None => policy::pcr_digest(self.reference.seal(), &self.reference.sealed_values()),
+        };
+        Ok(policy.map_err(|e| BootError::Policy(e.to_string()))?)
+    }
+
     /// Steps 2 and 3: index and header, both new.
     fn seal(&mut self, root: &Path) -> Result<(), ProvisionError> {
         let Seen::Moved { fs, .. } = blockdev::look(root, self.config.reserve())? else {
@@ -232,8 +275,7 @@ impl Provisioning<'_> {
         while volume_key.len() < cipher.key_len {
             volume_key.extend_from_slice(self.random("msec-boot volume key 1")?.expose());
         }
-        let policy = policy::pcr_digest(self.reference.seal(), &self.reference.sealed_values())
-            .map_err(|e| BootError::Policy(e.to_string()))?;
+        let policy = self.policy()?;
         let srk_name = self.tpm.ensure_srk(self.config.srk)?;
         let sealed = Sealed { secret: secret.clone(), fingerprint: Fingerprint::of(&volume_key) };
         let what = Sealing { nv_index: self.config.nv_index, srk: self.config.srk, policy };
@@ -244,7 +286,8 @@ impl Provisioning<'_> {
             srk_name,
             pcrs: self.config.pcrs,
         };
-        let token = Token::new(Phase::Encrypting, objects, policy, self.reference.clone());
+        let token = Token::new(Phase::Encrypting, objects, policy, self.reference.clone())
+            .bound(Binding::of(self.config));
         let new = NewVolume {
             cipher,
             volume_key: &volume_key,
@@ -318,7 +361,13 @@ impl Provisioning<'_> {
             nv_index: self.config.nv_index,
             lock: false,
         };
-        Ok(self.tpm.unseal(&index, what)?)
+        Ok(match &self.config.signed {
+            None => self.tpm.unseal(&index, what)?,
+            Some(authority) => {
+                let file = signatures(&self.signatures)?;
+                self.tpm.unseal_signed(&index, what, authority, file)?
+            }
+        })
     }
 
     fn random(&mut self, label: &str) -> Result<Secret, ProvisionError> {
@@ -326,6 +375,10 @@ impl Provisioning<'_> {
         getrandom::fill(kernel.as_mut_slice()).map_err(ProvisionError::Kernel)?;
         Ok(combine(label, &self.tpm.random()?, kernel.as_slice())?)
     }
+}
+
+fn signatures(read: &Result<Vec<u8>, String>) -> Result<&[u8], SignedError> {
+    read.as_deref().map_err(|why| SignedError::NoFile(why.clone()))
 }
 
 fn load(root: &Path) -> Result<(Volume, Token), ProvisionError> {

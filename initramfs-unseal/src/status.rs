@@ -1,16 +1,19 @@
 //! `status`: what unlocked the running root, and whether its secret can still
 //! be had. It tries the policy for real; what it reads is wiped at once.
 
+use crate::authority::Authority;
 use crate::config::{Config, handle, write_handle};
 use crate::report;
-use crate::tpm::{Tpm, TpmError, Unsealing};
+use crate::tpm::{Index, Tpm, TpmError, Unsealing};
+use crate::volume::LATCH;
 use anyhow::Result;
-use pcr_measure::pcr::{PcrBank, PcrSelection};
+use pcr_measure::digest::Sha256Digest;
+use pcr_measure::pcr::{PcrBank, PcrIndex, PcrSelection};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// Through the resource manager: other programs use the TPM too.
-const TPM_DEVICE: &str = "/dev/tpmrm0";
+pub(crate) const TPM_DEVICE: &str = "/dev/tpmrm0";
 /// What `status` shows: firmware, boot loader, IMA, phases, the latch.
 const SHOWN: &str = "0-11,15";
 
@@ -24,9 +27,30 @@ pub struct Status {
     pub root: Root,
     /// PCRs now.
     pub pcrs: Option<PcrBank>,
+    /// What the secret is bound to.
+    pub binding: Option<Bound>,
     /// Whether the secret can be unsealed now: `unreachable`, `reachable`, or
     /// `unknown: ` and why.
     pub sealed: String,
+}
+
+/// What the secret is bound to.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Bound {
+    /// Exactly the boot that was sealed against.
+    Pcr,
+    /// Every boot that the vendor signed.
+    Signed {
+        /// Version of the running image.
+        version: u64,
+        /// Handle of the rollback counter.
+        #[serde(serialize_with = "write_handle")]
+        counter: u32,
+        /// Where it stands; older images than this open nothing. None if it is
+        /// not there.
+        value: Option<u64>,
+    },
 }
 
 /// The running root.
@@ -54,6 +78,9 @@ pub struct Objects {
     pub srk_name: Vec<u8>,
     /// PCRs of the policy.
     pub pcrs: PcrSelection,
+    /// Of the binding `signed`: key, counter and version of the running image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed: Option<Authority>,
 }
 
 impl Objects {
@@ -65,6 +92,7 @@ impl Objects {
             srk: config.srk,
             srk_name: srk_name.to_vec(),
             pcrs: config.pcrs,
+            signed: config.signed.clone(),
         }
     }
 }
@@ -80,18 +108,28 @@ pub fn status() -> Result<Status> {
     let mounts = std::fs::read_to_string("/proc/self/mounts")?;
     let objects =
         report.as_ref().and_then(|r| r.get("sealed")).and_then(|o| Objects::deserialize(o).ok());
-    let (pcrs, sealed) = match Tpm::open(Path::new(TPM_DEVICE)) {
+    let (pcrs, binding, sealed) = match Tpm::open(Path::new(TPM_DEVICE)) {
         Ok(mut tpm) => {
             let pcrs = SHOWN.parse().ok().and_then(|all| tpm.pcrs(&all).ok());
-            (pcrs, reach(&mut tpm, objects.as_ref()))
+            let binding = objects.as_ref().map(|objects| bound(&mut tpm, objects));
+            (pcrs, binding, reach(&mut tpm, objects.as_ref()))
         }
-        Err(e) => (None, format!("unknown: {e}")),
+        Err(e) => (None, None, format!("unknown: {e}")),
     };
     let root = root_of(&mounts);
-    Ok(Status { schema: "msec-boot/status/1", report, root, pcrs, sealed })
+    Ok(Status { schema: "msec-boot/status/1", report, root, pcrs, binding, sealed })
 }
 
-fn reach(tpm: &mut Tpm, objects: Option<&Objects>) -> String {
+/// What these objects are bound to, and where the counter stands.
+pub fn bound(tpm: &mut Tpm, objects: &Objects) -> Bound {
+    let Some(authority) = &objects.signed else { return Bound::Pcr };
+    let counter = tpm.counter(&authority.rollback()).ok();
+    let value = counter.and_then(|counter| tpm.counter_value(counter).ok());
+    Bound::Signed { version: authority.version, counter: authority.counter, value }
+}
+
+/// Whether the secret can be unsealed now, in the words of [`Status::sealed`].
+pub fn reach(tpm: &mut Tpm, objects: Option<&Objects>) -> String {
     let Some(objects) = objects else { return "unknown: the report names no TPM objects".into() };
     let what = Unsealing {
         srk: objects.srk,
@@ -101,6 +139,7 @@ fn reach(tpm: &mut Tpm, objects: Option<&Objects>) -> String {
         lock: false,
     };
     let tried = match tpm.index(objects.nv_index) {
+        Ok(Some(index)) if objects.signed.is_some() => out_of_reach(tpm, &index),
         Ok(Some(index)) => tpm.unseal(&index, what).map(drop),
         Ok(None) => Err(TpmError::IndexMissing(objects.nv_index)),
         Err(e) => Err(e),
@@ -111,6 +150,22 @@ fn reach(tpm: &mut Tpm, objects: Option<&Objects>) -> String {
             "unreachable".into()
         }
         Err(e) => format!("unknown: {e}"),
+    }
+}
+
+/// For the binding `signed`: the index is read-locked, or PCR 15 has moved, and
+/// the vendor signs no policy with another value of it than zero. The signed
+/// policies themselves lie on a partition that is not mounted.
+fn out_of_reach(tpm: &mut Tpm, index: &Index) -> Result<(), TpmError> {
+    if index.read_locked() {
+        return Err(TpmError::Locked);
+    }
+    let latch = PcrIndex::new(LATCH.into());
+    let latch = latch.and_then(|latch| Ok((latch, PcrSelection::sha256(&[LATCH.into()])?)));
+    let (latch, selection) = latch.map_err(|e| TpmError::Library(e.to_string()))?;
+    match tpm.pcrs(&selection)?.sha256(latch) {
+        Some(Sha256Digest::ZERO) => Ok(()),
+        _ => Err(TpmError::PolicyFailed),
     }
 }
 
@@ -138,6 +193,14 @@ impl std::fmt::Display for Status {
         writeln!(f, "unlocked by {}", text("method"))?;
         if let Some(refusal) = self.report.as_ref().and_then(|r| r.get("refusal")?.as_str()) {
             writeln!(f, "refusal     {refusal}")?;
+        }
+        match &self.binding {
+            None => {}
+            Some(Bound::Pcr) => writeln!(f, "binding     pcr: this boot alone")?,
+            Some(Bound::Signed { version, value, .. }) => {
+                let value = value.map_or_else(|| "missing".to_string(), |n| format!("at {n}"));
+                writeln!(f, "binding     signed: version {version}, rollback counter {value}")?;
+            }
         }
         writeln!(f, "secret      {}", self.sealed)?;
         for (pcr, value) in self.pcrs.iter().flat_map(PcrBank::iter) {

@@ -6,7 +6,7 @@
 //! TPM refuse. It decides what an operator reads on the console, and that
 //! text is advice.
 
-use crate::config::{handle, write_handle};
+use crate::config::{Config, handle, write_handle};
 use pcr_measure::digest::Sha256Digest;
 use pcr_measure::manifest::Reference;
 use pcr_measure::pcr::PcrSelection;
@@ -30,11 +30,33 @@ pub enum Phase {
 }
 
 /// What the TPM checks before it gives the secret out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+///
+/// In JSON `"pcr"`, or `{"signed":{"key_name":"<hex>","counter":"0x01806d74"}}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Binding {
     /// PolicyPCR: exactly this boot.
     Pcr,
+    /// PolicyAuthorize: any boot that the vendor signed.
+    Signed {
+        /// Name of the vendor's key, in hex.
+        #[serde(with = "hex::serde")]
+        key_name: Vec<u8>,
+        /// Handle of the rollback counter.
+        #[serde(deserialize_with = "handle", serialize_with = "write_handle")]
+        counter: u32,
+    },
+}
+
+impl Binding {
+    /// The binding that a configuration asks for.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        config.signed.as_ref().map_or(Self::Pcr, |authority| Self::Signed {
+            key_name: authority.policy_key.name().to_vec(),
+            counter: authority.counter,
+        })
+    }
 }
 
 /// The token's content.
@@ -96,6 +118,12 @@ impl Token {
         }
     }
 
+    /// The same token with another binding than `pcr`.
+    #[must_use]
+    pub fn bound(self, binding: Binding) -> Self {
+        Self { binding, ..self }
+    }
+
     /// Finds the token in LUKS2 metadata; gives its number and its content.
     ///
     /// # Errors
@@ -124,4 +152,26 @@ pub struct Objects {
     pub srk_name: Vec<u8>,
     /// PCRs of the policy.
     pub pcrs: PcrSelection,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn bindings_are_written_as_they_are_documented() {
+        let signed = Binding::Signed { key_name: vec![0, 0x0b, 1], counter: 0x0180_6d74 };
+        let cases = [
+            (Binding::Pcr, json!("pcr")),
+            (signed, json!({"signed": {"key_name": "000b01", "counter": "0x01806d74"}})),
+        ];
+        for (binding, want) in cases {
+            assert_eq!(serde_json::to_value(&binding).unwrap(), want);
+            assert_eq!(serde_json::from_value::<Binding>(want).unwrap(), binding);
+        }
+        for bad in [json!("signed"), json!({"signed": {"key_name": "00"}}), json!("none")] {
+            assert!(serde_json::from_value::<Binding>(bad.clone()).is_err(), "{bad}");
+        }
+    }
 }

@@ -4,8 +4,9 @@
 //! ([`manifest`]), reads TCG event logs ([`eventlog`]), compares the two and
 //! names the component that differs ([`explain`]), reads and writes the log of
 //! what userspace measured ([`userlog`]), computes policy digests as a TPM does
-//! ([`policy`]), and with the feature `signature` signs and verifies
-//! them (`signed_policy`) and verifies quotes (`quote`).
+//! ([`policy`]), reads and writes files of signed ones ([`signed_policy`]), and
+//! with the feature `signature` signs and verifies them and verifies quotes
+//! (`quote`).
 //!
 //! What it never does: I/O (the binary reads files; [`userlog::append()`] alone
 //! writes one, and the module `tpm` alone talks to a TPM), allocate by sizes that
@@ -27,7 +28,6 @@ pub mod policy;
 #[cfg(feature = "signature")]
 pub mod quote;
 mod reader;
-#[cfg(feature = "signature")]
 pub mod signed_policy;
 pub mod structures;
 pub mod text;

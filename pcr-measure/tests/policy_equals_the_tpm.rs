@@ -7,7 +7,8 @@
 mod common;
 
 use common::Tpm;
-use pcr_measure::policy::{self, NvOperation, OrTree, Policy};
+use pcr_measure::policy::{self, NvOperation, OrTree, Policy, Rollback};
+use pcr_measure::structures::NvPublic;
 use pcr_measure::{Algorithm, Digest, PcrBank, PcrIndex, PcrSelection, Sha256Digest};
 
 const INDEX: &str = "0x1800001";
@@ -221,5 +222,45 @@ impl XorShift {
 
     fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
+    }
+}
+
+#[test]
+fn the_name_of_an_index_follows_from_its_public_area() {
+    let Some(tpm) = Tpm::start() else { return };
+    let name = |index: &str| {
+        let public = tpm.tool(&format!("tpm2_nvreadpublic {index}"));
+        public.lines().find_map(|line| line.trim().strip_prefix("name: ")).unwrap().to_owned()
+    };
+    let policy = Sha256Digest::of(b"policy");
+    tpm.write("policy", policy.as_bytes());
+    tpm.tool("tpm2_nvdefine 0x1800002 -C o -s 65 -a ownerwrite|policyread -L policy");
+    // TPMA_NV: OWNERWRITE and POLICYREAD (Part 2, 13.4).
+    let public =
+        NvPublic { index: 0x0180_0002, attributes: 0x0008_0002, policy: Some(&policy), size: 65 };
+    assert_eq!(hex::encode(public.name()), name("0x1800002"));
+
+    // A counter gets its Name, and a value, when it is first counted up.
+    let attributes = "nt=counter|ownerwrite|authread|no_da";
+    tpm.tool(&format!("tpm2_nvdefine 0x1806d74 -C o -s 8 -a {attributes}"));
+    let rollback = Rollback { counter: 0x0180_6d74, version: 1 };
+    assert_ne!(hex::encode(rollback.counter_name()), name("0x1806d74"), "premise");
+    tpm.tool("tpm2_nvincrement 0x1806d74 -C o");
+    assert_eq!(hex::encode(rollback.counter_name()), name("0x1806d74"));
+}
+
+#[test]
+fn a_rollback_policy_equals_the_tpm() {
+    let Some(tpm) = Tpm::start() else { return };
+    let attributes = "nt=counter|ownerwrite|authread|no_da";
+    tpm.tool(&format!("tpm2_nvdefine 0x1806d74 -C o -s 8 -a {attributes}"));
+    tpm.tool("tpm2_nvincrement 0x1806d74 -C o");
+    for version in [1, 256, u64::MAX] {
+        let rollback = Rollback { counter: 0x0180_6d74, version };
+        tpm.write("operand", &rollback.operand());
+        let ours = Policy::new(Algorithm::Sha256).rollback(&rollback).unwrap().digest();
+        let trial = Trial::start(&tpm, Algorithm::Sha256);
+        trial.step("tpm2_policynv 0x1806d74 ule -C 0x1806d74 -i operand");
+        assert_eq!(trial.digest(), ours.to_string(), "{version}");
     }
 }

@@ -115,6 +115,38 @@ fn what_was_signed_for_two_images_verifies_for_both_and_for_no_third() {
 }
 
 #[test]
+fn a_version_is_part_of_what_is_signed() {
+    let vendor = Vendor::new();
+    vendor.done("sign now --key rsa.key --counter 0x01806d74 --version 7 --output signed");
+    let verify = "verify-signature signed --key rsa.pem";
+    assert!(vendor.done(verify).contains("8,9,15, version 7"), "{}", vendor.done(verify));
+    assert!(vendor.done(&format!("{verify} --format json")).contains("\"rollback\": 7"));
+    let manifest = format!("{verify} --manifest now");
+    vendor.done(&format!("{manifest} --counter 0x01806d74 --version 7"));
+    for other in ["", "--counter 0x01806d74 --version 8", "--counter 0x01806d75 --version 7"] {
+        let ran = vendor.run(&format!("{manifest} {other}"));
+        assert!(
+            ran.code == 1 && ran.stdout.contains("for other values"),
+            "{other}: {}",
+            ran.stdout
+        );
+    }
+    // An image that is signed for two versions has two entries.
+    vendor.done(
+        "sign now --key rsa.key --counter 0x01806d74 --version 8 --append signed --output signed",
+    );
+    assert_eq!(vendor.entries("signed"), 2);
+    for (line, code) in [
+        ("sign now --key rsa.key --version 8", 64),
+        ("sign now --key rsa.key --counter 0x01806d74", 64),
+        ("sign now --key rsa.key --counter 0x01806d74 --version 0", 2),
+        ("sign now --key rsa.key --counter 0x81000001 --version 1", 2),
+    ] {
+        assert_eq!(vendor.run(line).code, code, "{line}");
+    }
+}
+
+#[test]
 fn the_values_of_a_tpm_stand_for_the_manifest() {
     let vendor = Vendor::new();
     vendor.done("sign now --pcrs 8,9 --key rsa.key --output signed");

@@ -16,7 +16,7 @@ use std::process::{Command, Output};
 
 use common::Tpm;
 use pair::Pair;
-use pcr_measure::policy::Policy;
+use pcr_measure::policy::{Policy, Rollback};
 use pcr_measure::signed_policy::{SignatureFile, Verdict};
 use pcr_measure::{Algorithm, Digest, PcrBank, PcrIndex, PcrSelection, Sha256Digest};
 use tempfile::TempDir;
@@ -287,4 +287,13 @@ fn systemd_opens_a_secret_by_our_file_and_by_no_other() {
     assert!(sealed.opens(&both));
     now = next;
     assert!(sealed.opens(&signed(&pair, &now)));
+
+    // An entry with a counter is none of systemd's, and is not in its way.
+    let rollback = Rollback { counter: 0x0180_6d74, version: 1 };
+    let mut ours = SignatureFile::new();
+    ours.sign_with(&pair.key, &selection, &now, Some(&rollback)).unwrap();
+    assert!(!sealed.opens(&ours));
+    ours.sign(&pair.key, &selection, &now).unwrap();
+    assert!(ours.entries().next().unwrap().rollback.is_some());
+    assert!(sealed.opens(&ours));
 }

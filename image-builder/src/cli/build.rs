@@ -12,7 +12,7 @@ use crate::component::plan::Context;
 use crate::component::{self, Component, engine};
 use crate::image::{self, Image, packages};
 use crate::progress::Progress;
-use crate::recipe::Recipe;
+use crate::recipe::{Binding, Recipe, Signed};
 use crate::sources::store::Store;
 
 /// The demonstration's recipe, in the checkout.
@@ -68,6 +68,9 @@ pub(super) fn build(
     let path = args.recipe.clone().unwrap_or_else(|| context.tree.join(RECIPE));
     // A recipe that is wrong is reported now, not after the builds.
     let recipe = Recipe::load(&path)?;
+    if let Binding::Signed(Signed { policy_key: None, .. }) = &recipe.tpm.binding {
+        component::ensure_policy_key(&context.signing_key, global.signing_key.is_some())?;
+    }
     let store = Store::new(&context.cache);
     let packages = packages::obtain(&recipe, &path, &store, setting::when_gone(global), progress)?;
     let plan = engine::build(context, &Component::ALL, progress)?;

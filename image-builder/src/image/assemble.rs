@@ -11,6 +11,7 @@ use super::ext4::{self, Usage};
 use super::fit::{self, Contents};
 use super::mbr::Table;
 use super::packages::{self, Package};
+use super::policy::SignedBinding;
 use super::{ImageError, boot_manifest, config_txt, fat, initramfs, userland};
 use crate::artifacts::Artifacts;
 use crate::progress::Progress;
@@ -62,7 +63,12 @@ pub fn assemble(
 
     task.step("initramfs");
     let unseal = read(&artifacts.unseal)?;
-    let mut config = serde_json::to_vec_pretty(&initramfs::config(recipe))
+    let signed = SignedBinding::of(recipe, &artifacts.signing_key)?;
+    let mut config = initramfs::config(recipe);
+    if let (Some(signed), Some(config)) = (&signed, config.as_object_mut()) {
+        config.insert("signed".to_owned(), signed.config());
+    }
+    let mut config = serde_json::to_vec_pretty(&config)
         .map_err(|error| ImageError::Config(error.to_string()))?;
     config.push(b'\n');
     let archive = initramfs::archive(initramfs::entries(unseal.clone(), config)?)?;
@@ -90,6 +96,7 @@ pub fn assemble(
         &artifacts.kernel_version,
     )?;
     let json = manifest.to_json()?;
+    let signatures = signed.map_or(Ok(None), |signed| signed.sign(&manifest))?;
 
     task.step("root file system");
     let mut tree = packages::open(packages)?;
@@ -106,7 +113,8 @@ pub fn assemble(
     draft.sector(&table.encode(identity("disk", recipe))?)?;
     let boot_error = |source| card::CardError::Boot { path: path.clone(), source };
     fat::format(draft.file(), table.boot, identity("boot", recipe)).map_err(boot_error)?;
-    let files = boot_files(artifacts, &fit, json.as_bytes())?;
+    let mut files = boot_files(artifacts, &fit, json.as_bytes())?;
+    files.extend(signatures.map(|text| (card::SIGNATURES, text.into_bytes())));
     fat::check_room(table.boot, files.iter().map(|(_, content)| content.len() as u64))
         .map_err(boot_error)?;
     draft.boot_files(table, files.iter().map(|(name, content)| (*name, content.as_slice())))?;

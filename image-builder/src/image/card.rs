@@ -16,6 +16,8 @@ pub const FIT: &str = "boot.itb";
 
 /// The boot manifest on the boot partition.
 pub const MANIFEST: &str = "manifest.json";
+/// The signed policies on the boot partition, systemd's name for the file.
+pub const SIGNATURES: &str = "tpm2-pcr-signature.json";
 
 /// Bytes copied at a time; runs of zeros this long stay holes.
 const CHUNK: usize = 64 << 10;

@@ -46,6 +46,16 @@ fn a_recipe_survives_being_written_and_read() {
 }
 
 #[test]
+fn the_counter_of_a_signed_binding_follows_the_secret() {
+    let text = format!("{MINIMAL}[tpm]\nbinding = \"signed\"\nrollback = 3\n");
+    let recipe = Recipe::parse(&text, "r.toml").unwrap();
+    let Binding::Signed(signed) = &recipe.tpm.binding else { panic!("{recipe:?}") };
+    assert_eq!((signed.counter.handle(), signed.rollback), (0x0180_6d74, 3));
+    let again = toml::to_string(&recipe).unwrap();
+    assert_eq!(Recipe::parse(&again, "again").unwrap(), recipe);
+}
+
+#[test]
 fn errors_name_line_key_and_reason() {
     let cases = [
         ("", "", "missing field `name`"),
@@ -63,6 +73,21 @@ fn errors_name_line_key_and_reason() {
         (MINIMAL, "[tpm]\nnv_index = \"0x01c00000\"\n", "NV index"),
         (MINIMAL, "[tpm]\nnv_index = 25194867\n", "line 6, column 12"),
         (MINIMAL, "[tpm]\nsrk = \"0x81800000\"\n", "persistent handle"),
+        (MINIMAL, "[tpm]\nbinding = \"none\"\n", "unknown variant `none`"),
+        (MINIMAL, "[tpm]\nbinding = \"signed\"\n", "needs rollback"),
+        (MINIMAL, "[tpm]\nbinding = \"signed\"\nrollback = 0\n", "begin with 1"),
+        (MINIMAL, "[tpm]\nrollback = 1\n", "belong to binding"),
+        (MINIMAL, "[tpm]\npolicy_key = \"a.pem\"\n", "belong to binding"),
+        (
+            MINIMAL,
+            "[tpm]\nbinding = \"signed\"\nrollback = 1\ncounter = \"0x01806d73\"\n",
+            "are the same",
+        ),
+        (
+            MINIMAL,
+            "[tpm]\nbinding = \"signed\"\nrollback = 1\nnv_index = \"0x01bfffff\"\n",
+            "name one as counter",
+        ),
         (MINIMAL, "[disk]\nsize_mib = 100\n", "for example 128"),
         (MINIMAL, "[disk]\nsize_mib = 0\n", "power of two"),
         (MINIMAL, "[disk]\nboot_mib = 20\n", "FAT32 takes 34"),

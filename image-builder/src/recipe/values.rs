@@ -286,6 +286,13 @@ handle! {
     PersistentHandle, (0x8100_0000_u32..=0x817f_ffff), 0x8100_0001, "persistent handle of the owner"
 }
 
+impl NvIndex {
+    /// The index behind this one, if there is one in the range.
+    pub(super) fn next(self) -> Option<Self> {
+        Self::try_from(format!("0x{:08x}", self.0 + 1)).ok()
+    }
+}
+
 pub(super) fn recovery_tries<'de, D: Deserializer<'de>>(d: D) -> Result<u8, D::Error> {
     match u8::deserialize(d)? {
         tries @ 1..=10 => Ok(tries),

@@ -4,14 +4,17 @@
 //! resource manager would add a context load and save around every command.
 //! Nothing else uses the TPM then.
 
+mod counter;
 pub mod error;
 pub mod health;
 mod identity;
 pub mod platform;
 mod probe;
 mod seal;
+mod signed;
 mod unseal;
 
+pub use counter::Counter;
 pub use error::TpmError;
 pub use identity::{AK, Key};
 pub use seal::Sealing;
@@ -47,6 +50,12 @@ impl Index {
     #[must_use]
     pub fn state(&self) -> IndexState {
         if self.public.attributes().write_locked() { IndexState::Locked } else { IndexState::Open }
+    }
+
+    /// Whether it is read-locked until the next reset.
+    #[must_use]
+    pub fn read_locked(&self) -> bool {
+        self.public.attributes().read_locked()
     }
 
     /// The policy that guards the index.
@@ -167,6 +176,28 @@ impl Tpm {
             .map_err(|e| error::from_esapi(e, 0))
     }
 
+    /// The next command of the session encrypts nothing and, if it succeeds,
+    /// ends the session in the TPM: it saves a FlushContext.
+    fn end_with_next(&mut self, session: AuthSession) -> Result<(), TpmError> {
+        let (attributes, mask) = SessionAttributesBuilder::new()
+            .with_continue_session(false)
+            .with_decrypt(false)
+            .with_encrypt(false)
+            .build();
+        self.0
+            .context()
+            .tr_sess_set_attributes(session, attributes, mask)
+            .map_err(|e| error::from_esapi(e, 0))
+    }
+
+    /// Lets the library forget a session that has ended in the TPM.
+    fn forget(&mut self, session: AuthSession) {
+        use tss_esapi::handles::{ObjectHandle, SessionHandle};
+        let mut handle: ObjectHandle = SessionHandle::from(session).into();
+        // The library does so, and complains that the session was not flushed.
+        let _ = self.0.context().tr_close(&mut handle);
+    }
+
     fn close(&mut self, session: AuthSession) -> Result<(), TpmError> {
         use tss_esapi::handles::{ObjectHandle, SessionHandle};
         let handle: ObjectHandle = SessionHandle::from(session).into();
@@ -186,7 +217,6 @@ impl Tpm {
 /// What a session encrypts on the bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Encrypt {
-    Nothing,
     Command,
     Response,
 }

@@ -1,4 +1,4 @@
-//! Unsealing: pinned SRK, salted session, PolicyPCR, NV_Read, NV_ReadLock.
+//! Unsealing: pinned SRK, salted session, policy, NV_Read, NV_ReadLock.
 
 use super::{Encrypt, Index, Tpm, TpmError, error};
 use crate::sealed::{SEALED_LEN, Sealed};
@@ -38,9 +38,24 @@ impl Tpm {
     /// # Errors
     /// [`TpmError`]; of those only a changed PCR is retried.
     pub fn unseal(&mut self, index: &Index, what: Unsealing<'_>) -> Result<Sealed, TpmError> {
+        self.unseal_under(index, what, |tpm, policy| tpm.policy_pcr(policy, what.pcrs))
+    }
+
+    /// As [`Tpm::unseal`], under the policy that `satisfy` runs.
+    pub(super) fn unseal_under<E: From<TpmError>>(
+        &mut self,
+        index: &Index,
+        what: Unsealing<'_>,
+        satisfy: impl Fn(&mut Self, PolicySession) -> Result<(), E>,
+    ) -> Result<Sealed, E> {
         let srk = self.pinned_srk(what.srk, what.srk_name)?;
         let session = self.session(srk, SessionType::Policy)?;
-        let result = self.read_and_lock(session, index, what);
+        let result = self.read_and_lock(session, index, what, &satisfy);
+        if what.lock && result.is_ok() {
+            // NV_ReadLock was its last command, and ended it.
+            self.forget(session);
+            return result;
+        }
         // The session ends either way; its error must not hide the first.
         let closed = self.close(session);
         let sealed = result?;
@@ -60,14 +75,14 @@ impl Tpm {
         }
     }
 
-    fn read_and_lock(
+    fn read_and_lock<E: From<TpmError>>(
         &mut self,
         session: AuthSession,
         index: &Index,
         what: Unsealing<'_>,
-    ) -> Result<Sealed, TpmError> {
-        let policy: PolicySession =
-            session.try_into().map_err(|_| TpmError::Library("not a policy session".into()))?;
+        satisfy: &impl Fn(&mut Self, PolicySession) -> Result<(), E>,
+    ) -> Result<Sealed, E> {
+        let policy = policy_session(session)?;
         let read = |tpm: &mut Self| {
             tpm.encrypt(session, Encrypt::Response)?;
             tpm.run(what.nv_index, |c| {
@@ -76,11 +91,11 @@ impl Tpm {
                 })
             })
         };
-        let data = self.under_policy(policy, what.pcrs, read)?;
+        let data = self.under_policy(policy, satisfy, read)?;
         let sealed = Sealed::decode(data.as_bytes()).ok_or(TpmError::Content(what.nv_index))?;
         if what.lock {
-            self.under_policy(policy, what.pcrs, |tpm| {
-                tpm.encrypt(session, Encrypt::Nothing)?;
+            self.under_policy(policy, satisfy, |tpm| {
+                tpm.end_with_next(session)?;
                 tpm.run(what.nv_index, |c| {
                     c.execute_with_session(Some(session), |c| {
                         c.nv_read_lock(NvAuth::NvIndex(index.handle), index.handle)
@@ -91,30 +106,44 @@ impl Tpm {
         Ok(sealed)
     }
 
-    /// Runs PolicyPCR, then `use_it`. The TPM forgets a policy once it has
-    /// served (part 1, 19.7.6), so each use comes with its own PolicyPCR.
-    fn under_policy<T>(
+    /// Runs the policy, then `use_it`. The TPM forgets a policy once it has
+    /// served (part 1, 19.7.6), so each use comes with its own.
+    fn under_policy<T, E: From<TpmError>>(
         &mut self,
         policy: PolicySession,
-        pcrs: &PcrSelection,
+        satisfy: &impl Fn(&mut Self, PolicySession) -> Result<(), E>,
         mut use_it: impl FnMut(&mut Self) -> Result<T, TpmError>,
-    ) -> Result<T, TpmError> {
-        let list = selections(&[*pcrs]).map_err(|e| error::sorted(e, 0))?;
+    ) -> Result<T, E> {
         let mut tries = 0;
         loop {
             tries += 1;
-            // An empty digest: the TPM takes the PCRs as they are.
-            self.run(0, |c| {
-                c.execute_without_session(|c| c.policy_pcr(policy, Digest::default(), list.clone()))
-            })?;
+            satisfy(self, policy)?;
             match use_it(self) {
                 Err(TpmError::PcrChanged) if tries < PCR_CHANGED_TRIES => {
                     self.run(0, |c| c.execute_without_session(|c| c.policy_restart(policy)))?;
                 }
-                other => return other,
+                other => return Ok(other?),
             }
         }
     }
+
+    /// PolicyPCR over the PCRs as they are. One command.
+    pub(super) fn policy_pcr(
+        &mut self,
+        policy: PolicySession,
+        pcrs: &PcrSelection,
+    ) -> Result<(), TpmError> {
+        let list = selections(&[*pcrs]).map_err(|e| error::sorted(e, 0))?;
+        // An empty digest: the TPM takes the values that it has.
+        self.run(0, |c| {
+            c.execute_without_session(|c| c.policy_pcr(policy, Digest::default(), list))
+        })
+    }
+}
+
+/// The session, as policy commands take it.
+pub(super) fn policy_session(session: AuthSession) -> Result<PolicySession, TpmError> {
+    session.try_into().map_err(|_| TpmError::Library("not a policy session".into()))
 }
 
 impl Sealed {

@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod fake_tpm;
+pub(crate) mod vendor;
 
 use initramfs_unseal::tpm::Tpm;
 use std::path::{Path, PathBuf};
@@ -63,6 +64,11 @@ impl SoftTpm {
             let _ = std::fs::remove_file(self.dir.path().join(socket));
         }
         self.process = spawn(self.dir.path(), STARTED);
+    }
+
+    /// The directory that its tools run in.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     pub(crate) fn tcti(&self) -> String {

@@ -6,8 +6,9 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use pcr_measure::key::{PublicKey, SigningKey};
+use pcr_measure::key::{PublicKey, SigningKey, ecdsa_der};
 use pcr_measure::signed_policy::{SignatureFile, SignedPolicy, Verdict};
+use pcr_measure::structures::{TpmPublic, two_integers};
 use pcr_measure::{PcrBank, PcrIndex, Sha256Digest};
 
 /// A file that systemd-measure signed: the best seed for the corpus, too.
@@ -48,4 +49,15 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = key.tpm_name();
     }
     let _ = SigningKey::from_pem(bytes);
+    // Two numbers have one form in DER, and OpenSSL writes that one.
+    if let Some((r, s)) = two_integers(bytes) {
+        assert_eq!(ecdsa_der(r, s).unwrap(), bytes);
+    }
+    // A key that OpenSSL takes has the fingerprint that it gives it.
+    if let Ok(public) = TpmPublic::parse(bytes) {
+        let fingerprint = public.fingerprint();
+        if let Ok(key) = PublicKey::from_tpm(&public) {
+            assert_eq!(key.fingerprint().unwrap(), fingerprint);
+        }
+    }
 });

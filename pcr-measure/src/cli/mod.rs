@@ -17,6 +17,7 @@ mod quote;
 #[cfg(feature = "tpm")]
 mod read;
 mod replace;
+mod rollback;
 mod sign;
 mod table;
 mod userlog;

@@ -7,6 +7,7 @@ use clap::Args;
 use pcr_measure::PcrSelection;
 use pcr_measure::signed_policy::SignatureFile;
 
+use super::rollback::RollbackArgs;
 use super::{Answer, input, replace, wanted};
 
 /// Arguments of `sign`.
@@ -21,6 +22,8 @@ pub(crate) struct SignArgs {
     /// The PCRs, as 0-9,15 [default: those of each manifest's seal]
     #[arg(long, value_name = "LIST")]
     pcrs: Option<PcrSelection>,
+    #[command(flatten)]
+    rollback: RollbackArgs,
     /// A file of signed policies whose entries stay
     #[arg(long, value_name = "FILE")]
     append: Option<PathBuf>,
@@ -53,7 +56,7 @@ pub(super) fn run(args: &SignArgs) -> Result<Answer> {
     for path in &args.manifests {
         let (pcrs, values) = wanted::of_manifest(path, args.pcrs)?;
         let policy = file
-            .sign(&key, &pcrs, &values)
+            .sign_with(&key, &pcrs, &values, args.rollback.rollback().as_ref())
             .with_context(|| format!("cannot sign the policy of {}", path.display()))?;
         notes.push(format!("{}: {pcrs}: signed policy {policy}", path.display()));
     }

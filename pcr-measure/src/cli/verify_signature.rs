@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use pcr_measure::policy::pcr_digest;
-use pcr_measure::signed_policy::{SignatureFile, SignedPolicy, Verdict};
-use pcr_measure::{PcrBank, PcrSelection, Sha256Digest};
+use pcr_measure::signed_policy::{SignatureFile, SignedPolicy, Verdict, policy_with};
+use pcr_measure::{PcrSelection, Sha256Digest};
 use serde::Serialize;
 
+use super::rollback::RollbackArgs;
 use super::table::table;
 use super::{Answer, Format, input, json, wanted};
 
@@ -29,6 +29,8 @@ pub(crate) struct VerifyArgs {
     /// The policy of these values must be signed: as tpm2_pcrread prints them or as {"0":"<hex>"}
     #[arg(long, group = "of", requires = "pcrs", value_name = "FILE")]
     values: Option<PathBuf>,
+    #[command(flatten)]
+    rollback: RollbackArgs,
 }
 
 #[derive(Serialize)]
@@ -45,6 +47,8 @@ struct EntryJson {
     bank: &'static str,
     pcrs: PcrSelection,
     policy: Sha256Digest,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rollback: Option<u64>,
     valid: bool,
 }
 
@@ -55,7 +59,7 @@ pub(super) fn run(args: &VerifyArgs, format: Format) -> Result<Answer> {
     let wanted = wanted(args)?;
     let entries = file.of_key(&key)?;
     let verdict = match &wanted {
-        Some((pcrs, values)) => file.verify(&key, pcrs, values)?,
+        Some((pcrs, policy)) => file.verify_policy(&key, pcrs, *policy)?,
         None if entries.is_empty() => Verdict::OtherKey,
         None if entries.iter().all(|(_, valid)| *valid) => Verdict::Signed,
         None => Verdict::BadSignature,
@@ -64,7 +68,7 @@ pub(super) fn run(args: &VerifyArgs, format: Format) -> Result<Answer> {
         signed: verdict == Verdict::Signed,
         reason: reason(verdict).map(|(word, _)| word),
         pkfp: key.fingerprint()?,
-        policy: wanted.as_ref().map(|(pcrs, values)| pcr_digest(pcrs, values)).transpose()?,
+        policy: wanted.map(|(_, policy)| policy),
         entries: entries.iter().map(|(entry, valid)| of_entry(entry, *valid)).collect(),
     };
     let text = match format {
@@ -74,13 +78,15 @@ pub(super) fn run(args: &VerifyArgs, format: Format) -> Result<Answer> {
     Ok(Answer { text, notes: notes(args, &file), yes: answer.signed })
 }
 
-/// The PCRs and values whose policy must be signed; clap lets no other pair pass.
-fn wanted(args: &VerifyArgs) -> Result<Option<(PcrSelection, PcrBank)>> {
-    match (&args.manifest, &args.values, args.pcrs) {
-        (Some(path), _, pcrs) => Ok(Some(wanted::of_manifest(path, pcrs)?)),
-        (None, Some(path), Some(pcrs)) => Ok(Some(wanted::of_values(path, pcrs)?)),
-        _ => Ok(None),
-    }
+/// The PCRs, and the policy over them that must be signed; clap lets no other
+/// combination pass.
+fn wanted(args: &VerifyArgs) -> Result<Option<(PcrSelection, Sha256Digest)>> {
+    let (pcrs, values) = match (&args.manifest, &args.values, args.pcrs) {
+        (Some(path), _, pcrs) => wanted::of_manifest(path, pcrs)?,
+        (None, Some(path), Some(pcrs)) => wanted::of_values(path, pcrs)?,
+        _ => return Ok(None),
+    };
+    Ok(Some((pcrs, policy_with(&pcrs, &values, args.rollback.rollback().as_ref())?)))
 }
 
 /// In JSON, and for people.
@@ -98,7 +104,7 @@ const fn reason(verdict: Verdict) -> Option<(&'static str, &'static str)> {
 
 fn of_entry(entry: &SignedPolicy, valid: bool) -> EntryJson {
     let bank = entry.pcrs.bank().name();
-    EntryJson { bank, pcrs: entry.pcrs, policy: entry.policy, valid }
+    EntryJson { bank, pcrs: entry.pcrs, policy: entry.policy, rollback: entry.rollback, valid }
 }
 
 fn text(answer: &VerifyJson, verdict: Verdict, entries: &[(&SignedPolicy, bool)]) -> String {
@@ -119,7 +125,8 @@ fn text(answer: &VerifyJson, verdict: Verdict, entries: &[(&SignedPolicy, bool)]
 
 fn row(entry: &SignedPolicy, valid: bool) -> [String; 3] {
     let signature = if valid { "good" } else { "BAD" };
-    [signature.to_owned(), format!("{}…", entry.policy.short()), entry.pcrs.to_string()]
+    let version = entry.rollback.map_or_else(String::new, |n| format!(", version {n}"));
+    [signature.to_owned(), format!("{}…", entry.policy.short()), format!("{}{version}", entry.pcrs)]
 }
 
 fn notes(args: &VerifyArgs, file: &SignatureFile) -> Vec<String> {

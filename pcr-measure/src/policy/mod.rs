@@ -3,11 +3,13 @@
 //! Pure arithmetic: what a trial session would answer, without a TPM.
 
 mod or;
+mod rollback;
 
 use crate::digest::{Algorithm, Digest, DigestError, Sha256Digest};
 use crate::pcr::{PcrBank, PcrError, PcrSelection, marshal_selections};
 
 pub use or::{MAX_OR_BRANCHES, MIN_OR_BRANCHES, OrTree};
+pub use rollback::{COUNTER_ATTRIBUTES, COUNTER_SIZE, Rollback};
 
 /// `TPM_CC` of the policy commands (TPM 2.0 Library 1.59, Part 2, 6.5.2).
 mod cc {

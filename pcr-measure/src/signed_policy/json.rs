@@ -1,4 +1,5 @@
-//! `{"sha256":[{"pcrs":[0,1],"pkfp":"<hex>","pol":"<hex>","sig":"<base64>"}]}`.
+//! `{"sha256":[{"pcrs":[0,1],"pkfp":"<hex>","pol":"<hex>","sig":"<base64>"}]}`,
+//! and in an entry with a counter `"rollback":7` behind `sig`.
 //!
 //! Written as systemd-measure 257 writes it (src/measure/measure.c, `verb_sign`):
 //! on one line, fields in this order. Read strictly where an entry's meaning is
@@ -27,13 +28,16 @@ struct Entry {
     pkfp: Sha256Digest,
     pol: Sha256Digest,
     sig: Signature,
+    /// Ours, not systemd's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rollback: Option<u64>,
 }
 
 /// Base64 with padding (RFC 4648, 4).
 struct Signature(Vec<u8>);
 
 impl SignatureFile {
-    /// Reads a file. An entry needs its four fields, in their types and lengths,
+    /// Reads a file. An entry needs systemd's four fields, in their types and lengths,
     /// and PCRs that exist, none twice.
     ///
     /// # Errors
@@ -67,6 +71,7 @@ impl Serialize for SignatureFile {
                 pkfp: entry.key,
                 pol: entry.policy,
                 sig: Signature(entry.signature.clone()),
+                rollback: entry.rollback,
             };
             map.serialize_entry(bank.name(), &entries.iter().map(entry).collect::<Vec<_>>())?;
         }
@@ -111,7 +116,13 @@ impl<'de> Visitor<'de> for FileVisitor {
 impl Entry {
     fn of_bank(self, bank: Algorithm) -> Result<SignedPolicy, crate::pcr::PcrError> {
         let pcrs = PcrSelection::new(bank, self.pcrs.iter().collect::<Vec<PcrIndex>>())?;
-        Ok(SignedPolicy { pcrs, key: self.pkfp, policy: self.pol, signature: self.sig.0 })
+        Ok(SignedPolicy {
+            pcrs,
+            key: self.pkfp,
+            policy: self.pol,
+            signature: self.sig.0,
+            rollback: self.rollback,
+        })
     }
 }
 

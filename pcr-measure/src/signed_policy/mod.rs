@@ -1,26 +1,37 @@
 //! Signed PCR policies: the `tpm2-pcr-signature.json` of systemd.
 //!
 //! An entry says "this key approves this PolicyPCR digest over these PCRs". A
-//! secret that is sealed with PolicyAuthorize to the key ([`PublicKey::tpm_name`])
-//! opens on every boot whose policy digest has an entry, so a new image needs a
-//! new entry and no new seal.
+//! secret that is sealed with PolicyAuthorize to the key's Name opens on every
+//! boot whose policy digest has an entry, so a new image needs a new entry and
+//! no new seal.
+//!
+//! An entry of ours may add "as long as a counter in the TPM is at most this
+//! version" ([`Rollback`]): its policy goes on with a PolicyNV, and the field
+//! `rollback`, which systemd passes over, says the version.
 //!
 //! What is signed is the policy digest, hashed with SHA-256 (the aHash of
 //! [`crate::policy::authorized_hash`], with an empty policyRef): by RSASSA, or
 //! by ECDSA as DER. systemd 257 uses RSA keys alone.
 //!
-//! A file that was read is foreign: [`SignatureFile::verify`] and
-//! [`SignatureFile::of_key`] are what tells a signature from a claim.
+//! A file that was read is foreign: a TPM, or with the feature `signature`
+//! `SignatureFile::verify` and `SignatureFile::of_key`, tell a signature from a
+//! claim.
 
 mod json;
+#[cfg(feature = "signature")]
+mod sign;
 
 use std::collections::BTreeMap;
 
 use crate::digest::{Algorithm, Sha256Digest};
-use crate::key::{KeyError, PublicKey, SigningKey};
+#[cfg(feature = "signature")]
+use crate::key::KeyError;
 use crate::pcr::{PcrBank, PcrSelection};
-use crate::policy::{PolicyError, pcr_digest};
+use crate::policy::{Policy, PolicyError, Rollback};
 use crate::text::printable;
+
+#[cfg(feature = "signature")]
+pub use sign::Verdict;
 
 /// Largest file that is read, in bytes.
 pub const MAX_JSON: usize = 256 * 1024;
@@ -29,10 +40,6 @@ pub const MAX_ENTRIES: usize = 256;
 /// Longest signature, in bytes: RSA of 4096 bits (`TPM2_MAX_RSA_KEY_BYTES` of
 /// tpm2-tss 4.1, tss2_tpm2_types.h).
 pub const MAX_SIGNATURE: usize = 512;
-
-/// The hash that is signed, whatever the bank: systemd 257,
-/// src/shared/tpm2-util.c, `tpm2_policy_authorize`.
-const SIGNED_HASH: Algorithm = Algorithm::Sha256;
 
 /// What can be wrong with a file of signed policies, or with signing one.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +62,7 @@ pub enum SignedPolicyError {
     #[error(transparent)]
     Policy(#[from] PolicyError),
     /// The key cannot do it.
+    #[cfg(feature = "signature")]
     #[error(transparent)]
     Key(#[from] KeyError),
 }
@@ -72,39 +80,37 @@ impl From<serde_json::Error> for SignedPolicyError {
 pub struct SignedPolicy {
     /// The PCRs, of one bank.
     pub pcrs: PcrSelection,
-    /// [`PublicKey::fingerprint`] of the key: `pkfp`.
+    /// Fingerprint of the key
+    /// ([`TpmPublic::fingerprint`](crate::structures::TpmPublic::fingerprint)): `pkfp`.
     pub key: Sha256Digest,
-    /// The digest of a SHA-256 policy session after PolicyPCR: `pol`.
+    /// The digest of a SHA-256 policy session after PolicyPCR, and PolicyNV
+    /// where there is a `rollback`: `pol`.
     pub policy: Sha256Digest,
     /// The signature: `sig`.
     pub signature: Vec<u8>,
+    /// The version of the image, if its policy has a [`Rollback`]: `rollback`.
+    /// For people: the policy has it in its digest.
+    pub rollback: Option<u64>,
 }
 
 impl SignedPolicy {
     fn is_for(&self, pcrs: &PcrSelection, key: Sha256Digest, policy: Sha256Digest) -> bool {
         self.pcrs == *pcrs && self.key == key && self.policy == policy
     }
-
-    /// Whether the signature is this key's over the policy. A wrong one, or one
-    /// of another kind of key, is `false`.
-    fn is_signed_by(&self, key: &PublicKey) -> Result<bool, KeyError> {
-        key.verify(key.policy_scheme(), SIGNED_HASH, self.policy.as_bytes(), &self.signature)
-    }
 }
 
-/// Whether a key signed a policy, and if not, why not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It did.
-    Signed,
+/// Why a file has no entry for a policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoEntry {
     /// No entry is of this key.
+    #[error("the file has no entry of this key")]
     OtherKey,
     /// The key's entries are for other PCRs, or for another bank.
+    #[error("the key's entries are for other PCRs")]
     OtherPcrs,
-    /// The key's entries for these PCRs are for other values.
+    /// The key's entries for these PCRs are for other policies.
+    #[error("the key's entries for these PCRs are for other values")]
     OtherPolicy,
-    /// An entry says so, but its signature is not the key's.
-    BadSignature,
 }
 
 /// A file of signed policies: per bank its entries, in order.
@@ -133,80 +139,59 @@ impl SignatureFile {
         &self.skipped
     }
 
-    /// Signs the policy "`pcrs` hold `values`". It takes the place of an entry
-    /// for the same PCRs, key and policy; every other entry stays.
+    /// The entry for `policy` over `pcrs` by the key with this fingerprint, by
+    /// the rules of systemd 257 (src/shared/tpm2-util.c, `find_signature`): the
+    /// first one of the bank that fits. Unverified.
     ///
     /// # Errors
-    /// [`SignedPolicyError::Policy`] if a PCR has no value,
-    /// [`SignedPolicyError::TooManyEntries`], [`SignedPolicyError::Key`].
-    pub fn sign(
-        &mut self,
-        key: &SigningKey,
-        pcrs: &PcrSelection,
-        values: &PcrBank,
-    ) -> Result<Sha256Digest, SignedPolicyError> {
-        let policy = pcr_digest(pcrs, values)?;
-        let signature = key.sign(SIGNED_HASH, policy.as_bytes())?;
-        let key = key.public().fingerprint()?;
-        self.insert(SignedPolicy { pcrs: *pcrs, key, policy, signature })?;
-        Ok(policy)
-    }
-
-    fn insert(&mut self, entry: SignedPolicy) -> Result<(), SignedPolicyError> {
-        let entries = self.banks.entry(entry.pcrs.bank()).or_default();
-        let same = |old: &SignedPolicy| old.is_for(&entry.pcrs, entry.key, entry.policy);
-        let place = entries.iter().position(same).unwrap_or(entries.len());
-        // Who reads the file takes the first that fits: no second one may stay.
-        entries.retain(|old| !same(old));
-        entries.insert(place.min(entries.len()), entry);
-        match self.entries().count() {
-            count if count > MAX_ENTRIES => Err(SignedPolicyError::TooManyEntries(count)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether `key` signed the policy "`pcrs` hold `values`", by the rules of
-    /// systemd 257 (src/shared/tpm2-util.c, `find_signature`): the first entry
-    /// of the bank with the same PCRs, fingerprint and policy decides.
-    ///
-    /// # Errors
-    /// [`SignedPolicyError::Policy`] if a PCR has no value;
-    /// [`SignedPolicyError::Key`].
-    pub fn verify(
+    /// Why there is none.
+    pub fn find(
         &self,
-        key: &PublicKey,
+        key: Sha256Digest,
         pcrs: &PcrSelection,
-        values: &PcrBank,
-    ) -> Result<Verdict, SignedPolicyError> {
-        let (policy, fingerprint) = (pcr_digest(pcrs, values)?, key.fingerprint()?);
-        let found = self.entries().find(|entry| entry.is_for(pcrs, fingerprint, policy));
-        if let Some(entry) = found {
-            let signed = entry.is_signed_by(key)?;
-            return Ok(if signed { Verdict::Signed } else { Verdict::BadSignature });
+        policy: Sha256Digest,
+    ) -> Result<&SignedPolicy, NoEntry> {
+        if let Some(entry) = self.entries().find(|entry| entry.is_for(pcrs, key, policy)) {
+            return Ok(entry);
         }
-        let of_key: Vec<_> = self.entries().filter(|entry| entry.key == fingerprint).collect();
-        Ok(if of_key.is_empty() {
-            Verdict::OtherKey
-        } else if of_key.iter().any(|entry| entry.pcrs == *pcrs) {
-            Verdict::OtherPolicy
+        let mut of_key = self.entries().filter(|entry| entry.key == key).peekable();
+        Err(if of_key.peek().is_none() {
+            NoEntry::OtherKey
+        } else if of_key.any(|entry| entry.pcrs == *pcrs) {
+            NoEntry::OtherPolicy
         } else {
-            Verdict::OtherPcrs
+            NoEntry::OtherPcrs
         })
-    }
-
-    /// The entries that are said to be of `key`, and whether their signatures
-    /// are.
-    ///
-    /// # Errors
-    /// [`SignedPolicyError::Key`].
-    pub fn of_key(&self, key: &PublicKey) -> Result<Vec<(&SignedPolicy, bool)>, SignedPolicyError> {
-        let fingerprint = key.fingerprint()?;
-        self.entries()
-            .filter(|entry| entry.key == fingerprint)
-            .map(|entry| Ok((entry, entry.is_signed_by(key)?)))
-            .collect()
     }
 }
 
+/// The digest that is signed for "`pcrs` hold `values`": PolicyPCR in a fresh
+/// SHA-256 session, of whatever bank the PCRs are.
+///
+/// # Errors
+/// [`PolicyError::Pcr`] if a PCR has no value.
+pub fn policy_of(pcrs: &PcrSelection, values: &PcrBank) -> Result<Sha256Digest, PolicyError> {
+    policy_with(pcrs, values, None)
+}
+
+/// As [`policy_of`], and then "the counter is at most the version", if that is
+/// asked for.
+///
+/// # Errors
+/// [`PolicyError::Pcr`] if a PCR has no value.
+pub fn policy_with(
+    pcrs: &PcrSelection,
+    values: &PcrBank,
+    rollback: Option<&Rollback>,
+) -> Result<Sha256Digest, PolicyError> {
+    let mut policy = Policy::new(Algorithm::Sha256).pcr(&[(*pcrs, values)])?;
+    if let Some(rollback) = rollback {
+        policy = policy.rollback(rollback)?;
+    }
+    let (want, got) = (Algorithm::Sha256, policy.digest().algorithm());
+    policy.digest().as_sha256().ok_or(PolicyError::OtherAlgorithm { want, got })
+}
+
 #[cfg(test)]
+#[cfg(feature = "signature")]
 mod tests;

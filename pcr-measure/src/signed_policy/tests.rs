@@ -3,7 +3,9 @@ use openssl::nid::Nid;
 use openssl::pkey::PKey;
 use openssl::rsa::Rsa;
 
+use super::sign::SIGNED_HASH;
 use super::*;
+use crate::key::SigningKey;
 use crate::pcr::PcrIndex;
 use crate::policy;
 
@@ -141,6 +143,30 @@ fn signing_replaces_the_same_entry_and_keeps_the_others_in_order() {
 }
 
 #[test]
+fn a_policy_with_a_counter_is_another_one_and_says_its_version() {
+    let key = rsa();
+    let rollback = Rollback { counter: 0x0180_6d74, version: 7 };
+    let mut file = SignatureFile::new();
+    file.sign_with(&key, &pcrs(), &values(1), Some(&rollback)).unwrap();
+    assert!(file.to_json().unwrap().ends_with("\",\"rollback\":7}]}\n"));
+    let file = read(&file.to_json().unwrap());
+    assert_eq!(file.entries().next().unwrap().rollback, Some(7));
+    let verify = |rollback: Option<Rollback>| {
+        let policy = policy_with(&pcrs(), &values(1), rollback.as_ref()).unwrap();
+        file.verify_policy(key.public(), &pcrs(), policy).unwrap()
+    };
+    assert_eq!(verify(Some(rollback)), Verdict::Signed);
+    for other in [
+        None,
+        Some(Rollback { version: 6, ..rollback }),
+        Some(Rollback { version: 8, ..rollback }),
+        Some(Rollback { counter: 0x0180_6d75, ..rollback }),
+    ] {
+        assert_eq!(verify(other), Verdict::OtherPolicy, "{other:?}");
+    }
+}
+
+#[test]
 fn banks_stay_apart() {
     let key = ec();
     let bank = Algorithm::Sha384;
@@ -178,6 +204,7 @@ fn a_full_file_can_be_written_and_read_and_takes_no_more() {
         key: Sha256Digest::ZERO,
         policy: Sha256Digest::of(&n.to_be_bytes()),
         signature: vec![7; MAX_SIGNATURE],
+        rollback: None,
     };
     let mut file = SignatureFile::new();
     for n in 0..MAX_ENTRIES {
@@ -240,6 +267,8 @@ fn what_could_mean_two_things_is_refused() {
         ("sig", "\"AA EC\"", "base64"),
         ("sig", "\"AAEC\",\"sig\":\"AAEC\"", "duplicate field"),
         ("sig", "", "missing field `sig`"),
+        ("sig", "\"AAEC\",\"rollback\":-1", "integer"),
+        ("sig", "\"AAEC\",\"rollback\":\"1\"", "string"),
     ];
     assert!(
         SignatureFile::from_json(format!("{{\"sha256\":[{}]}}", entry(&[])).as_bytes()).is_ok()

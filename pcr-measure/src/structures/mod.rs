@@ -5,10 +5,14 @@
 //! wrote it, a signature tells.
 
 mod attest;
+mod der;
+mod nv;
 mod public;
 mod signature;
 
 pub use attest::{Attest, Attested, ClockInfo, QuoteInfo, QuotedBank};
+pub use der::two_integers;
+pub use nv::{NvPublic, attribute as nv_attribute};
 pub use public::{EccCurve, PublicParameters, TpmPublic};
 pub use signature::{SignatureValue, TpmSignature};
 

@@ -1,7 +1,7 @@
 //! `TPMT_PUBLIC`: the public area of an RSA or ECC key.
 
-use super::{StructureError, short};
-use crate::digest::{Algorithm, DigestError};
+use super::{StructureError, der, short};
+use crate::digest::{Algorithm, DigestError, Sha256Digest};
 use crate::reader::{Reader, Short};
 
 /// What errors call the structure.
@@ -18,6 +18,9 @@ mod alg {
 
 /// The exponent that 0 stands for (Part 2, 12.2.3.5).
 const DEFAULT_EXPONENT: u32 = 65537;
+
+/// What an uncompressed point begins with (SEC 1, 2.3.3).
+const UNCOMPRESSED: u8 = 0x04;
 
 /// The public area of a key, as `tpm2_readpublic -o` writes it. Nothing
 /// authenticates it.
@@ -74,6 +77,15 @@ impl EccCurve {
             _ => None,
         }
     }
+
+    /// Bytes of a coordinate.
+    const fn size(self) -> usize {
+        match self {
+            Self::P256 => 32,
+            Self::P384 => 48,
+            Self::P521 => 66,
+        }
+    }
 }
 
 impl<'a> TpmPublic<'a> {
@@ -122,6 +134,21 @@ impl<'a> TpmPublic<'a> {
             .ok_or_else(|| DigestError::UnknownName(format!("{:#06x}", self.name_algorithm)))?;
         let digest = algorithm.hash(&[self.bytes])?;
         Ok([&self.name_algorithm.to_be_bytes(), digest.as_bytes()].concat())
+    }
+
+    /// SHA-256 over the key as OpenSSL's `i2d_PublicKey` writes it (PKCS #1 for
+    /// RSA, the uncompressed point for ECC): what systemd calls `pkfp`.
+    #[must_use]
+    pub fn fingerprint(&self) -> Sha256Digest {
+        match self.parameters {
+            PublicParameters::Rsa { modulus, exponent } => {
+                Sha256Digest::of(&der::write_two_integers(modulus, &exponent.to_be_bytes()))
+            }
+            PublicParameters::Ecc { curve, x, y } => {
+                let padding = |number: &[u8]| vec![0; curve.size().saturating_sub(number.len())];
+                Sha256Digest::of_parts(&[&[UNCOMPRESSED], &padding(x), x, &padding(y), y])
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@ use openssl::symm::Cipher;
 
 use super::*;
 use crate::key::Scheme;
-use crate::structures::TpmPublic;
+use crate::structures::{TpmPublic, two_integers};
 
 fn rsa(bits: u32) -> PKey<Private> {
     PKey::from_rsa(Rsa::generate(bits).unwrap()).unwrap()
@@ -48,6 +48,16 @@ fn what_was_signed_verifies_and_nothing_else() {
             assert!(!check(b"policy", b""));
         }
         assert!(matches!(key.sign(Algorithm::Sha1, b""), Err(KeyError::Hash(_))));
+    }
+}
+
+#[test]
+fn the_two_numbers_of_an_ecdsa_signature_are_read() {
+    let key = read(&ec(Nid::X9_62_PRIME256V1)).unwrap();
+    for message in 0..64_u8 {
+        let signature = key.sign(Algorithm::Sha256, &[message]).unwrap();
+        let (r, s) = two_integers(&signature).unwrap();
+        assert_eq!(super::super::ecdsa_der(r, s).unwrap(), signature);
     }
 }
 
@@ -128,6 +138,7 @@ fn the_public_area_for_a_tpm_reads_back_as_the_same_key() {
         let back = PublicKey::from_tpm(&parsed).unwrap();
         assert_eq!(back.to_pem().unwrap(), public.to_pem().unwrap());
         assert_eq!(back.fingerprint().unwrap(), public.fingerprint().unwrap());
+        assert_eq!(parsed.fingerprint(), public.fingerprint().unwrap());
     }
 }
 

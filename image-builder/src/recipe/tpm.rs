@@ -1,0 +1,148 @@
+//! The TPM, and what the root's key is sealed against.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::values::{NvIndex, PcrList, PersistentHandle, ValueError};
+
+/// The TPM and what the root's key is sealed against.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Table", into = "Table")]
+pub struct Tpm {
+    /// How the TPM is attached.
+    pub bus: TpmBus,
+    /// PCRs that must hold their predicted values for the key to be released.
+    pub pcrs: PcrList,
+    /// NV index that keeps the secret.
+    pub nv_index: NvIndex,
+    /// Persistent handle of the storage root key.
+    pub srk: PersistentHandle,
+    /// Which boots the key is released to.
+    pub binding: Binding,
+}
+
+/// Which boots the key is released to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Binding {
+    /// Exactly the boot that was sealed against.
+    #[default]
+    Pcr,
+    /// Every boot whose policy the vendor's key signed.
+    Signed(Signed),
+}
+
+/// The binding `signed`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// The vendor's public key, PEM; a path beside the recipe. Without it
+    /// image-builder has a pair of its own, and signs the image with it.
+    pub policy_key: Option<PathBuf>,
+    /// Version of the image: it opens nothing once a board's counter is above.
+    pub rollback: u64,
+    /// NV index of the rollback counter.
+    pub counter: NvIndex,
+}
+
+impl Default for Tpm {
+    fn default() -> Self {
+        Self {
+            bus: TpmBus::I2c,
+            pcrs: PcrList::default(),
+            nv_index: NvIndex::default(),
+            srk: PersistentHandle::default(),
+            binding: Binding::Pcr,
+        }
+    }
+}
+
+/// How the TPM is attached to the board.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TpmBus {
+    /// I2C1 (GPIO 2 and 3), address 0x2e.
+    I2c,
+}
+
+/// The TOML table, key by key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Table {
+    bus: TpmBus,
+    pcrs: PcrList,
+    nv_index: NvIndex,
+    srk: PersistentHandle,
+    binding: Word,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy_key: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rollback: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counter: Option<NvIndex>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Word {
+    Pcr,
+    Signed,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Tpm::default().into()
+    }
+}
+
+impl From<Tpm> for Table {
+    fn from(tpm: Tpm) -> Self {
+        let Tpm { bus, pcrs, nv_index, srk, binding } = tpm;
+        let (binding, signed) = match binding {
+            Binding::Pcr => (Word::Pcr, None),
+            Binding::Signed(signed) => (Word::Signed, Some(signed)),
+        };
+        let rollback = signed.as_ref().map(|signed| signed.rollback);
+        let counter = signed.as_ref().map(|signed| signed.counter);
+        let policy_key = signed.and_then(|signed| signed.policy_key);
+        Self { bus, pcrs, nv_index, srk, binding, policy_key, rollback, counter }
+    }
+}
+
+impl TryFrom<Table> for Tpm {
+    type Error = ValueError;
+
+    fn try_from(table: Table) -> Result<Self, ValueError> {
+        let Table { bus, pcrs, nv_index, srk, binding, policy_key, rollback, counter } = table;
+        let fail = |why: &str| Err(ValueError(why.to_owned()));
+        let binding = match (binding, rollback) {
+            (Word::Pcr, None) if policy_key.is_none() && counter.is_none() => Binding::Pcr,
+            (Word::Pcr, _) => {
+                return fail(
+                    "policy_key, rollback and counter belong to binding = \"signed\": without it \
+                     the key is released to one boot alone",
+                );
+            }
+            (Word::Signed, None) => {
+                return fail(
+                    "binding = \"signed\" needs rollback, the version of this image: begin with 1, \
+                     and add 1 when older images must not boot any more",
+                );
+            }
+            (Word::Signed, Some(0)) => {
+                return fail("rollback is 0: a TPM's counter never stands there, begin with 1");
+            }
+            (Word::Signed, Some(rollback)) => {
+                let Some(counter) = counter.or_else(|| nv_index.next()) else {
+                    return fail("there is no NV index behind nv_index: name one as counter");
+                };
+                Binding::Signed(Signed { policy_key, rollback, counter })
+            }
+        };
+        match &binding {
+            Binding::Signed(signed) if signed.counter == nv_index => {
+                fail("counter and nv_index are the same")
+            }
+            _ => Ok(Self { bus, pcrs, nv_index, srk, binding }),
+        }
+    }
+}
