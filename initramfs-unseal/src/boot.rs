@@ -349,7 +349,11 @@ impl Found {
         let refused = |why: String| Self { refusal: Some(why), ..Self::only(RootFound::BadHeader) };
         let mut volume = match Volume::load(path) {
             Ok(volume) => volume,
-            Err(e) => return refused(e.to_string()),
+            Err(e) => {
+                return refused(format!(
+                    "the LUKS2 header is damaged or was tampered with ({e}): write the image to the card again"
+                ));
+            }
         };
         match volume.check(data_offset) {
             Ok(Ok(facts)) => {
