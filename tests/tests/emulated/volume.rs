@@ -103,7 +103,7 @@ fn a_header_that_provisioning_does_not_write_is_opened_by_nobody() {
                 json["config"]["requirements"] =
                     serde_json::json!({"mandatory": ["online-reencrypt"]});
             },
-            "",
+            "the LUKS2 header is damaged or was tampered with",
         ),
     ];
     let pristine = volume.bytes();
