@@ -16,7 +16,7 @@ use image_builder::{
         tamper::{Signing, Tamper, variant},
     },
     progress::Progress,
-    recipe::Recipe,
+    recipe::{Binding, Recipe},
     sources::{
         newer::{self, WhenGone},
         store::Store,
@@ -133,6 +133,12 @@ impl Built {
     /// for tests that provision more than once.
     #[must_use]
     pub fn small_image(&self, dir: &Path) -> Card {
+        self.small_image_with(dir, |_| ())
+    }
+
+    /// The same after a change to its recipe.
+    #[must_use]
+    pub fn small_image_with(&self, dir: &Path, change: impl FnOnce(&mut toml::Table)) -> Card {
         let text = fs::read_to_string(recipe_path()).expect("the recipe");
         let mut table: toml::Table = text.parse().expect("TOML");
         let disk = [("size_mib", 128), ("boot_mib", 34), ("reserve_mib", 4), ("root_mib", 16)];
@@ -141,7 +147,11 @@ impl Built {
         table.insert("disk".to_owned(), disk.into());
         let packages = toml::Value::from(vec!["busybox-static"]);
         table["root"].as_table_mut().expect("[root]").insert("packages".to_owned(), packages);
+        change(&mut table);
         let recipe = Recipe::parse(&table.to_string(), "the small recipe").expect("a recipe");
+        if let Binding::Signed(_) = recipe.tpm.binding {
+            component::ensure_policy_key(&self.context.signing_key, false).expect("a policy key");
+        }
         let store = Store::new(&self.context.cache);
         let gone = WhenGone::from_env();
         let hidden = Progress::hidden();

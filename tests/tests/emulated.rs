@@ -26,5 +26,7 @@ mod record;
 mod recovery;
 #[path = "emulated/sealing.rs"]
 mod sealing;
+#[path = "emulated/signed.rs"]
+mod signed;
 #[path = "emulated/volume.rs"]
 mod volume;
