@@ -13,7 +13,7 @@ use emulated_board::{
 use pcr_measure::manifest::{Manifest, ManifestError};
 
 use crate::image::{
-    card::{self as image, FIT, MANIFEST},
+    card::{self as image, FIT, MANIFEST, SIGNATURES},
     config_txt::{ARMSTUB, BOARD_DTB},
     mbr::Table,
 };
@@ -156,8 +156,9 @@ impl Card {
         Ok(image::Card::open(&self.path)?.boot_file(name)?)
     }
 
-    /// Puts FIT and boot manifest of another image onto this card, as someone who
-    /// has the card in a reader would. The root stays as it is.
+    /// Puts FIT, boot manifest and signed policies (where it has some) of another
+    /// image onto this card, as an update would, or someone who has the card in a
+    /// reader. The root stays as it is.
     ///
     /// # Errors
     /// [`CardError`]; the card is unchanged then.
@@ -166,7 +167,10 @@ impl Card {
         if self.boot_file(FIT)? == fit && self.boot_file(MANIFEST)? == manifest {
             return Ok(());
         }
-        let files: [(&str, &[u8]); 2] = [(FIT, &fit), (MANIFEST, &manifest)];
+        // Only images of the binding `signed` have them.
+        let signatures = other.boot_file(SIGNATURES).ok();
+        let mut files: Vec<(&str, &[u8])> = vec![(FIT, &fit), (MANIFEST, &manifest)];
+        files.extend(signatures.as_deref().map(|text| (SIGNATURES, text)));
         image::Card::open(&self.path)?.with_boot_files(&files, &self.path)?;
         *self = Self::open(&self.path)?;
         Ok(())
