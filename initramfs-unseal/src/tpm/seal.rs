@@ -3,18 +3,15 @@
 use super::{Encrypt, Index, Tpm, TpmError, error, to_digest};
 use crate::sealed::{SEALED_LEN, Sealed};
 use pcr_measure::digest::Sha256Digest;
-use tss_esapi::attributes::{NvIndexAttributes, ObjectAttributes};
+use pcr_measure::tpm::Primary;
+use tss_esapi::attributes::NvIndexAttributes;
 use tss_esapi::constants::SessionType;
-use tss_esapi::handles::{NvIndexTpmHandle, PersistentTpmHandle};
-use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
-use tss_esapi::interface_types::data_handles::Persistent;
+use tss_esapi::handles::NvIndexTpmHandle;
+use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::ecc::EccCurve;
-use tss_esapi::interface_types::reserved_handles::{Hierarchy, NvAuth, Provision};
+use tss_esapi::interface_types::reserved_handles::{NvAuth, Provision};
 use tss_esapi::interface_types::session_handles::AuthSession;
-use tss_esapi::structures::{
-    EccPoint, EccScheme, KeyDerivationFunctionScheme, MaxNvBuffer, NvPublic, Public,
-    PublicEccParameters, SymmetricDefinitionObject,
-};
+use tss_esapi::structures::{MaxNvBuffer, NvPublic, Public};
 
 /// What sealing needs to know.
 #[derive(Debug, Clone, Copy)]
@@ -44,24 +41,7 @@ impl Tpm {
                 Err(TpmError::ForeignSrk(handle))
             };
         }
-        let template = srk_template().map_err(|e| error::from_esapi(e, 0))?;
-        let made = self.run(0, |c| {
-            c.execute_with_session(Some(AuthSession::Password), |c| {
-                c.create_primary(Hierarchy::Owner, template, None, None, None, None)
-            })
-        })?;
-        let place = PersistentTpmHandle::new(handle).map_err(|e| error::from_esapi(e, 0))?;
-        let kept = self.run(0, |c| {
-            c.execute_with_session(Some(AuthSession::Password), |c| {
-                c.evict_control(
-                    Provision::Owner,
-                    made.key_handle.into(),
-                    Persistent::Persistent(place),
-                )
-            })
-        });
-        self.run(0, |c| c.flush_context(made.key_handle.into()))?;
-        kept?;
+        self.0.keep(Primary::StorageRoot, handle).map_err(|e| error::sorted(e, 0))?;
         match self.persistent(handle)? {
             Some((_, name)) => Ok(name),
             None => Err(TpmError::SrkMissing(handle)),
@@ -145,37 +125,6 @@ pub(super) fn nv_public(what: Sealing) -> Result<NvPublic, TpmError> {
             .build()
     };
     build().map_err(|e| error::from_esapi(e, what.nv_index))
-}
-
-/// The ECC P-256 storage key of the TCG's provisioning guidance (TPM v2.0
-/// Provisioning Guidance 1.0, 7.5.1), outside dictionary attack protection so
-/// that unclean power cuts cannot lock the board out.
-fn srk_template() -> tss_esapi::Result<Public> {
-    let attributes = ObjectAttributes::builder()
-        .with_fixed_tpm(true)
-        .with_fixed_parent(true)
-        .with_sensitive_data_origin(true)
-        .with_user_with_auth(true)
-        .with_no_da(true)
-        .with_restricted(true)
-        .with_decrypt(true)
-        .build()?;
-    let parameters = PublicEccParameters::builder()
-        .with_symmetric(SymmetricDefinitionObject::AES_128_CFB)
-        .with_ecc_scheme(EccScheme::Null)
-        .with_curve(EccCurve::NistP256)
-        .with_key_derivation_function_scheme(KeyDerivationFunctionScheme::Null)
-        .with_restricted(true)
-        .with_is_decryption_key(true)
-        .with_is_signing_key(false)
-        .build()?;
-    Public::builder()
-        .with_public_algorithm(PublicAlgorithm::Ecc)
-        .with_name_hashing_algorithm(HashingAlgorithm::Sha256)
-        .with_object_attributes(attributes)
-        .with_ecc_parameters(parameters)
-        .with_ecc_unique_identifier(EccPoint::default())
-        .build()
 }
 
 /// Whether a key that was found at the SRK's handle can serve as one.

@@ -7,10 +7,12 @@ mod ak;
 mod ek;
 mod error;
 mod pcrs;
+mod primary;
 mod quote;
 
 pub use error::TpmError;
 pub use pcrs::selections;
+pub use primary::Primary;
 pub use quote::Quote;
 
 use std::path::Path;
