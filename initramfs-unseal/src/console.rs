@@ -57,9 +57,11 @@ impl Consoles {
         Self(files)
     }
 
-    /// One line on every console.
+    /// One line on every console. Errors may quote what stands on the card, so
+    /// that nothing in it moves the cursor or begins a line of its own.
     pub fn say(&self, text: &str) {
-        self.write(&format!("{NAME}: {text}\n"));
+        let plain: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        self.write(&format!("{NAME}: {plain}\n"));
     }
 
     /// Overwrites the current line; for progress.
@@ -239,6 +241,18 @@ mod tests {
         assert!(line.bytes.capacity() <= MAX_ANSWER);
         assert_eq!(line.push(b"\n").unwrap().as_slice(), b"", "a megabyte is no answer");
         assert_eq!(line.push(b"next\n").unwrap().as_slice(), b"next");
+    }
+
+    #[test]
+    fn what_is_said_is_one_line_without_control_characters() {
+        let (read, write) = nix::unistd::pipe().unwrap();
+        let consoles = Consoles(vec![File::from(write)]);
+        consoles.say("unknown field `a\u{1b}[2J\r\ninitramfs-unseal: unlocked\u{9b}1A`");
+        drop(consoles);
+        let mut text = String::new();
+        File::from(read).read_to_string(&mut text).unwrap();
+        let want = "initramfs-unseal: unknown field `a?[2J??initramfs-unseal: unlocked?1A`\n";
+        assert_eq!(text, want);
     }
 
     #[test]
