@@ -10,7 +10,7 @@ pub(super) const SPEC: Spec = Spec {
     code: concat!(include_str!("tss.rs"), include_str!("static_lib.rs")),
     sources: &["tpm2-tss"],
     needs: &[],
-    series: None,
+    series: Some("image-builder/patches/tpm2-tss"),
     files: &[],
     certificate: false,
     build,
