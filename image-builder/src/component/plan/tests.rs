@@ -24,6 +24,7 @@ fn context() -> (tempfile::TempDir, Context) {
         "uboot-patches/u-boot/b.patch",
         "uboot-patches/tf-a/c.patch",
         "image-builder/patches/cryptsetup/d.patch",
+        "image-builder/patches/tpm2-tss/e.patch",
         "keys/fit.crt",
     ];
     for file in files {
@@ -32,6 +33,7 @@ fn context() -> (tempfile::TempDir, Context) {
     write(&tree, "uboot-patches/u-boot/series", "# ours\na.patch\nb.patch # last\n");
     write(&tree, "uboot-patches/tf-a/series", "c.patch\n");
     write(&tree, "image-builder/patches/cryptsetup/series", "d.patch\n");
+    write(&tree, "image-builder/patches/tpm2-tss/series", "e.patch\n");
     let mut lock = "schema = \"msec-boot/sources-lock/1\"\n".to_owned();
     for name in C::ALL.iter().flat_map(|c| c.spec().sources) {
         lock.push_str(&format!(
@@ -84,6 +86,7 @@ fn a_change_reaches_exactly_what_is_built_from_it() {
         ("uboot-patches/u-boot/rpi3.config", &[C::UBoot, C::UBootKey, C::TfA]),
         ("uboot-patches/tf-a/c.patch", &[C::TfA]),
         ("image-builder/patches/cryptsetup/d.patch", &[C::Cryptsetup, C::Unseal]),
+        ("image-builder/patches/tpm2-tss/e.patch", &[C::Tss, C::Unseal]),
         ("keys/fit.crt", &signed),
         ("keys/fit.key", &[]),
     ];
