@@ -18,6 +18,7 @@ mod kernel;
 mod optee;
 mod policy_key;
 mod signing_key;
+mod source;
 mod static_lib;
 mod tf_a;
 mod tss;

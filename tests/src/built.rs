@@ -62,6 +62,7 @@ pub struct Built {
     /// Its recipe.
     pub recipe: Recipe,
     artifacts: Artifacts,
+    plan: Plan,
     context: Context,
 }
 
@@ -98,11 +99,17 @@ pub fn built() -> &'static Built {
         let image = Card::open(&image)
             .and_then(|card| card.copy_to(&scratch("image").join("original.img")))
             .expect("the image: run `make image` first");
-        Built { image, recipe, artifacts, context }
+        Built { image, recipe, artifacts, plan, context }
     })
 }
 
 impl Built {
+    /// Where a component lies.
+    #[must_use]
+    pub fn component(&self, component: Component) -> PathBuf {
+        self.plan.dir(component)
+    }
+
     /// A variant of an image, in `dir`.
     #[must_use]
     pub fn variant(&self, of: &Card, tamper: &Tamper, dir: &Path, name: &str) -> PathBuf {

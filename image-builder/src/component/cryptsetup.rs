@@ -18,7 +18,6 @@ pub(super) const SPEC: Spec = Spec {
 
 fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let source = job.unpack("cryptsetup")?;
-    job.patch(&source)?;
     job.run("autogen", &mut job.command("./autogen.sh", &source))?;
     let mut command = configure(job, &source, SPEC.needs);
     command.args([

@@ -6,12 +6,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::plan::{self, Context, Plan};
+use super::plan::{Context, Plan};
 use super::{BuildError, Component, environment};
 use crate::cache::IoContext;
 use crate::progress::Task;
-use crate::sources::lock::Kind;
-use crate::sources::store::Store;
 
 /// How many of a command's last lines an error shows.
 const TAIL: usize = 15;
@@ -123,49 +121,6 @@ impl Job<'_> {
     /// Something is wrong with what came out.
     pub(crate) fn wrong(&self, reason: impl Into<String>) -> BuildError {
         BuildError::Result { component: self.component, reason: reason.into() }
-    }
-
-    /// Verifies a source and unpacks it: a source package with Debian's patches,
-    /// a binary package as it would be installed. Returns the directory.
-    pub(crate) fn unpack(&self, name: &str) -> Result<PathBuf, BuildError> {
-        let source = self.context.lock.source(name)?;
-        let store = Store::new(&self.context.cache);
-        let files = self.work.join(format!("{name}.files"));
-        fs::create_dir_all(&files).on("cannot create", &files)?;
-        for file in &source.files {
-            let link = files.join(&file.name);
-            std::os::unix::fs::symlink(store.verified(file)?, &link).on("cannot link", &link)?;
-        }
-        let main = source
-            .main_file()
-            .map(|file| files.join(&file.name))
-            .ok_or_else(|| self.wrong(format!("source {name} has no main file")))?;
-        let dir = self.work.join(name);
-        let mut command = match source.kind {
-            Kind::DebSrc => self.command("dpkg-source", &self.work),
-            Kind::Deb => self.command("dpkg-deb", &self.work),
-        };
-        match source.kind {
-            // The lock file's SHA-256 stand for the signature.
-            Kind::DebSrc => command.args(["--no-check", "--no-copy", "--extract"]),
-            Kind::Deb => command.arg("--extract"),
-        };
-        self.run(&format!("unpacking {name}"), command.arg(main).arg(&dir))?;
-        Ok(dir)
-    }
-
-    /// Applies our patch series to an unpacked source.
-    pub(crate) fn patch(&self, dir: &Path) -> Result<(), BuildError> {
-        let Some(series) = self.component.spec().series.map(|path| self.tree(path)) else {
-            return Ok(());
-        };
-        for name in plan::series(&series).on("cannot read the series in", &series)? {
-            // No fuzz: a patch that no longer fits exactly wants a person's eye.
-            let mut command = self.command("patch", dir);
-            command.args(["--strip=1", "--forward", "--fuzz=0", "--input"]).arg(series.join(&name));
-            self.run(&format!("patch {name}"), &mut command)?;
-        }
-        Ok(())
     }
 
     /// Delivers a file.

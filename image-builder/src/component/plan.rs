@@ -120,6 +120,7 @@ fn describe(
     let mut d = Description::new(spec.name);
     d.contents(Kind::Code, "build", significant(spec.code).as_bytes());
     d.contents(Kind::Code, "environment", significant(include_str!("environment.rs")).as_bytes());
+    d.contents(Kind::Code, "source", significant(include_str!("source.rs")).as_bytes());
     d.text(Kind::Tools, "build root", &context.tools);
     for name in spec.sources {
         for file in &context.lock.source(name)?.files {

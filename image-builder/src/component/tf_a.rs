@@ -17,7 +17,6 @@ pub(super) const SPEC: Spec = Spec {
 
 fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let source = job.unpack("arm-trusted-firmware")?;
-    job.patch(&source)?;
     let optee = job.need(Component::Optee);
     let [header, pager, pageable] =
         optee::IMAGES.map(|name| optee.join(name).display().to_string());

@@ -19,7 +19,6 @@ const FRAGMENT: &str = "uboot-patches/u-boot/rpi3.config";
 
 fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let source = job.unpack("u-boot")?;
-    job.patch(&source)?;
     let output = job.work.join("output");
     let make = || {
         let mut command = job.command("make", &source);

@@ -156,6 +156,13 @@ fn a_patch_that_is_missing_is_named() {
 }
 
 #[test]
+fn a_series_is_for_the_only_source_of_its_component() {
+    for spec in C::ALL.map(C::spec) {
+        assert!(spec.series.is_none() || spec.sources.len() == 1, "{}", spec.name);
+    }
+}
+
+#[test]
 fn only_what_was_asked_for_and_its_needs_are_planned() {
     let (_dir, context) = context();
     let plan = Plan::new(&context, &[C::Cryptsetup]).unwrap();

@@ -1,0 +1,60 @@
+//! From the store to a source tree: verified, unpacked, patched. This file's text is
+//! part of every component's key.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::plan;
+use super::{BuildError, job::Job};
+use crate::cache::IoContext;
+use crate::sources::lock::Kind;
+use crate::sources::store::Store;
+
+impl Job<'_> {
+    /// Verifies a source and unpacks it: a source package with Debian's patches and
+    /// the component's series, a binary package as it would be installed. Returns the
+    /// directory.
+    ///
+    /// No build applies its series itself, so none can forget it.
+    pub(crate) fn unpack(&self, name: &str) -> Result<PathBuf, BuildError> {
+        let source = self.context.lock.source(name)?;
+        let store = Store::new(&self.context.cache);
+        let files = self.work.join(format!("{name}.files"));
+        fs::create_dir_all(&files).on("cannot create", &files)?;
+        for file in &source.files {
+            let link = files.join(&file.name);
+            std::os::unix::fs::symlink(store.verified(file)?, &link).on("cannot link", &link)?;
+        }
+        let main = source
+            .main_file()
+            .map(|file| files.join(&file.name))
+            .ok_or_else(|| self.wrong(format!("source {name} has no main file")))?;
+        let dir = self.work.join(name);
+        let mut command = match source.kind {
+            Kind::DebSrc => self.command("dpkg-source", &self.work),
+            Kind::Deb => self.command("dpkg-deb", &self.work),
+        };
+        match source.kind {
+            // The lock file's SHA-256 stand for the signature.
+            Kind::DebSrc => command.args(["--no-check", "--no-copy", "--extract"]),
+            Kind::Deb => command.arg("--extract"),
+        };
+        self.run(&format!("unpacking {name}"), command.arg(main).arg(&dir))?;
+        self.patch(&dir)?;
+        Ok(dir)
+    }
+
+    /// Applies the component's series.
+    fn patch(&self, dir: &Path) -> Result<(), BuildError> {
+        let Some(series) = self.component.spec().series.map(|path| self.tree(path)) else {
+            return Ok(());
+        };
+        for name in plan::series(&series).on("cannot read the series in", &series)? {
+            // No fuzz: a patch that no longer fits exactly wants a person's eye.
+            let mut command = self.command("patch", dir);
+            command.args(["--strip=1", "--forward", "--fuzz=0", "--input"]).arg(series.join(&name));
+            self.run(&format!("patch {name}"), &mut command)?;
+        }
+        Ok(())
+    }
+}
