@@ -14,12 +14,12 @@ const WIPE: libc::c_int = 0x55;
 /// swap, no environment from the command line, and every block of heap memory
 /// is overwritten when it is freed, those of the C libraries included.
 ///
-/// For PID 1 in the initramfs, before anything else runs.
+/// Before anything else runs.
 ///
 /// # Errors
 /// The system call that failed. Callers stop then.
 #[allow(unsafe_code)]
-pub fn harden() -> io::Result<()> {
+pub fn keep_secrets() -> io::Result<()> {
     // SAFETY: the process has one thread, nothing holds a pointer into the
     // environment. The kernel passes words of the command line as environment;
     // none of the libraries shall be configured by them.
@@ -42,7 +42,15 @@ pub fn harden() -> io::Result<()> {
             return Err(io::Error::last_os_error());
         }
     }
-    lock_memory()?;
+    lock_memory()
+}
+
+/// As [`keep_secrets`], for PID 1 in the initramfs.
+///
+/// # Errors
+/// The system call that failed. Callers stop then.
+pub fn harden() -> io::Result<()> {
+    keep_secrets()?;
     // Ctrl-Alt-Del becomes a signal to PID 1, which PID 1 does not take.
     set_cad_enabled(false)?;
     Ok(())
