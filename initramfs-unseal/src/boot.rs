@@ -34,7 +34,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// The TPM itself, without the kernel's resource manager.
-const TPM_DEVICE: &str = "/dev/tpm0";
+pub(crate) const TPM_DEVICE: &str = "/dev/tpm0";
 /// Where Linux shows the firmware's event log.
 pub(crate) const EVENT_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 /// Largest event log that is read, in bytes. U-Boot's has room for 64 KiB.
@@ -45,6 +45,12 @@ pub(crate) const MANIFEST: &str = "manifest.json";
 pub(crate) const MAX_MANIFEST: u64 = 256 << 10;
 /// The PCRs that firmware and boot loader measure into.
 const FIRMWARE_PCRS: [u32; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+
+/// The root stays closed, and that is an answer: what was found says so, or nobody
+/// had the key.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(String);
 
 /// A boot under way.
 #[derive(Debug)]
@@ -72,6 +78,35 @@ impl Boot {
     /// # Errors
     /// What to tell the operator before the power goes off.
     pub fn run(&mut self) -> Result<Infallible> {
+        let method = self.open_root()?;
+        self.enter(method)
+    }
+
+    /// Gets the root open and leaves it to somebody else to enter. Returns the
+    /// device of the opened volume.
+    ///
+    /// Whatever goes wrong, the boot goes on in other hands: the latch is shut
+    /// and the platform hierarchy closed then too.
+    ///
+    /// # Errors
+    /// What to tell the operator; [`Refused`] where that is an answer and no failure.
+    pub fn run_step(&mut self) -> Result<PathBuf> {
+        let done = self.open_root().and_then(|method| {
+            self.conclude(method, "handed-over")?;
+            Ok(self.device())
+        });
+        if done.is_err() {
+            let latched = self.latch();
+            if let Some(mut tpm) = self.tpm.take() {
+                self.close_platform(&mut tpm);
+            }
+            latched?;
+        }
+        done
+    }
+
+    /// Everything up to the opened volume, for both kinds of boot.
+    fn open_root(&mut self) -> Result<Method> {
         let patience = Duration::from_secs(self.config.wait_seconds.into());
         self.find_tpm(patience);
         self.report.reached("tpm");
@@ -102,25 +137,26 @@ impl Boot {
                                 if self.provisioned { Method::Provisioned } else { Method::Tpm };
                             self.consoles.say("unlocked by the TPM");
                             self.retire(volume, &key, pin.as_ref(), token);
-                            return self.enter(method);
+                            return Ok(method);
                         }
                         Ok(Unlocked::ByHand(key)) => (BY_CHOICE.to_owned(), Some(key)),
                         Err(why) => (why.to_string(), None),
                     };
                     let (why, typed) = refusal;
                     self.recover(volume, found.token.as_ref(), &why, typed)?;
-                    return self.enter(Method::Recovery);
+                    return Ok(Method::Recovery);
                 }
                 Plan::Recover(why) => {
                     let Some(volume) = found.volume.as_mut() else { bail!("no volume to open") };
                     self.recover(volume, found.token.as_ref(), &why.to_string(), None)?;
-                    return self.enter(Method::Recovery);
+                    return Ok(Method::Recovery);
                 }
                 Plan::Halt(Why::BadHeader) => {
                     self.latch()?;
-                    bail!("{}", found.refusal.unwrap_or_else(|| Why::BadHeader.to_string()));
+                    let why = found.refusal.unwrap_or_else(|| Why::BadHeader.to_string());
+                    bail!(Refused(why));
                 }
-                Plan::Halt(why) => bail!(why),
+                Plan::Halt(why) => bail!(Refused(why.to_string())),
             }
         }
     }
@@ -437,7 +473,7 @@ impl Boot {
                 Some(key) => Some(key),
                 None => match self.consoles.ask(&question, patience) {
                     Answer::Line(line) => RecoveryKey::parse(&line),
-                    Answer::TimedOut => bail!("nobody entered the recovery key"),
+                    Answer::TimedOut => bail!(Refused("nobody entered the recovery key".into())),
                     Answer::NoConsole => bail!(
                         "there is no console to enter the recovery key on: connect one and boot again"
                     ),
@@ -466,7 +502,7 @@ impl Boot {
                 Err(e) => return Err(e),
             }
         }
-        bail!("{tries} wrong recovery keys")
+        bail!(Refused(format!("{tries} wrong recovery keys")))
     }
 
     /// Shuts the latch: nothing can be unsealed any more in this boot.
@@ -496,19 +532,30 @@ impl Boot {
     }
 
     fn enter(&mut self, method: Method) -> Result<Infallible> {
-        let device = PathBuf::from("/dev/mapper").join(&self.config.mapper);
+        let device = self.device();
         switch_root::mount_root(&device)?;
         self.report.reached("mounted");
+        self.conclude(method, "switch-root")?;
+        self.consoles.say(&format!("switching root to {}", device.display()));
+        Ok(switch_root::switch()?)
+    }
+
+    /// The opened volume.
+    fn device(&self) -> PathBuf {
+        PathBuf::from("/dev/mapper").join(&self.config.mapper)
+    }
+
+    /// The end of every boot that opened the root: the platform hierarchy and the
+    /// report. `stage` is what comes next.
+    fn conclude(&mut self, method: Method, stage: &'static str) -> Result<()> {
         self.report.method = Some(method);
         // Taken out, so that the connection closes: what follows uses the resource manager.
         if let Some(mut tpm) = self.tpm.take() {
             self.report.tpm_commands = tpm.commands().saturating_sub(self.commands_before);
             self.report.platform = Some(self.close_platform(&mut tpm));
         }
-        self.report.reached("switch-root");
-        self.report.write().context("writing the report")?;
-        self.consoles.say(&format!("switching root to {}", device.display()));
-        Ok(switch_root::switch()?)
+        self.report.reached(stage);
+        self.report.write().context("writing the report")
     }
 }
 

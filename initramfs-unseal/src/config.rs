@@ -7,6 +7,7 @@ use crate::authority::Authority;
 use crate::qr::Qr;
 use pcr_measure::pcr::PcrSelection;
 use serde::Deserialize;
+use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 
 /// Where the image builder puts the file inside the initramfs.
@@ -104,17 +105,42 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Not JSON, or not of this shape.
-    #[error("{PATH} is not a configuration of this version ({0}); build the initramfs anew")]
+    #[error("not a configuration of this version ({0}); build the initramfs anew")]
     Syntax(#[from] serde_json::Error),
     /// Another schema.
-    #[error("{PATH} has schema {0:?}, this program reads {SCHEMA:?}; build the initramfs anew")]
+    #[error("has schema {0:?}, this program reads {SCHEMA:?}; build the initramfs anew")]
     Schema(String),
     /// A value out of its range.
-    #[error("{PATH}: {0}")]
+    #[error("{0}")]
     Value(&'static str),
+    /// Not there, or not readable.
+    #[error("cannot be read ({0}); build the initramfs anew")]
+    File(#[from] std::io::Error),
+}
+
+/// A configuration file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {cause}")]
+pub struct FileError {
+    path: String,
+    cause: ConfigError,
 }
 
 impl Config {
+    /// Reads and checks a configuration file.
+    ///
+    /// # Errors
+    /// [`FileError`] with the file's name and what is wrong with it.
+    pub fn read(path: &Path) -> Result<Self, FileError> {
+        // Cut off where it is too long, and no JSON any more then.
+        let mut text = Vec::new();
+        std::fs::File::open(path)
+            .and_then(|file| file.take(MAX_LEN).read_to_end(&mut text))
+            .map_err(ConfigError::from)
+            .and_then(|_| Self::parse(&text))
+            .map_err(|cause| FileError { path: path.display().to_string(), cause })
+    }
+
     /// Reads and checks a configuration.
     ///
     /// # Errors
@@ -187,11 +213,16 @@ impl Config {
     }
 
     /// Path of partition `number` of the disk: with a `p` between where the
-    /// disk's name ends in a digit, as the kernel names them.
+    /// disk's name ends in a digit, as the kernel names them, or with udev's
+    /// `-part` below `/dev/disk`.
     #[must_use]
     pub fn partition(&self, number: u8) -> PathBuf {
         let disk = self.disk.to_string_lossy();
-        let joint = if disk.ends_with(|c: char| c.is_ascii_digit()) { "p" } else { "" };
+        let joint = match disk.ends_with(|c: char| c.is_ascii_digit()) {
+            _ if disk.starts_with("/dev/disk/") => "-part",
+            true => "p",
+            false => "",
+        };
         PathBuf::from(format!("{disk}{joint}{number}"))
     }
 
@@ -261,10 +292,36 @@ pub(crate) mod tests {
         assert_eq!(config.reserve(), 16 << 20);
         assert_eq!(config.prompt_seconds, 900);
         assert_eq!((config.qr, config.recipient), (Qr::Utf8, None));
-        let mut other = sample();
-        other["disk"] = "/dev/vda".into();
-        let config = Config::parse(other.to_string().as_bytes()).unwrap();
-        assert_eq!(config.root(), PathBuf::from("/dev/vda2"));
+    }
+
+    #[test]
+    fn partitions_are_named_as_kernel_and_udev_name_them() {
+        for (disk, root) in [
+            ("/dev/mmcblk0", "/dev/mmcblk0p2"),
+            ("/dev/vda", "/dev/vda2"),
+            ("/dev/nvme0n1", "/dev/nvme0n1p2"),
+            (
+                "/dev/disk/by-path/platform-3f202000.mmc",
+                "/dev/disk/by-path/platform-3f202000.mmc-part2",
+            ),
+        ] {
+            let mut other = sample();
+            other["disk"] = disk.into();
+            let config = Config::parse(other.to_string().as_bytes()).unwrap();
+            assert_eq!(config.root(), PathBuf::from(root));
+        }
+    }
+
+    #[test]
+    fn a_file_is_named_by_what_is_wrong_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("unseal.json");
+        let told = || Config::read(&path).unwrap_err().to_string();
+        assert!(told().contains("unseal.json: cannot be read"), "{}", told());
+        std::fs::write(&path, "{").unwrap();
+        assert!(told().contains("unseal.json: not a configuration"), "{}", told());
+        std::fs::write(&path, sample().to_string()).unwrap();
+        assert!(Config::read(&path).is_ok());
     }
 
     fn signed(field: &str, value: Value) -> Value {

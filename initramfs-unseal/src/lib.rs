@@ -1,7 +1,8 @@
 //! Unlocks a TPM-sealed LUKS2 root from the initramfs, and seals it there on
 //! the first boot.
 //!
-//! What it does: finds TPM, root and event log ([`init`]), decides what to do
+//! What it does: finds TPM, root and event log ([`init`] as PID 1, [`step`] in
+//! somebody else's initramfs), decides what to do
 //! ([`flow`]), unseals the key under the PCR policy ([`tpm`]), which is of one
 //! boot or of every boot that the vendor signed ([`authority`]), opens the volume
 //! ([`luks`]), shuts the door behind it (PCR 15), or asks for the recovery key
@@ -44,6 +45,7 @@ pub mod rollback;
 pub mod sealed;
 pub mod secret;
 pub mod status;
+pub mod step;
 pub mod switch_root;
 pub mod sys;
 pub mod token;

@@ -14,12 +14,12 @@ const WIPE: libc::c_int = 0x55;
 /// swap, no environment from the command line, and every block of heap memory
 /// is overwritten when it is freed, those of the C libraries included.
 ///
-/// Before anything else runs.
+/// For a program of the initramfs, before anything else runs.
 ///
 /// # Errors
 /// The system call that failed. Callers stop then.
 #[allow(unsafe_code)]
-pub fn keep_secrets() -> io::Result<()> {
+pub fn harden() -> io::Result<()> {
     // SAFETY: the process has one thread, nothing holds a pointer into the
     // environment. The kernel passes words of the command line as environment;
     // none of the libraries shall be configured by them.
@@ -45,15 +45,12 @@ pub fn keep_secrets() -> io::Result<()> {
     lock_memory()
 }
 
-/// As [`keep_secrets`], for PID 1 in the initramfs.
+/// Makes Ctrl-Alt-Del a signal to PID 1 instead of a restart.
 ///
 /// # Errors
-/// The system call that failed. Callers stop then.
-pub fn harden() -> io::Result<()> {
-    keep_secrets()?;
-    // Ctrl-Alt-Del becomes a signal to PID 1, which PID 1 does not take.
-    set_cad_enabled(false)?;
-    Ok(())
+/// The system call's.
+pub fn disable_ctrl_alt_del() -> io::Result<()> {
+    Ok(set_cad_enabled(false)?)
 }
 
 /// Keeps all memory, now and later, out of swap.
