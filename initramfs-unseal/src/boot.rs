@@ -60,6 +60,8 @@ pub struct Boot {
     report: Report,
     tpm: Option<Tpm>,
     provisioned: bool,
+    /// The PIN that was chosen in this boot; asked for once is enough.
+    pin: Option<Pin>,
     /// TPM commands of a provisioning that came before the unlock.
     commands_before: u32,
 }
@@ -70,7 +72,15 @@ impl Boot {
     pub fn new(config: Config, consoles: Consoles) -> Self {
         let mut report = Report::default();
         report.reached("start");
-        Self { config, consoles, report, tpm: None, provisioned: false, commands_before: 0 }
+        Self {
+            config,
+            consoles,
+            report,
+            tpm: None,
+            provisioned: false,
+            pin: None,
+            commands_before: 0,
+        }
     }
 
     /// Gets the root open and enters it. Returns only when that cannot be.
@@ -225,9 +235,10 @@ impl Boot {
             manifest: &Manifest::from_json(&manifest)?,
             signatures: signatures.map_err(|e| e.to_string()),
             cpu_has_aes,
-            pin,
+            pin: pin.as_ref(),
         }
         .run(step)?;
+        self.pin = pin;
         Ok(())
     }
 
@@ -313,10 +324,13 @@ impl Boot {
         self.report.reached("signatures");
         let mut tries = 1..=self.config.recovery_tries;
         loop {
-            let pin = match guard.pin().then(|| self.ask_pin()).transpose()? {
-                Some(Typed::RecoveryKey(key)) => return Ok(Unsealed::ByHand(key)),
-                Some(Typed::Pin(pin)) => Some(pin),
-                None => None,
+            let pin = match (guard.pin(), self.pin.take()) {
+                (true, None) => match self.ask_pin()? {
+                    Typed::RecoveryKey(key) => return Ok(Unsealed::ByHand(key)),
+                    Typed::Pin(pin) => Some(pin),
+                },
+                (true, chosen) => chosen,
+                (false, _) => None,
             };
             let what = Unsealing {
                 srk: self.config.srk,

@@ -156,7 +156,7 @@ pub struct Provisioning<'a> {
     /// Whether the CPU has AES instructions.
     pub cpu_has_aes: bool,
     /// The PIN, where the configuration wants one.
-    pub pin: Option<Pin>,
+    pub pin: Option<&'a Pin>,
 }
 
 /// Checks that a boot can be sealed against: the event log leads to the PCR
@@ -287,7 +287,7 @@ impl Provisioning<'_> {
             nv_index: self.config.nv_index,
             srk: self.config.srk,
             guard: &guard,
-            pin: self.pin.as_ref(),
+            pin: self.pin,
         };
         self.tpm.seal(what, &srk_name, &sealed)?;
         let objects = Objects {
@@ -374,7 +374,7 @@ impl Provisioning<'_> {
             srk_name: &token.srk_name,
             pcrs: &self.config.pcrs,
             guard: &guard,
-            pin: self.pin.as_ref(),
+            pin: self.pin,
             nv_index: self.config.nv_index,
             lock: false,
         };

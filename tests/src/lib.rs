@@ -21,6 +21,7 @@
 pub mod attacker;
 pub mod built;
 pub mod host_tpm;
+pub mod instants;
 pub mod operator;
 pub mod shared;
 pub mod slots;

@@ -18,12 +18,16 @@ mod check;
 mod demo;
 #[path = "emulated/firmware.rs"]
 mod firmware;
+#[path = "emulated/pin.rs"]
+mod pin;
 #[path = "emulated/provisioning.rs"]
 mod provisioning;
 #[path = "emulated/record.rs"]
 mod record;
 #[path = "emulated/recovery.rs"]
 mod recovery;
+#[path = "emulated/reseal.rs"]
+mod reseal;
 #[path = "emulated/sealing.rs"]
 mod sealing;
 #[path = "emulated/signed.rs"]
