@@ -18,7 +18,7 @@ use crate::reseal::{self, Resealing};
 use crate::sealed::Sealed;
 use crate::status::Objects;
 use crate::switch_root;
-use crate::token::{Phase, Place, RECOVERY_SLOT, Token};
+use crate::token::{Phase, Place, RECOVERY_SLOT, SPARE_SLOT, TPM_SLOT, Token};
 use crate::tpm::platform::Platform;
 use crate::tpm::{Index, Tpm, TpmError, Unsealing, lockout};
 use crate::volume::{self, Fingerprint, LATCH, LEAVE_INITRD, OPENED_BY_HAND, PHASES};
@@ -482,20 +482,27 @@ impl Boot {
         let question = format!("enter the recovery key for {}", self.config.root().display());
         let patience = Duration::from_secs(self.config.prompt_seconds.into());
         let tries = self.config.recovery_tries;
+        let recovery = token.map_or(RECOVERY_SLOT, |token| token.recovery_slot);
+        let others = passphrases(&volume.slots()?, token);
         for attempt in 1..=tries {
-            let key = match given.take() {
-                Some(key) => Some(key),
+            let typed = match given.take() {
+                Some(key) => Entered::RecoveryKey(key),
                 None => match self.consoles.ask(&question, patience) {
-                    Answer::Line(line) => RecoveryKey::parse(&line),
+                    Answer::Line(line) => match RecoveryKey::parse(&line) {
+                        Some(key) => Entered::RecoveryKey(key),
+                        None => Entered::Other(line),
+                    },
                     Answer::TimedOut => bail!(Refused("nobody entered the recovery key".into())),
                     Answer::NoConsole => bail!(
                         "there is no console to enter the recovery key on: connect one and boot again"
                     ),
                 },
             };
-            let result = match key {
-                Some(key) => self.open(volume, RECOVERY_SLOT, key.expose().as_bytes(), None),
-                None => Err(LuksError::WrongKey(RECOVERY_SLOT).into()),
+            let result = match typed {
+                Entered::RecoveryKey(key) => {
+                    self.open(volume, recovery, key.expose().as_bytes(), None)
+                }
+                Entered::Other(line) => self.open_by_any(volume, &others, &line),
             };
             match result {
                 Ok(key) => {
@@ -517,6 +524,22 @@ impl Boot {
             }
         }
         bail!(Refused(format!("{tries} wrong recovery keys")))
+    }
+
+    /// Tries a passphrase on the slots that are nobody's but the operator's.
+    fn open_by_any(
+        &mut self,
+        volume: &mut Volume,
+        slots: &[u32],
+        passphrase: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>> {
+        for slot in slots {
+            match self.open(volume, *slot, passphrase, None) {
+                Err(e) if matches!(e.downcast_ref(), Some(LuksError::WrongKey(_))) => {}
+                other => return other,
+            }
+        }
+        Err(LuksError::WrongKey(RECOVERY_SLOT).into())
     }
 
     /// Shuts the latch: nothing can be unsealed any more in this boot.
@@ -585,6 +608,23 @@ enum Unlocked {
 enum Unsealed {
     Sealed(Sealed, Option<Pin>),
     ByHand(RecoveryKey),
+}
+
+/// What was entered where the recovery key was asked for.
+enum Entered {
+    RecoveryKey(RecoveryKey),
+    Other(Zeroizing<Vec<u8>>),
+}
+
+/// Slots that an operator made: all but the TPM's and the recovery key's. A root that
+/// was encrypted in place has none.
+fn passphrases(slots: &[u32], token: Option<&Token>) -> Vec<u32> {
+    let ours = |slot: u32| {
+        token.is_some_and(|token| {
+            slot == token.recovery_slot || [TPM_SLOT, SPARE_SLOT].contains(&slot)
+        })
+    };
+    slots.iter().copied().filter(|slot| !ours(*slot)).collect()
 }
 
 /// What was typed where a PIN was asked for.

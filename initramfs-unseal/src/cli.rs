@@ -46,6 +46,16 @@ pub(crate) enum Command {
         #[arg(long, value_enum, default_value = "text")]
         format: Format,
     },
+    /// Give a LUKS2 root that exists to the TPM, from the running system.
+    ///
+    /// Asks for a passphrase of the root, seals a new secret to the running boot, and
+    /// shows a recovery key once. Its passphrases stay. Exit code 0: provisioned. 1:
+    /// refused. 2: it could not be done.
+    Provision {
+        /// The configuration, as it lies in the initramfs.
+        #[arg(long, value_name = "FILE", default_value = CONFIG)]
+        config: PathBuf,
+    },
     /// Seal the root's key anew, before an update changes what is measured.
     ///
     /// Asks for the recovery key. The root is released from then on to the running

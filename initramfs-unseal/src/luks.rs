@@ -51,6 +51,9 @@ pub enum LuksError {
     /// The key fits no slot it was tried on.
     #[error("the key does not open key slot {0}")]
     WrongKey(u32),
+    /// The passphrase fits no slot at all.
+    #[error("the passphrase opens no key slot")]
+    NoSlot,
     /// libcryptsetup refused.
     #[error("{what} failed on {device}: {cause}")]
     Library {
@@ -157,6 +160,50 @@ impl Volume {
         }
     }
 
+    /// The volume key by a passphrase of whatever slot, and the slot's number.
+    ///
+    /// # Errors
+    /// [`LuksError::NoSlot`] when it opens none.
+    pub fn volume_key_by(
+        &mut self,
+        passphrase: &[u8],
+    ) -> Result<(Zeroizing<Vec<u8>>, u32), LuksError> {
+        for slot in self.slots()? {
+            match self.volume_key(slot, passphrase) {
+                Ok(key) => return Ok((key, slot)),
+                Err(LuksError::WrongKey(_)) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Err(LuksError::NoSlot)
+    }
+
+    /// The numbers of the key slots, in order.
+    ///
+    /// # Errors
+    /// [`LuksError::Library`].
+    pub fn slots(&mut self) -> Result<Vec<u32>, LuksError> {
+        let metadata = self.metadata()?;
+        let slots = metadata.get("keyslots").and_then(Value::as_object);
+        let numbers = slots.into_iter().flatten().filter_map(|(number, _)| number.parse().ok());
+        let mut numbers: Vec<u32> = numbers.collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Whether a key slot has the cost of one that [`Self::add_secret`] makes: nobody
+    /// chooses that for a passphrase.
+    ///
+    /// # Errors
+    /// [`LuksError::Library`].
+    pub fn is_for_a_secret(&mut self, slot: u32) -> Result<bool, LuksError> {
+        let metadata = self.metadata()?;
+        let kdf = metadata.pointer(&format!("/keyslots/{slot}/kdf"));
+        let text = |name: &str| kdf.and_then(|kdf| kdf.get(name)?.as_str());
+        let iterations = kdf.and_then(|kdf| kdf.get("iterations")?.as_u64());
+        Ok(text("type") == Some("pbkdf2") && iterations == Some(PBKDF2_ITERATIONS.into()))
+    }
+
     /// Opens the volume as `/dev/mapper/NAME`. The key goes to the kernel's
     /// keyring, not into the device-mapper table.
     ///
@@ -180,10 +227,7 @@ impl Volume {
     pub fn create(path: &Path, new: &NewVolume<'_>) -> Result<Self, LuksError> {
         let mut volume = Self::init(path)?;
         volume.format(new)?;
-        let json = serde_json::to_value(new.token)
-            .map_err(|e| library("writing the token", path, &LibcryptErr::JsonError(e)))?;
-        let set = volume.device.token_handle().json_set(TokenInput::AddToken(&json));
-        volume.ok("writing the token", set)?;
+        volume.add_token(new.token)?;
         let started = volume.device.reencrypt_handle().reencrypt_init_by_passphrase(
             None,
             new.secret.expose(),
@@ -243,9 +287,7 @@ impl Volume {
     /// # Errors
     /// [`LuksError::Library`].
     pub fn remove_slot(&mut self, slot: u32) -> Result<(), LuksError> {
-        let metadata = self.metadata()?;
-        let slots = metadata.get("keyslots").and_then(Value::as_object);
-        if slots.is_none_or(|slots| !slots.contains_key(&slot.to_string())) {
+        if !self.slots()?.contains(&slot) {
             return Ok(());
         }
         let removed = self.device.keyslot_handle().destroy(slot);
@@ -315,6 +357,17 @@ impl Volume {
             CryptVolumeKey::empty(),
         );
         self.ok("writing the recovery key's slot", added).map(drop)
+    }
+
+    /// Adds a token.
+    ///
+    /// # Errors
+    /// [`LuksError`].
+    pub fn add_token(&mut self, token: &Token) -> Result<(), LuksError> {
+        let json = serde_json::to_value(token)
+            .map_err(|e| library("writing the token", &self.path, &LibcryptErr::JsonError(e)))?;
+        let set = self.device.token_handle().json_set(TokenInput::AddToken(&json));
+        self.ok("writing the token", set).map(drop)
     }
 
     /// Replaces token `number`.

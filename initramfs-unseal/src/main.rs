@@ -7,6 +7,7 @@ use clap::Parser;
 use cli::{Cli, Command, Format};
 use initramfs_unseal::boot::Refused;
 use initramfs_unseal::config::Config;
+use initramfs_unseal::provision::existing::{self, ExistingError};
 use initramfs_unseal::reseal::request::{Request, RequestError};
 use initramfs_unseal::rollback::RollbackError;
 use initramfs_unseal::{step, sys};
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         }
         Command::Status { format } => status(format),
         Command::Rollback { to, format } => rollback(to, format),
+        Command::Provision { config } => provision(&config),
         Command::Reseal { next, trust_this_boot, retire, format } => {
             let request =
                 if retire { Request::Retire } else { Request::Seal { next, trust_this_boot } };
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         eprintln!("initramfs-unseal: {why:#}");
         let refused = why.downcast_ref().is_some_and(RollbackError::is_refusal)
             || why.downcast_ref().is_some_and(RequestError::is_refusal)
+            || why.downcast_ref().is_some_and(ExistingError::is_refusal)
             || why.is::<Refused>();
         ExitCode::from(if refused { 1 } else { 2 })
     })
@@ -57,6 +60,12 @@ fn rollback(to: u64, format: Format) -> Result<ExitCode> {
         Format::Text => println!("{moved}"),
         Format::Json => println!("{}", serde_json::to_string_pretty(&moved)?),
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn provision(config: &Path) -> Result<ExitCode> {
+    sys::harden().context("keeping secrets in this process")?;
+    existing::provision(&Config::read(config)?)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -13,6 +13,7 @@
 //!    is write-locked for good. A cut before the token begins this step anew: the
 //!    record that stays holds the recovery key that is in the slot.
 
+pub mod existing;
 mod handover;
 
 use crate::age::EncryptError;
@@ -28,7 +29,7 @@ use crate::pin::Pin;
 use crate::recovery::RecoveryKey;
 use crate::sealed::Sealed;
 use crate::secret::{self, RandomError, Secret};
-use crate::token::{Binding, Objects, Phase, RECOVERY_SLOT, TPM_SLOT, Token, TokenError};
+use crate::token::{Binding, Objects, Phase, TPM_SLOT, Token, TokenError};
 use crate::tpm::health::Unfit;
 use crate::tpm::{Index, Sealing, Tpm, TpmError, Unsealing};
 use crate::volume::{Fingerprint, LATCH};
@@ -279,10 +280,30 @@ impl Provisioning<'_> {
         while volume_key.len() < cipher.key_len {
             volume_key.extend_from_slice(self.random("msec-boot volume key 1")?.expose());
         }
+        let token = self.seal_secret(&secret, &volume_key)?;
+        let new = NewVolume {
+            cipher,
+            volume_key: &volume_key,
+            secret: &secret,
+            token: &token,
+            data_offset: self.config.reserve(),
+            // Larger sectors are faster; the file system's block is the bound.
+            sector_size: if fs.block_size == 4096 { 4096 } else { 512 },
+        };
+        Volume::create(root, &new)?;
+        Ok(())
+    }
+
+    /// Seals a secret of this volume key. Gives the token that goes with it.
+    fn seal_secret(
+        &mut self,
+        secret: &Secret,
+        volume_key: &[u8],
+    ) -> Result<Token, ProvisionError> {
         let guard = self.guard()?;
         let policy = guard.policy().map_err(|e| BootError::Policy(e.to_string()))?;
         let srk_name = self.tpm.ensure_srk(self.config.srk)?;
-        let sealed = Sealed { secret: secret.clone(), fingerprint: Fingerprint::of(&volume_key) };
+        let sealed = Sealed { secret: secret.clone(), fingerprint: Fingerprint::of(volume_key) };
         let what = Sealing {
             nv_index: self.config.nv_index,
             srk: self.config.srk,
@@ -299,17 +320,7 @@ impl Provisioning<'_> {
         let mut token = Token::new(Phase::Encrypting, objects, policy, self.reference.clone())
             .bound(Binding::of(self.config));
         token.pin = guard.pin();
-        let new = NewVolume {
-            cipher,
-            volume_key: &volume_key,
-            secret: &secret,
-            token: &token,
-            data_offset: self.config.reserve(),
-            // Larger sectors are faster; the file system's block is the bound.
-            sector_size: if fs.block_size == 4096 { 4096 } else { 512 },
-        };
-        Volume::create(root, &new)?;
-        Ok(())
+        Ok(token)
     }
 
     /// Step 4.
@@ -339,12 +350,30 @@ impl Provisioning<'_> {
         if Fingerprint::of(&volume_key) != sealed.fingerprint {
             return Err(ProvisionError::Proof);
         }
+        self.complete(&mut volume, &token, &volume_key)?;
+        self.consoles.say(&format!(
+            "provisioned: {} is encrypted, its key is sealed to PCRs {}",
+            root.display(),
+            self.config.pcrs
+        ));
+        Ok(())
+    }
+
+    /// What is left once the TPM's key slot is proven: recovery key, record, the word
+    /// "sealed", the lock.
+    fn complete(
+        &mut self,
+        volume: &mut Volume,
+        token: &Token,
+        volume_key: &[u8],
+    ) -> Result<(), ProvisionError> {
         // Whatever can fail without the key comes before it.
-        let record = self.describe(&mut volume, &token)?;
+        let record = self.describe(volume, token)?;
         let recovery = RecoveryKey::from_secret(&self.random("msec-boot recovery key 1")?);
-        volume.set_recovery_key(RECOVERY_SLOT, &volume_key, recovery.expose().as_bytes())?;
+        let typed = recovery.expose().as_bytes();
+        volume.set_recovery_key(token.recovery_slot, volume_key, typed)?;
         if self.pin.is_some() {
-            self.tpm.close_lockout(self.config.srk, &token.srk_name, &volume_key)?;
+            self.tpm.close_lockout(self.config.srk, &token.srk_name, volume_key)?;
         }
         self.show(&recovery);
         self.hand_over(record, &recovery)?;
@@ -352,13 +381,7 @@ impl Provisioning<'_> {
         token.phase = Phase::Sealed;
         volume.replace_token(number, &token)?;
         let index = self.index()?;
-        self.tpm.lock_index(&index, self.config.nv_index)?;
-        self.consoles.say(&format!(
-            "provisioned: {} is encrypted, its key is sealed to PCRs {}",
-            root.display(),
-            self.config.pcrs
-        ));
-        Ok(())
+        Ok(self.tpm.lock_index(&index, self.config.nv_index)?)
     }
 
     fn index(&mut self) -> Result<Index, ProvisionError> {

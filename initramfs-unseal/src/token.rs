@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 /// The `type` of the token.
 pub const TYPE: &str = "msec-boot";
-/// Key slot of the recovery key.
+/// Key slot of the recovery key of a root that was encrypted in place.
 pub const RECOVERY_SLOT: u32 = 0;
 /// Key slot of the secret that the TPM keeps.
 pub const TPM_SLOT: u32 = 1;
@@ -114,6 +114,10 @@ pub struct Token {
     pub pcrs: PcrSelection,
     /// The policy digest.
     pub policy: Sha256Digest,
+    /// Key slot of the recovery key; another than 0 where somebody's passphrase was
+    /// there before.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub recovery_slot: u32,
     /// Whether the TPM wants a PIN too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pin: bool,
@@ -126,6 +130,12 @@ pub struct Token {
     /// request that anyone can write: it leaves a boot that the TPM knows already.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub retire: bool,
+}
+
+/// Serde's way of asking whether a field is to be left out.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_first(slot: &u32) -> bool {
+    *slot == RECOVERY_SLOT
 }
 
 /// A token that cannot be used.
@@ -165,6 +175,7 @@ impl Token {
             srk_name: objects.srk_name,
             pcrs: objects.pcrs,
             policy,
+            recovery_slot: RECOVERY_SLOT,
             pin: false,
             reference,
             pending: Vec::new(),

@@ -13,7 +13,7 @@ use crate::provision::{BootError, check_boot};
 use crate::recovery::RecoveryKey;
 use crate::report;
 use crate::status::{Objects, TPM_DEVICE};
-use crate::token::{Binding, RECOVERY_SLOT, Token, TokenError};
+use crate::token::{Binding, Token, TokenError};
 use crate::tpm::{Tpm, TpmError};
 use pcr_measure::digest::Sha256Digest;
 use pcr_measure::manifest::{Manifest, ManifestError, Reference};
@@ -227,6 +227,7 @@ pub fn reseal(request: &Request) -> Result<Done, RequestError> {
     let mut tpm = Tpm::open(Path::new(TPM_DEVICE))?;
     let live = unlatched(&tpm.pcrs(&objects.pcrs)?);
     let reference = this_boot(&mut tpm, &token, &live, &objects)?;
+    let recovery_slot = token.recovery_slot;
     let mut wanted = token;
     wanted.pending = distinct(&reference, next);
     wanted.reference = reference;
@@ -238,7 +239,7 @@ pub fn reseal(request: &Request) -> Result<Done, RequestError> {
 
     let typed = prompt::ask("recovery key").map_err(RequestError::Ask)?;
     let key = RecoveryKey::parse(&typed).ok_or(RequestError::WrongKey)?;
-    let volume_key = match volume.volume_key(RECOVERY_SLOT, key.expose().as_bytes()) {
+    let volume_key = match volume.volume_key(recovery_slot, key.expose().as_bytes()) {
         Err(LuksError::WrongKey(_)) => return Err(RequestError::WrongKey),
         other => other?,
     };
