@@ -2,6 +2,7 @@
 
 use crate::authority::{self, SignedError};
 use crate::blockdev;
+use crate::board;
 use crate::boot_partition::{BootPartition, read_bounded};
 use crate::config::Config;
 use crate::console::{Answer, Consoles};
@@ -139,6 +140,7 @@ impl Boot {
         };
         self.report.reached("header");
         let index = match self.tpm.as_mut().map(|tpm| tpm.index(self.config.nv_index)) {
+            None if board::has_tpm(Path::new("/")) => return Ok((found, TpmFound::Silent, None)),
             None => return Ok((found, TpmFound::Absent, None)),
             Some(Ok(index)) => index,
             // It cannot help; a root that is provisioned still opens by hand.
