@@ -9,12 +9,15 @@ BUILDER := cargo run --release --locked -p image-builder --
 # replaced by newer ones, with a word about it. `make image` wants the locked ones.
 demo test test-long: export MSEC_TAKE_NEWER ?= 1
 
-.PHONY: all image demo test test-long bench fuzz shell clean clean-cache help
+.PHONY: all image deb demo test test-long bench fuzz shell clean clean-cache help
 
 all: image
 
 image: ## build the SD card image of the recipe into build/
 	$(ENTER) $(BUILDER) build
+
+deb: ## build the Debian package of initramfs-unseal into build/
+	$(ENTER) $(BUILDER) deb
 
 demo: ## build the image and boot it: provisioning, unlock, two attacks, a summary
 	$(ENTER) $(BUILDER) demo

@@ -4,6 +4,7 @@
 
 mod build;
 mod components;
+mod deb;
 mod demo;
 mod docs;
 mod setting;
@@ -62,6 +63,8 @@ pub(crate) enum Format {
 enum Command {
     /// Build the image of a recipe, or some of its components
     Build(build::BuildArgs),
+    /// Build the Debian package of initramfs-unseal, for other initramfs tools
+    Deb(deb::DebArgs),
     /// Build the image and take it through provisioning, unlock and two attacks
     Demo(build::ImageArgs),
     Run(crate::emu::run::RunArgs),
@@ -119,6 +122,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let json = cli.global.format == Format::Json;
     match &cli.command {
         Command::Build(args) => build::run(&cli.global, args),
+        Command::Deb(args) => deb::run(&cli.global, args),
         Command::Demo(args) => demo::run(&cli.global, args),
         Command::Run(args) => {
             let tampers = args.append_tamper.is_some();

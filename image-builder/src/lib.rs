@@ -16,6 +16,7 @@ pub mod artifacts;
 pub mod cache;
 pub mod cli;
 pub mod component;
+pub mod deb;
 pub mod demo;
 pub mod emu;
 pub mod image;

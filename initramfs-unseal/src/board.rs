@@ -1,6 +1,6 @@
 //! Which board this is, as its firmware says. Nothing vouches for names and numbers:
-//! they are for people who look for a device in a list. That the device tree has a
-//! TPM counts, because it was measured.
+//! they are for people who look for a device in a list. That there is a TPM
+//! counts, for a device tree that names one was measured.
 
 use serde::Serialize;
 use std::io::Read as _;
@@ -16,6 +16,8 @@ const BOOT_ID: &str = "proc/sys/kernel/random/boot_id";
 /// Documentation/devicetree/bindings/tpm).
 const TPMS: [&str; 5] =
     ["tcg,tpm", "google,cr50", "microsoft,ftpm", "nuvoton,npct601", "st,st33zp24"];
+/// Where Linux shows the table that ACPI describes a TPM 2.0 with.
+const ACPI_TPM: &str = "sys/firmware/acpi/tables/TPM2";
 /// Nodes within nodes that are looked at; a TPM lies on a bus of the SoC.
 const MAX_DEPTH: usize = 8;
 /// Longest text that is taken, in bytes.
@@ -52,10 +54,11 @@ pub fn boot_id(sysroot: &Path) -> Option<String> {
     text(&bytes(&sysroot.join(BOOT_ID), MAX_TEXT))
 }
 
-/// Whether the device tree has a TPM, switched on or off.
+/// Whether the firmware told the kernel of a TPM: a node of the device tree, switched
+/// on or off, or ACPI's table.
 #[must_use]
 pub fn has_tpm(sysroot: &Path) -> bool {
-    has_tpm_below(&sysroot.join(DEVICE_TREE), MAX_DEPTH)
+    sysroot.join(ACPI_TPM).exists() || has_tpm_below(&sysroot.join(DEVICE_TREE), MAX_DEPTH)
 }
 
 fn has_tpm_below(node: &Path, depth: usize) -> bool {
@@ -150,9 +153,11 @@ mod tests {
     }
 
     #[test]
-    fn a_tpm_anywhere_in_the_device_tree_is_found() {
+    fn a_tpm_anywhere_in_the_device_tree_or_in_acpi_is_found() {
         const DEEP: &str = "proc/device-tree/soc/i2c@7e804000/tpm@2e/compatible";
-        let cases: [(&str, &[u8], bool); 5] = [
+        let cases: [(&str, &[u8], bool); 7] = [
+            ("sys/firmware/acpi/tables/TPM2", b"TPM2", true),
+            ("sys/firmware/acpi/tables/DSDT", b"DSDT", false),
             (DEEP, b"nuvoton,npct75x\0tcg,tpm-tis-i2c\0", true),
             (DEEP, b"infineon,slb9670\0tcg,tpm_tis-spi\0", true),
             (DEEP, b"atmel,24c32\0", false),

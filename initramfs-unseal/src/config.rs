@@ -7,6 +7,7 @@ use crate::authority::Authority;
 use crate::qr::Qr;
 use pcr_measure::pcr::PcrSelection;
 use serde::Deserialize;
+use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 
 /// Where the image builder puts the file inside the initramfs.
@@ -67,6 +68,9 @@ pub struct Config {
     /// Handle of the NV index that holds the secret.
     #[serde(deserialize_with = "handle")]
     pub nv_index: u32,
+    /// Handle of the index that resealing alternates with.
+    #[serde(deserialize_with = "handle")]
+    pub spare_index: u32,
     /// Persistent handle of the storage root key.
     #[serde(deserialize_with = "handle")]
     pub srk: u32,
@@ -76,6 +80,9 @@ pub struct Config {
     /// to the one boot that was sealed against.
     #[serde(default)]
     pub signed: Option<Authority>,
+    /// Whether the TPM wants a PIN beside a boot that it knows.
+    #[serde(default)]
+    pub pin: bool,
     /// Cipher of a root that is encrypted here.
     #[serde(default)]
     pub cipher: Cipher,
@@ -98,17 +105,42 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Not JSON, or not of this shape.
-    #[error("{PATH} is not a configuration of this version ({0}); build the initramfs anew")]
+    #[error("not a configuration of this version ({0}); build the initramfs anew")]
     Syntax(#[from] serde_json::Error),
     /// Another schema.
-    #[error("{PATH} has schema {0:?}, this program reads {SCHEMA:?}; build the initramfs anew")]
+    #[error("has schema {0:?}, this program reads {SCHEMA:?}; build the initramfs anew")]
     Schema(String),
     /// A value out of its range.
-    #[error("{PATH}: {0}")]
+    #[error("{0}")]
     Value(&'static str),
+    /// Not there, or not readable.
+    #[error("cannot be read ({0}); build the initramfs anew")]
+    File(#[from] std::io::Error),
+}
+
+/// A configuration file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {cause}")]
+pub struct FileError {
+    path: String,
+    cause: ConfigError,
 }
 
 impl Config {
+    /// Reads and checks a configuration file.
+    ///
+    /// # Errors
+    /// [`FileError`] with the file's name and what is wrong with it.
+    pub fn read(path: &Path) -> Result<Self, FileError> {
+        // Cut off where it is too long, and no JSON any more then.
+        let mut text = Vec::new();
+        std::fs::File::open(path)
+            .and_then(|file| file.take(MAX_LEN).read_to_end(&mut text))
+            .map_err(ConfigError::from)
+            .and_then(|_| Self::parse(&text))
+            .map_err(|cause| FileError { path: path.display().to_string(), cause })
+    }
+
     /// Reads and checks a configuration.
     ///
     /// # Errors
@@ -136,6 +168,11 @@ impl Config {
                 !NV_OWNER.contains(&config.nv_index),
                 "nv_index must lie in the owner range 0x01800000-0x01bfffff",
             ),
+            (
+                !NV_OWNER.contains(&config.spare_index),
+                "spare_index must lie in the owner range 0x01800000-0x01bfffff",
+            ),
+            (config.spare_index == config.nv_index, "spare_index and nv_index are the same"),
             (!PERSISTENT_OWNER.contains(&config.srk), "srk must lie in 0x81000000-0x817fffff"),
             (config.pcrs.iter().count() > MAX_PCRS, "pcrs must name one to eight PCRs"),
             (
@@ -152,8 +189,8 @@ impl Config {
                 "counter must lie in the owner range 0x01800000-0x01bfffff",
             ),
             (
-                signed(|config, authority| authority.counter == config.nv_index),
-                "counter and nv_index are the same",
+                signed(|config, authority| config.indices().contains(&authority.counter)),
+                "counter is the same as nv_index or spare_index",
             ),
             (
                 signed(|_, authority| authority.version == 0),
@@ -169,12 +206,23 @@ impl Config {
         }
     }
 
+    /// The indices that may hold the secret. The token says which one does.
+    #[must_use]
+    pub const fn indices(&self) -> [u32; 2] {
+        [self.nv_index, self.spare_index]
+    }
+
     /// Path of partition `number` of the disk: with a `p` between where the
-    /// disk's name ends in a digit, as the kernel names them.
+    /// disk's name ends in a digit, as the kernel names them, or with udev's
+    /// `-part` below `/dev/disk`.
     #[must_use]
     pub fn partition(&self, number: u8) -> PathBuf {
         let disk = self.disk.to_string_lossy();
-        let joint = if disk.ends_with(|c: char| c.is_ascii_digit()) { "p" } else { "" };
+        let joint = match disk.ends_with(|c: char| c.is_ascii_digit()) {
+            _ if disk.starts_with("/dev/disk/") => "-part",
+            true => "p",
+            false => "",
+        };
         PathBuf::from(format!("{disk}{joint}{number}"))
     }
 
@@ -230,7 +278,8 @@ pub(crate) mod tests {
         json!({
             "schema": SCHEMA, "disk": "/dev/mmcblk0", "root_partition": 2, "boot_partition": 1,
             "mapper": "root", "provision": "in-place", "reserve_mib": 16,
-            "nv_index": "0x01806d73", "srk": "0x81000001", "pcrs": [0, 1, 8, 9, 15],
+            "nv_index": "0x01806d73", "spare_index": "0x01806d75", "srk": "0x81000001",
+            "pcrs": [0, 1, 8, 9, 15],
             "recovery_tries": 3, "wait_seconds": 20,
         })
     }
@@ -243,10 +292,36 @@ pub(crate) mod tests {
         assert_eq!(config.reserve(), 16 << 20);
         assert_eq!(config.prompt_seconds, 900);
         assert_eq!((config.qr, config.recipient), (Qr::Utf8, None));
-        let mut other = sample();
-        other["disk"] = "/dev/vda".into();
-        let config = Config::parse(other.to_string().as_bytes()).unwrap();
-        assert_eq!(config.root(), PathBuf::from("/dev/vda2"));
+    }
+
+    #[test]
+    fn partitions_are_named_as_kernel_and_udev_name_them() {
+        for (disk, root) in [
+            ("/dev/mmcblk0", "/dev/mmcblk0p2"),
+            ("/dev/vda", "/dev/vda2"),
+            ("/dev/nvme0n1", "/dev/nvme0n1p2"),
+            (
+                "/dev/disk/by-path/platform-3f202000.mmc",
+                "/dev/disk/by-path/platform-3f202000.mmc-part2",
+            ),
+        ] {
+            let mut other = sample();
+            other["disk"] = disk.into();
+            let config = Config::parse(other.to_string().as_bytes()).unwrap();
+            assert_eq!(config.root(), PathBuf::from(root));
+        }
+    }
+
+    #[test]
+    fn a_file_is_named_by_what_is_wrong_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("unseal.json");
+        let told = || Config::read(&path).unwrap_err().to_string();
+        assert!(told().contains("unseal.json: cannot be read"), "{}", told());
+        std::fs::write(&path, "{").unwrap();
+        assert!(told().contains("unseal.json: not a configuration"), "{}", told());
+        std::fs::write(&path, sample().to_string()).unwrap();
+        assert!(Config::read(&path).is_ok());
     }
 
     fn signed(field: &str, value: Value) -> Value {
@@ -277,6 +352,8 @@ pub(crate) mod tests {
             ("mapper", json!(""), "mapper must"),
             ("reserve_mib", json!(0), "reserve_mib"),
             ("nv_index", json!("0x01c00002"), "owner range"),
+            ("spare_index", json!("0x01c00002"), "owner range"),
+            ("spare_index", json!("0x01806d73"), "are the same"),
             ("nv_index", json!(25_193_843), "string"),
             ("nv_index", json!("0x1"), "eight hex digits"),
             ("srk", json!("0x81800000"), "srk must"),
@@ -296,6 +373,8 @@ pub(crate) mod tests {
             ("signed", signed("rollback", json!(0)), "1 or more"),
             ("signed", signed("rollback", json!(-1)), "integer"),
             ("signed", signed("counter", json!("0x01806d73")), "the same"),
+            ("signed", signed("counter", json!("0x01806d75")), "the same"),
+            ("pin", json!("1234"), "boolean"),
             ("signed", signed("counter", json!("0x01c00002")), "counter must lie"),
             ("signed", signed("policy_key", json!("00")), "policy_key must"),
             ("signed", signed("policy_key", json!("xy")), "policy_key must"),

@@ -3,7 +3,7 @@
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::termios::{self, FlushArg, LocalFlags, SetArg, SpecialCharacterIndices};
+use nix::sys::termios::{self, FlushArg, LocalFlags, SetArg, SpecialCharacterIndices, Termios};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -26,6 +26,20 @@ const VDISABLE: libc::cc_t = 0;
 /// All consoles of the kernel. By default none: nothing is shown, nobody asked.
 #[derive(Debug, Default)]
 pub struct Consoles(Vec<File>);
+
+/// How the consoles were set; put back when this is dropped, for whoever reads
+/// there next.
+#[derive(Debug)]
+pub struct Settings(Vec<(File, Termios)>);
+
+impl Drop for Settings {
+    fn drop(&mut self) {
+        for (console, settings) in &self.0 {
+            // One that has gone has nothing to be set.
+            let _ = termios::tcsetattr(console, SetArg::TCSANOW, settings);
+        }
+    }
+}
 
 /// What came of a question.
 #[derive(Debug)]
@@ -55,6 +69,14 @@ impl Consoles {
             files.extend(open("console"));
         }
         Self(files)
+    }
+
+    /// How they are set now.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        let set =
+            |console: &File| Some((console.try_clone().ok()?, termios::tcgetattr(console).ok()?));
+        Settings(self.0.iter().filter_map(set).collect())
     }
 
     /// One line on every console. Errors may quote what stands on the card, so

@@ -22,7 +22,7 @@ pub enum TpmFound {
     /// There is no TPM, or one that answers with errors and is latched before
     /// anybody is asked.
     Absent,
-    /// There is one, and the kernel could not reach it. It has the measurements of
+    /// The firmware names one, and the kernel could not reach it. It has the measurements of
     /// this boot, and nothing shuts its latch: root could bind the driver again
     /// (sysfs, `bind`) once it answers, and unseal.
     Silent,
@@ -101,7 +101,7 @@ pub enum Why {
     NoTpm,
     /// A TPM that cannot be latched.
     #[error(
-        "no TPM answers, but the device tree has one: it could come back in this boot, so nobody opens the root, not by hand either; check that the TPM board sits firmly on the header and cycle the power (on another machine, cryptsetup takes the recovery key)"
+        "no TPM answers, but the firmware names one: it could come back in this boot, so nobody opens the root, not by hand either; check that the TPM board sits firmly on the header and cycle the power (on another machine, cryptsetup takes the recovery key)"
     )]
     TpmSilent,
     /// No TPM, and a plain root.

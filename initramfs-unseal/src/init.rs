@@ -7,7 +7,7 @@ use crate::console::Consoles;
 use crate::sys;
 use anyhow::{Context as _, Result};
 use nix::mount::{MsFlags, mount};
-use std::io::Read;
+use std::path::Path;
 
 /// What is mounted first: source, target, type, flags.
 const MOUNTS: [(&str, &str, &str, MsFlags); 5] = [
@@ -26,7 +26,7 @@ pub fn run() -> ! {
     let prepared = prepare();
     let consoles = Consoles::open();
     consoles.say(concat!("msec-boot ", env!("CARGO_PKG_VERSION")));
-    let why = match prepared.and_then(|()| read_config()) {
+    let why = match prepared.and_then(|()| Ok(Config::read(Path::new(config::PATH))?)) {
         Ok(config) => match Boot::new(config, consoles).run() {
             Ok(never) => match never {},
             Err(why) => why,
@@ -47,16 +47,9 @@ fn prepare() -> Result<()> {
         }
     }
     sys::harden().context("keeping secrets in this process")?;
+    // PID 1 does not take the signal that it becomes.
+    sys::disable_ctrl_alt_del().context("disabling Ctrl-Alt-Del")?;
     // Not worth stopping for: it only makes the console harder to read.
     let _ = std::fs::write("/proc/sys/kernel/printk", CONSOLE_LEVEL);
     Ok(())
-}
-
-fn read_config() -> Result<Config> {
-    let mut text = Vec::new();
-    std::fs::File::open(config::PATH)
-        .with_context(|| format!("opening {}; build the initramfs anew", config::PATH))?
-        .take(config::MAX_LEN)
-        .read_to_end(&mut text)?;
-    Ok(Config::parse(&text)?)
 }

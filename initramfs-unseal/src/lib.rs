@@ -1,7 +1,8 @@
 //! Unlocks a TPM-sealed LUKS2 root from the initramfs, and seals it there on
 //! the first boot.
 //!
-//! What it does: finds TPM, root and event log ([`init`]), decides what to do
+//! What it does: finds TPM, root and event log ([`init`] as PID 1, [`step`] in
+//! somebody else's initramfs), decides what to do
 //! ([`flow`]), unseals the key under the PCR policy ([`tpm`]), which is of one
 //! boot or of every boot that the vendor signed ([`authority`]), opens the volume
 //! ([`luks`]), shuts the door behind it (PCR 15), or asks for the recovery key
@@ -27,19 +28,24 @@ pub mod config;
 pub mod console;
 pub mod disk_state;
 pub mod flow;
+pub mod guard;
 pub mod header;
 pub mod init;
 pub mod luks;
 pub mod mbr;
+pub mod pin;
+pub mod prompt;
 pub mod provision;
 pub mod qr;
 pub mod record;
 pub mod recovery;
 pub mod report;
+pub mod reseal;
 pub mod rollback;
 pub mod sealed;
 pub mod secret;
 pub mod status;
+pub mod step;
 pub mod switch_root;
 pub mod sys;
 pub mod token;

@@ -215,13 +215,41 @@ impl Volume {
             Some(&mut params),
         );
         self.ok("writing the LUKS2 header", done)?;
+        self.add_secret(TPM_SLOT, new.volume_key, new.secret)
+    }
+
+    /// Adds a key slot for a secret of the TPM's.
+    ///
+    /// # Errors
+    /// [`LuksError::Library`], also when the slot is in use.
+    pub fn add_secret(
+        &mut self,
+        slot: u32,
+        volume_key: &[u8],
+        secret: &Secret,
+    ) -> Result<(), LuksError> {
+        self.set_kdf(&pbkdf2())?;
         let added = self.device.keyslot_handle().add_by_key(
-            Some(TPM_SLOT),
-            Some(Either::Left(new.volume_key)),
-            new.secret.expose(),
+            Some(slot),
+            Some(Either::Left(volume_key)),
+            secret.expose(),
             CryptVolumeKey::empty(),
         );
         self.ok("writing the TPM's key slot", added).map(drop)
+    }
+
+    /// Wipes a key slot. One that is not there is fine.
+    ///
+    /// # Errors
+    /// [`LuksError::Library`].
+    pub fn remove_slot(&mut self, slot: u32) -> Result<(), LuksError> {
+        let metadata = self.metadata()?;
+        let slots = metadata.get("keyslots").and_then(Value::as_object);
+        if slots.is_none_or(|slots| !slots.contains_key(&slot.to_string())) {
+            return Ok(());
+        }
+        let removed = self.device.keyslot_handle().destroy(slot);
+        self.ok("wiping a key slot", removed)
     }
 
     /// Encrypts what is left to encrypt. Safe to be cut at any instant and
@@ -278,8 +306,7 @@ impl Volume {
         volume_key: &[u8],
         passphrase: &[u8],
     ) -> Result<(), LuksError> {
-        // Nothing to destroy is fine.
-        let _ = self.device.keyslot_handle().destroy(slot);
+        self.remove_slot(slot)?;
         self.set_kdf(&argon2id())?;
         let added = self.device.keyslot_handle().add_by_key(
             Some(slot),
@@ -299,6 +326,15 @@ impl Volume {
             .map_err(|e| library("writing the token", &self.path, &LibcryptErr::JsonError(e)))?;
         let set = self.device.token_handle().json_set(TokenInput::ReplaceToken(number, &json));
         self.ok("writing the token", set).map(drop)
+    }
+
+    /// Waits until all that was written is on the disk.
+    ///
+    /// # Errors
+    /// [`LuksError::Library`], with the system's words.
+    pub fn flush(&self) -> Result<(), LuksError> {
+        let synced = std::fs::File::open(&self.path).and_then(|disk| disk.sync_all());
+        synced.map_err(|e| library("writing out", &self.path, &LibcryptErr::IOError(e)))
     }
 
     fn set_kdf(&mut self, kdf: &CryptPbkdfType) -> Result<(), LuksError> {

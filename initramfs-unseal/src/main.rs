@@ -1,49 +1,17 @@
 //! `/init` of the initramfs when it is PID 1, a command line tool otherwise.
 
-use anyhow::Result;
-use clap::{Parser, Subcommand, ValueEnum};
+mod cli;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use cli::{Cli, Command, Format};
+use initramfs_unseal::boot::Refused;
+use initramfs_unseal::config::Config;
+use initramfs_unseal::reseal::request::{Request, RequestError};
 use initramfs_unseal::rollback::RollbackError;
+use initramfs_unseal::{step, sys};
+use std::path::Path;
 use std::process::ExitCode;
-
-/// Unlock a TPM-sealed LUKS2 root; as PID 1 of an initramfs, do it now.
-#[derive(Debug, Parser)]
-#[command(name = "initramfs-unseal", version)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Say what unlocked the running root and whether its secret can still be had.
-    ///
-    /// Exit code 0: the secret is out of reach, as it should be. 1: it can be
-    /// unsealed. 2: that could not be found out.
-    Status {
-        /// How to print it.
-        #[arg(long, value_enum, default_value = "text")]
-        format: Format,
-    },
-    /// Move the rollback counter, so that images older than N unlock no more.
-    ///
-    /// For a root whose binding is `signed`, in a boot that the TPM unlocked.
-    /// There is no way back. Exit code 0: the counter stands at N or beyond.
-    /// 1: refused. 2: it could not be done.
-    Rollback {
-        /// The oldest version that shall still unlock; at most the running image's.
-        #[arg(long, value_name = "N")]
-        to: u64,
-        /// How to print it.
-        #[arg(long, value_enum, default_value = "text")]
-        format: Format,
-    },
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Format {
-    Text,
-    Json,
-}
 
 fn main() -> ExitCode {
     if std::process::id() == 1 {
@@ -52,14 +20,35 @@ fn main() -> ExitCode {
         initramfs_unseal::init::run()
     }
     let done = match Cli::parse().command {
+        Command::Unlock { config, check: true, .. } => check(&config),
+        Command::Unlock { config, or_power_off, .. } => {
+            let done = step::unlock(&config);
+            if done.is_err() && or_power_off {
+                // Everybody at a console was told why.
+                sys::power_off()
+            }
+            done.map(|()| ExitCode::SUCCESS)
+        }
         Command::Status { format } => status(format),
         Command::Rollback { to, format } => rollback(to, format),
+        Command::Reseal { next, trust_this_boot, retire, format } => {
+            let request =
+                if retire { Request::Retire } else { Request::Seal { next, trust_this_boot } };
+            reseal(&request, format)
+        }
     };
     done.unwrap_or_else(|why| {
         eprintln!("initramfs-unseal: {why:#}");
-        let refused = why.downcast_ref().is_some_and(RollbackError::is_refusal);
+        let refused = why.downcast_ref().is_some_and(RollbackError::is_refusal)
+            || why.downcast_ref().is_some_and(RequestError::is_refusal)
+            || why.is::<Refused>();
         ExitCode::from(if refused { 1 } else { 2 })
     })
+}
+
+fn check(config: &Path) -> Result<ExitCode> {
+    Config::read(config)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn rollback(to: u64, format: Format) -> Result<ExitCode> {
@@ -67,6 +56,16 @@ fn rollback(to: u64, format: Format) -> Result<ExitCode> {
     match format {
         Format::Text => println!("{moved}"),
         Format::Json => println!("{}", serde_json::to_string_pretty(&moved)?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn reseal(request: &Request, format: Format) -> Result<ExitCode> {
+    sys::harden().context("keeping secrets in this process")?;
+    let done = initramfs_unseal::reseal::request::reseal(request)?;
+    match format {
+        Format::Text => println!("{done}"),
+        Format::Json => println!("{}", serde_json::to_string_pretty(&done)?),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -14,7 +14,7 @@ const WIPE: libc::c_int = 0x55;
 /// swap, no environment from the command line, and every block of heap memory
 /// is overwritten when it is freed, those of the C libraries included.
 ///
-/// For PID 1 in the initramfs, before anything else runs.
+/// For a program of the initramfs, before anything else runs.
 ///
 /// # Errors
 /// The system call that failed. Callers stop then.
@@ -42,10 +42,15 @@ pub fn harden() -> io::Result<()> {
             return Err(io::Error::last_os_error());
         }
     }
-    lock_memory()?;
-    // Ctrl-Alt-Del becomes a signal to PID 1, which PID 1 does not take.
-    set_cad_enabled(false)?;
-    Ok(())
+    lock_memory()
+}
+
+/// Makes Ctrl-Alt-Del a signal to PID 1 instead of a restart.
+///
+/// # Errors
+/// The system call's.
+pub fn disable_ctrl_alt_del() -> io::Result<()> {
+    Ok(set_cad_enabled(false)?)
 }
 
 /// Keeps all memory, now and later, out of swap.

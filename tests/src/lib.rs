@@ -22,6 +22,7 @@
 pub mod attacker;
 pub mod built;
 pub mod host_tpm;
+pub mod instants;
 pub mod operator;
 pub mod program;
 pub mod shared;

@@ -22,12 +22,16 @@ mod emergency;
 mod firmware;
 #[path = "emulated/no_tpm.rs"]
 mod no_tpm;
+#[path = "emulated/pin.rs"]
+mod pin;
 #[path = "emulated/provisioning.rs"]
 mod provisioning;
 #[path = "emulated/record.rs"]
 mod record;
 #[path = "emulated/recovery.rs"]
 mod recovery;
+#[path = "emulated/reseal.rs"]
+mod reseal;
 #[path = "emulated/sealing.rs"]
 mod sealing;
 #[path = "emulated/signed.rs"]

@@ -41,6 +41,14 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
          --remap-path-prefix={}=msec-boot --remap-path-prefix={cargo_home}=cargo",
         job.context.tree.display(),
     );
+    // Cargo tells changed sources by their date. Another checkout that was built here
+    // later, at the same path of the build root, would pass for this one.
+    let mut clean = job.command("cargo", &job.context.tree);
+    Job::with_network(&mut clean)
+        .args(["clean", "--locked", "--package=initramfs-unseal", "--package=pcr-measure"])
+        .args([&format!("--profile={PROFILE}"), &format!("--target={RUST_TARGET}")])
+        .env("CARGO_TARGET_DIR", &output);
+    job.run("cargo clean", &mut clean)?;
     let mut cargo = job.command("cargo", &job.context.tree);
     Job::with_network(&mut cargo)
         .args(["build", "--locked", "--package=initramfs-unseal", "--bin=initramfs-unseal"])

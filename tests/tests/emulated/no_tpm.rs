@@ -78,7 +78,7 @@ fn a_tpm_that_falls_silent_behind_the_firmware_opens_nothing_to_anybody() {
     boot.expect("the kernel starts", "Starting kernel").unwrap();
     boot.board.interposer.hold();
     let off = boot.board.console.wait(r"powering off: ([^\n]*)\n", PATIENCE).unwrap();
-    assert!(off.text.contains("no TPM answers, but the device tree has one"), "{}", off.text);
+    assert!(off.text.contains("no TPM answers, but the firmware names one"), "{}", off.text);
     boot.expect_off(&Ended::PoweredOff).unwrap();
     let lines = boot.lines();
     assert!(!says(&lines, "enter the recovery key"), "nobody is asked");

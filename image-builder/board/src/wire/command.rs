@@ -6,6 +6,10 @@
 pub const PCR_EXTEND: u32 = 0x182;
 /// `TPM2_CC_NV_Read`.
 pub const NV_READ: u32 = 0x14e;
+/// `TPM_CC_NV_WriteLock`.
+pub const NV_WRITE_LOCK: u32 = 0x138;
+/// `TPM_CC_HierarchyControl`.
+pub const HIERARCHY_CONTROL: u32 = 0x121;
 /// `TPM2_CC_GetRandom`.
 pub const GET_RANDOM: u32 = 0x17b;
 
