@@ -2,6 +2,7 @@
 
 use crate::authority::{self, SignedError};
 use crate::blockdev;
+use crate::board;
 use crate::boot_partition::{BootPartition, read_bounded};
 use crate::config::Config;
 use crate::console::{Answer, Consoles};
@@ -197,7 +198,11 @@ impl Boot {
             },
         };
         self.report.reached("header");
-        let Some(tpm) = self.tpm.as_mut() else { return Ok((found, TpmFound::Absent, None)) };
+        let Some(tpm) = self.tpm.as_mut() else {
+            let silent = board::has_tpm(Path::new("/"));
+            let tpm = if silent { TpmFound::Silent } else { TpmFound::Absent };
+            return Ok((found, tpm, None));
+        };
         match look_at_index(tpm, &self.config, found.token.as_ref()) {
             Ok((state, index)) => Ok((found, TpmFound::Index(state), index)),
             // It cannot help; a root that is provisioned still opens by hand.

@@ -16,8 +16,12 @@
 mod check;
 #[path = "emulated/demo.rs"]
 mod demo;
+#[path = "emulated/emergency.rs"]
+mod emergency;
 #[path = "emulated/firmware.rs"]
 mod firmware;
+#[path = "emulated/no_tpm.rs"]
+mod no_tpm;
 #[path = "emulated/pin.rs"]
 mod pin;
 #[path = "emulated/provisioning.rs"]
@@ -32,5 +36,9 @@ mod reseal;
 mod sealing;
 #[path = "emulated/signed.rs"]
 mod signed;
+#[path = "emulated/srk.rs"]
+mod srk;
+#[path = "emulated/unseal_again.rs"]
+mod unseal_again;
 #[path = "emulated/volume.rs"]
 mod volume;

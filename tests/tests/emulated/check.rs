@@ -19,3 +19,9 @@ pub(crate) fn no_shell(lines: &[Line]) {
 pub(crate) fn says(lines: &[Line], text: &str) -> bool {
     lines.iter().any(|line| line.text.contains(text))
 }
+
+/// The lines up to the switch to the root, whose userland may have a shell.
+pub(crate) fn before_the_userland(lines: &[Line]) -> &[Line] {
+    let end = lines.iter().position(|line| line.text.contains("switching root to"));
+    lines.get(..end.unwrap_or(lines.len())).unwrap_or_default()
+}

@@ -24,7 +24,7 @@ use msec_tests::{
 };
 use sha2::{Digest as _, Sha256};
 
-use crate::check::no_shell;
+use crate::check::{before_the_userland, no_shell};
 
 /// Boots a new device with this card and expects it to refuse provisioning; neither
 /// card nor TPM may have changed what matters.
@@ -78,9 +78,7 @@ fn provision_until(device: &Device, name: &str, cut: &Cut) -> bool {
     let _ = boot.board.console.wait_off(cut.and);
     boot.board.cut_power();
     // A fast machine may have come to the userland meanwhile, which has a shell.
-    let lines = boot.lines();
-    let initramfs = lines.split(|line| line.text.contains("switching root to")).next();
-    no_shell(initramfs.unwrap_or_default());
+    no_shell(before_the_userland(&boot.lines()));
     found.which == 0
 }
 
