@@ -295,11 +295,7 @@ impl Provisioning<'_> {
     }
 
     /// Seals a secret of this volume key. Gives the token that goes with it.
-    fn seal_secret(
-        &mut self,
-        secret: &Secret,
-        volume_key: &[u8],
-    ) -> Result<Token, ProvisionError> {
+    fn seal_secret(&mut self, secret: &Secret, volume_key: &[u8]) -> Result<Token, ProvisionError> {
         let guard = self.guard()?;
         let policy = guard.policy().map_err(|e| BootError::Policy(e.to_string()))?;
         let srk_name = self.tpm.ensure_srk(self.config.srk)?;
