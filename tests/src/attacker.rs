@@ -120,6 +120,27 @@ impl Volume {
         volume
     }
 
+    /// A volume as somebody made it with cryptsetup before there was a TPM: `plain` in
+    /// it, one passphrase in slot 0.
+    #[must_use]
+    pub fn made_by_hand(reserve: usize, plain: &[u8], passphrase: &str, dir: &Path) -> Self {
+        let at = |name: &str| dir.join(name);
+        let volume = Self { file: at("made-by-hand"), dir: dir.to_owned(), reserve };
+        fs::write(&volume.file, vec![0; reserve + plain.len()]).expect("the volume");
+        let key: Vec<u8> = (64..128).collect();
+        fs::write(at("volume-key"), &key).expect("its key");
+        fs::write(at("passphrase"), passphrase).expect("its passphrase");
+        let sectors = (reserve / SECTOR).to_string();
+        let mut format = volume.cryptsetup("luksFormat");
+        format.args(["--type", "luks2", "--cipher", "aes-xts-plain64", "--key-size", "512"]);
+        format.args(["--offset", &sectors, "--sector-size", "512", "--key-slot", "0"]);
+        format.args(["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "2000"]);
+        format.arg("--volume-key-file").arg(at("volume-key"));
+        run(format.arg(&volume.file).arg(at("passphrase")));
+        volume.write(&key, plain);
+        volume
+    }
+
     fn cryptsetup(&self, action: &str) -> Command {
         let mut command = Command::new("cryptsetup");
         command.args(["--batch-mode", action]).current_dir(&self.dir);

@@ -18,6 +18,8 @@ mod check;
 mod demo;
 #[path = "emulated/emergency.rs"]
 mod emergency;
+#[path = "emulated/existing.rs"]
+mod existing;
 #[path = "emulated/firmware.rs"]
 mod firmware;
 #[path = "emulated/no_tpm.rs"]

@@ -29,7 +29,7 @@ use pcr_measure::digest::Sha256Digest;
 use pcr_measure::manifest::Manifest;
 use pcr_measure::pcr::{PcrBank, PcrIndex};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 /// Why it was not done. Whatever opened the volume still does.
@@ -57,6 +57,16 @@ pub enum ExistingError {
     /// Nobody could see the recovery key.
     #[error("there is no terminal to show the recovery key on: call this from one")]
     NoTerminal(io::Error),
+    /// No place for the device record.
+    #[error(
+        "the boot partition {device} cannot be written to, and the device record goes there: {cause}; where it is mounted for reading alone, unmount it first"
+    )]
+    BootPartition {
+        /// The partition.
+        device: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
     /// Two PINs.
     #[error("the two PINs were not the same")]
     PinsDiffer,
@@ -183,6 +193,10 @@ pub fn provision(config: &Config) -> Result<(), ExistingError> {
     let boot = config.partition(config.boot_partition);
     let [manifest, signatures] = BootPartition::read_files(&boot, files).map_err(read)?;
     let manifest = manifest.map_err(read)?;
+    BootPartition::for_writing(&boot).and_then(BootPartition::close).map_err(|cause| {
+        let device = boot.clone();
+        ExistingError::BootPartition { device, cause }
+    })?;
     let log = read_bounded(Path::new(EVENT_LOG), MAX_EVENT_LOG);
     let log = log.map_err(|e| BootError::NoLog(e.to_string()))?;
     let all = firmware_and(&config.pcrs).map_err(|e| BootError::Policy(e.to_string()))?;

@@ -1,7 +1,7 @@
 //! Resealing from the running system: an update is staged, both boots unlock, then
 //! the old one no more; and power cuts.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use image_builder::{
     demo::journey::{provision, refusal},
@@ -13,7 +13,7 @@ use msec_tests::{
     slots,
 };
 
-use crate::check::no_shell;
+use crate::check::{no_shell, put};
 
 const BY_TPM: &str = "initramfs-unseal: unlocked by the TPM\n";
 
@@ -30,16 +30,7 @@ fn release(dir: &Path, name: &str) -> Card {
 /// Puts an image's boot manifest on a card as `next.json`, as an operator would who
 /// stages it as an update.
 fn stage(card: &Card, update: &Card, dir: &Path) {
-    let manifest = dir.join("next.json");
-    fs::write(&manifest, update.boot_file("manifest.json").unwrap()).unwrap();
-    let image = format!("{}@@{}", card.path().display(), card.table().boot.start);
-    let copied = Command::new("mcopy")
-        .args(["-o", "-i", &image])
-        .arg(&manifest)
-        .arg("::next.json")
-        .output()
-        .unwrap();
-    assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+    put(card, "next.json", &update.boot_file("manifest.json").unwrap(), dir);
 }
 
 /// Begins to reseal to the staged update, up to and with the recovery key.
