@@ -94,9 +94,15 @@ impl Recipe {
         let text = std::fs::read_to_string(path)
             .map_err(|source| RecipeError::Read { path: path.to_owned(), source })?;
         let mut recipe = Self::parse(&text, &path.display().to_string())?;
+        // Beside the recipe, wherever the builder was started.
+        let beside = |file: &mut PathBuf| {
+            *file = path.parent().unwrap_or(Path::new(".")).join(&*file);
+        };
         if let Binding::Signed(Signed { policy_key: Some(key), .. }) = &mut recipe.tpm.binding {
-            // Beside the recipe, wherever the builder was started.
-            *key = path.parent().unwrap_or(Path::new(".")).join(&*key);
+            beside(key);
+        }
+        if let Some(file) = &mut recipe.initramfs.file {
+            beside(file);
         }
         Ok(recipe)
     }
@@ -132,6 +138,9 @@ pub struct Kernel {
 pub struct Initramfs {
     /// How it is compressed.
     pub compression: Compression,
+    /// Another initramfs in its place, as it is to be stored: one that initramfs-tools
+    /// or dracut made with our package. A file beside the recipe.
+    pub file: Option<PathBuf>,
 }
 
 /// Compression of the initramfs. The kernel must have the matching `RD_…`.

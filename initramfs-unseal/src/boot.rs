@@ -104,7 +104,7 @@ impl Boot {
     pub fn run_step(&mut self) -> Result<PathBuf> {
         let done = self.open_root().and_then(|method| {
             self.conclude(method, "handed-over")?;
-            Ok(self.device())
+            Ok(self.config.device())
         });
         if done.is_err() {
             let latched = self.latch();
@@ -574,17 +574,12 @@ impl Boot {
     }
 
     fn enter(&mut self, method: Method) -> Result<Infallible> {
-        let device = self.device();
+        let device = self.config.device();
         switch_root::mount_root(&device)?;
         self.report.reached("mounted");
         self.conclude(method, "switch-root")?;
         self.consoles.say(&format!("switching root to {}", device.display()));
         Ok(switch_root::switch()?)
-    }
-
-    /// The opened volume.
-    fn device(&self) -> PathBuf {
-        PathBuf::from("/dev/mapper").join(&self.config.mapper)
     }
 
     /// The end of every boot that opened the root: the platform hierarchy and the

@@ -33,7 +33,8 @@ pub(crate) enum Command {
         /// Turn the power off instead of ending with 1 or 2.
         #[arg(long)]
         or_power_off: bool,
-        /// Only read the configuration: 0 if it can be used, else 2.
+        /// Only read the configuration. If it can be used, print the device that will
+        /// be open and end with 0, else with 2.
         #[arg(long, conflicts_with = "or_power_off")]
         check: bool,
     },

@@ -232,6 +232,12 @@ impl Config {
         self.partition(self.root_partition)
     }
 
+    /// The opened volume.
+    #[must_use]
+    pub fn device(&self) -> PathBuf {
+        Path::new("/dev/mapper").join(&self.mapper)
+    }
+
     /// Room before the root partition for the LUKS2 header, in bytes.
     #[must_use]
     pub fn reserve(&self) -> u64 {

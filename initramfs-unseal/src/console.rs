@@ -292,6 +292,25 @@ mod tests {
     }
 
     #[test]
+    fn a_console_gets_its_settings_back() {
+        let terminal = nix::pty::openpty(None, None).unwrap();
+        let console = File::from(terminal.slave);
+        let echoes = |console: &File| {
+            let settings = termios::tcgetattr(console).unwrap();
+            settings.local_flags.contains(LocalFlags::ECHO)
+        };
+        assert!(echoes(&console), "premise");
+        let mut consoles = Consoles(vec![console.try_clone().unwrap()]);
+        let settings = consoles.settings();
+        let answer = consoles.ask("key", Duration::from_millis(1));
+        assert!(matches!(answer, Answer::TimedOut), "{answer:?}");
+        assert!(!echoes(&console), "what is typed after the question is not shown either");
+        drop(consoles);
+        drop(settings);
+        assert!(echoes(&console));
+    }
+
+    #[test]
     fn a_console_that_hangs_up_is_dropped_and_a_silent_one_times_out() {
         let (read, write) = nix::unistd::pipe().unwrap();
         let mut consoles = Consoles(vec![File::from(read)]);

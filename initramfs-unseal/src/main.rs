@@ -50,7 +50,7 @@ fn main() -> ExitCode {
 }
 
 fn check(config: &Path) -> Result<ExitCode> {
-    Config::read(config)?;
+    println!("{}", Config::read(config)?.device().display());
     Ok(ExitCode::SUCCESS)
 }
 

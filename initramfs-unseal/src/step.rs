@@ -26,16 +26,16 @@ const SECURITYFS: &str = "/sys/kernel/security";
 /// where the root stays closed by an answer and not by a failure.
 pub fn unlock(config: &Path) -> Result<()> {
     // The first thing that happens: from here on there are secrets.
-    sys::harden().context("keeping secrets in this process")?;
+    let hardened = sys::harden().context("keeping secrets in this process");
     let consoles = Consoles::open();
     let _settings = consoles.settings();
     consoles.say(concat!("msec-boot ", env!("CARGO_PKG_VERSION")));
     show_event_log();
-    let done = match Config::read(config) {
+    let done = match hardened.and_then(|()| Ok(Config::read(config)?)) {
         Ok(config) => Boot::new(config, consoles).run_step(),
         Err(why) => Err(match shut_latch() {
-            Ok(()) => why.into(),
-            Err(latch) => anyhow!("{why}; PCR 15 cannot be extended: {latch}"),
+            Ok(()) => why,
+            Err(latch) => anyhow!("{why:#}; PCR 15 cannot be extended: {latch:#}"),
         }),
     };
     let consoles = Consoles::open();

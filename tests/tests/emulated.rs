@@ -14,6 +14,8 @@
 
 #[path = "emulated/check.rs"]
 mod check;
+#[path = "emulated/debian.rs"]
+mod debian;
 #[path = "emulated/demo.rs"]
 mod demo;
 #[path = "emulated/emergency.rs"]

@@ -27,10 +27,11 @@ const ENCRYPTION: Duration = Duration::from_secs(900);
 const OFF: Duration = Duration::from_secs(60);
 
 /// What ends a boot early. Waiting on would only lose time.
-const STOPS: [&str; 5] = [
+const STOPS: [&str; 6] = [
     r"(Boot refused [^\r\n]*)[\r\n]",
     r"(Kernel panic - not syncing[^\r\n]*)[\r\n]",
     r"initramfs-unseal: (powering off: [^\r\n]*)[\r\n]",
+    r"initramfs-unseal: (the root stays closed: [^\r\n]*)[\r\n]",
     r"(Failed to boot)",
     r"(### ERROR ### Please RESET the board ###)",
 ];

@@ -46,8 +46,8 @@ pub struct Sizes {
     pub root: Usage,
 }
 
-/// Makes `OUT/NAME.img` and `OUT/NAME.manifest.json` (NAME is the recipe's).
-/// Both appear when they are complete; the same inputs give the same bytes.
+/// Makes `OUT/NAME.img`, `OUT/NAME.manifest.json` and `OUT/NAME.unseal.json` (NAME is
+/// the recipe's; the last one is the initramfs' configuration). They appear when they are complete; the same inputs give the same bytes.
 ///
 /// # Errors
 /// If an artifact is missing, something does not fit, or a tool fails.
@@ -71,8 +71,15 @@ pub fn assemble(
     let mut config = serde_json::to_vec_pretty(&config)
         .map_err(|error| ImageError::Config(error.to_string()))?;
     config.push(b'\n');
-    let archive = initramfs::archive(initramfs::entries(unseal.clone(), config)?)?;
-    let ramdisk = initramfs::compress(&archive, recipe.initramfs.compression)?;
+    // What an initramfs that somebody else makes has to carry.
+    card::write_whole(&out.join(format!("{}.unseal.json", recipe.name)), &config)?;
+    let ramdisk = match &recipe.initramfs.file {
+        None => {
+            let archive = initramfs::archive(initramfs::entries(unseal.clone(), config)?)?;
+            initramfs::compress(&archive, recipe.initramfs.compression)?
+        }
+        Some(file) => read(file)?,
+    };
 
     task.step("kernel");
     let contents = Contents {

@@ -20,14 +20,18 @@ installkernel() {
 }
 
 install() {
+    local root
     # What cannot be read at boot must not become an initramfs.
-    initramfs-unseal unlock --check --config "$config" || exit 1
+    root=$(initramfs-unseal unlock --check --config "$config") || exit 1
     inst_binary /usr/sbin/initramfs-unseal
     inst_simple "$config"
-    # initramfs-unseal opens the root, and nobody gives out a shell: until it has run,
-    # that shell could unseal. The command line, which is measured, has the last word.
+    inst_multiple -o reboot poweroff
+    # The root, unless root= says otherwise; nobody else opens it; nobody gives out a
+    # shell: until initramfs-unseal has run, that shell could unseal. The command line,
+    # which is measured, has the last word.
     mkdir -p "${initdir:?}/etc/cmdline.d"
-    echo "rd.luks=0 rd.shell=0 rd.emergency=poweroff" >"$initdir/etc/cmdline.d/initramfs-unseal.conf"
+    echo "root=$root rd.luks=0 rd.shell=0 rd.emergency=poweroff" \
+        >"$initdir/etc/cmdline.d/initramfs-unseal.conf"
     inst_hook initqueue/settled 10 "${moddir:?}/unlock.sh"
     dracut_need_initqueue
 }

@@ -7,7 +7,8 @@ use image_builder::emu::card::Card;
 
 /// Prompts of a shell or a boot loader. None of them may ever show where a boot
 /// went wrong.
-const PROMPTS: [&str; 6] = ["U-Boot>", "=> ", "/ # ", "~ # ", "sh-5", "Please press Enter"];
+const PROMPTS: [&str; 8] =
+    ["U-Boot>", "=> ", "/ # ", "~ # ", "sh-5", "Please press Enter", "(initramfs)", "dracut:/"];
 
 /// No prompt was shown.
 pub(crate) fn no_shell(lines: &[Line]) {
