@@ -79,9 +79,10 @@ fn neither_words_nor_keys_nor_a_flood_give_a_shell_before_the_root_is_open() {
     shell.run("stty -a").unwrap();
     shell.power_off().unwrap();
     let lines = boot.lines();
-    no_shell(before_the_userland(&lines));
-    assert!(!says(&lines, "sysrq: "), "SysRq answered");
-    assert!(!says(&lines, "cccccccc"), "what is typed is not shown");
+    let lines = before_the_userland(&lines);
+    no_shell(lines);
+    assert!(!says(lines, "sysrq: "), "SysRq answered");
+    assert!(!says(lines, "cccccccc"), "what is typed is not shown");
 }
 
 /// The end of a boot whose first program is not ours, and its last words.
