@@ -7,6 +7,7 @@
 //! a claim until the TPM has verified it ([`crate::tpm`]).
 
 use crate::config::{handle, write_handle};
+use crate::guard::Guard;
 use crate::tpm::TpmError;
 use pcr_measure::digest::{Algorithm, Sha256Digest};
 use pcr_measure::pcr::{PcrBank, PcrSelection};
@@ -118,6 +119,14 @@ impl Authority {
         let policy = Policy::new(Algorithm::Sha256).authorize(&self.policy_key.name, b"")?;
         let (want, got) = (Algorithm::Sha256, policy.digest().algorithm());
         policy.digest().as_sha256().ok_or(PolicyError::OtherAlgorithm { want, got })
+    }
+
+    /// The same as a guard.
+    ///
+    /// # Errors
+    /// None in practice: the Name is one.
+    pub fn guard(&self) -> Result<Guard, PolicyError> {
+        self.policy().map(Guard::one)
     }
 
     /// The entry of a signature file for a boot whose PCRs hold `values`.

@@ -1,5 +1,6 @@
-//! Which board this is, as its firmware says. Nothing vouches for it: it is for
-//! people who look for a device in a list.
+//! Which board this is, as its firmware says. Nothing vouches for names and numbers:
+//! they are for people who look for a device in a list. That there is a TPM
+//! counts, for a device tree that names one was measured.
 
 use serde::Serialize;
 use std::io::Read as _;
@@ -11,6 +12,14 @@ const DEVICE_TREE: &str = "proc/device-tree";
 const CPUINFO: &str = "proc/cpuinfo";
 /// A random number that the kernel draws at every start (random(4)).
 const BOOT_ID: &str = "proc/sys/kernel/random/boot_id";
+/// How what a TPM 2.0 in a device tree is compatible with begins (Linux 6.12,
+/// Documentation/devicetree/bindings/tpm).
+const TPMS: [&str; 5] =
+    ["tcg,tpm", "google,cr50", "microsoft,ftpm", "nuvoton,npct601", "st,st33zp24"];
+/// Where Linux shows the table that ACPI describes a TPM 2.0 with.
+const ACPI_TPM: &str = "sys/firmware/acpi/tables/TPM2";
+/// Nodes within nodes that are looked at; a TPM lies on a bus of the SoC.
+const MAX_DEPTH: usize = 8;
 /// Longest text that is taken, in bytes.
 const MAX_TEXT: u64 = 256;
 /// Largest `cpuinfo` that is read, in bytes.
@@ -43,6 +52,25 @@ impl Board {
 #[must_use]
 pub fn boot_id(sysroot: &Path) -> Option<String> {
     text(&bytes(&sysroot.join(BOOT_ID), MAX_TEXT))
+}
+
+/// Whether the firmware told the kernel of a TPM: a node of the device tree, switched
+/// on or off, or ACPI's table.
+#[must_use]
+pub fn has_tpm(sysroot: &Path) -> bool {
+    sysroot.join(ACPI_TPM).exists() || has_tpm_below(&sysroot.join(DEVICE_TREE), MAX_DEPTH)
+}
+
+fn has_tpm_below(node: &Path, depth: usize) -> bool {
+    let nodes = std::fs::read_dir(node).into_iter().flatten().flatten();
+    let is_node = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+    is_tpm(&bytes(&node.join("compatible"), MAX_TEXT))
+        || depth > 0 && nodes.filter(is_node).any(|child| has_tpm_below(&child.path(), depth - 1))
+}
+
+fn is_tpm(compatible: &[u8]) -> bool {
+    let known = |name: &[u8]| TPMS.iter().any(|tpm| name.starts_with(tpm.as_bytes()));
+    compatible.split(|byte| *byte == 0).any(known)
 }
 
 /// The first bytes of a file; none when it cannot be read.
@@ -122,6 +150,24 @@ mod tests {
             let root = root(&[("proc/device-tree/model", bytes)]);
             assert_eq!(Board::read(root.path()).model.as_deref(), want);
         }
+    }
+
+    #[test]
+    fn a_tpm_anywhere_in_the_device_tree_or_in_acpi_is_found() {
+        const DEEP: &str = "proc/device-tree/soc/i2c@7e804000/tpm@2e/compatible";
+        let cases: [(&str, &[u8], bool); 7] = [
+            ("sys/firmware/acpi/tables/TPM2", b"TPM2", true),
+            ("sys/firmware/acpi/tables/DSDT", b"DSDT", false),
+            (DEEP, b"nuvoton,npct75x\0tcg,tpm-tis-i2c\0", true),
+            (DEEP, b"infineon,slb9670\0tcg,tpm_tis-spi\0", true),
+            (DEEP, b"atmel,24c32\0", false),
+            ("proc/device-tree/compatible", b"raspberrypi,3-model-b\0brcm,bcm2837\0", false),
+            ("proc/device-tree/soc/label", b"tcg,tpm-tis-i2c\0", false),
+        ];
+        for (path, content, want) in cases {
+            assert_eq!(has_tpm(root(&[(path, content)]).path()), want, "{path}");
+        }
+        assert!(!has_tpm(Path::new("/nonexistent")));
     }
 
     #[test]

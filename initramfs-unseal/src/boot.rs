@@ -2,40 +2,48 @@
 
 use crate::authority::{self, SignedError};
 use crate::blockdev;
+use crate::board;
 use crate::boot_partition::{BootPartition, read_bounded};
 use crate::config::Config;
 use crate::console::{Answer, Consoles};
 use crate::disk_state::Seen;
 use crate::flow::{self, IndexState, Plan, RootFound, TpmFound, Why};
+use crate::guard::Guard;
 use crate::luks::{LuksError, Volume};
+use crate::pin::Pin;
 use crate::provision::{self, BootError, Provisioning};
 use crate::recovery::RecoveryKey;
 use crate::report::{Method, Report};
+use crate::reseal::request::known;
+use crate::reseal::{self, Resealing};
+use crate::sealed::Sealed;
 use crate::status::Objects;
 use crate::switch_root;
-use crate::token::{RECOVERY_SLOT, TPM_SLOT, Token};
+use crate::token::{Phase, Place, RECOVERY_SLOT, SPARE_SLOT, TPM_SLOT, Token};
 use crate::tpm::platform::Platform;
-use crate::tpm::{Index, Tpm, TpmError, Unsealing};
+use crate::tpm::{Index, Tpm, TpmError, Unsealing, lockout};
 use crate::volume::{self, Fingerprint, LATCH, LEAVE_INITRD, OPENED_BY_HAND, PHASES};
 use anyhow::{Context as _, Result, anyhow, bail};
 use pcr_measure::eventlog::EventLog;
 use pcr_measure::explain::{Difference, MeasuredLog, explain};
 use pcr_measure::manifest::Manifest;
-use pcr_measure::pcr::{PcrBank, PcrIndex, PcrSelection};
+use pcr_measure::pcr::{PcrBank, PcrError, PcrIndex, PcrSelection};
+use pcr_measure::policy;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// The TPM itself, without the kernel's resource manager.
 pub(crate) const TPM_DEVICE: &str = "/dev/tpm0";
 /// Where Linux shows the firmware's event log.
-const EVENT_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
+pub(crate) const EVENT_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 /// Largest event log that is read, in bytes. U-Boot's has room for 64 KiB.
-const MAX_EVENT_LOG: u64 = 1 << 20;
+pub(crate) const MAX_EVENT_LOG: u64 = 1 << 20;
 /// The boot manifest on the boot partition, and the most bytes of it that are read.
-const MANIFEST: &str = "manifest.json";
+pub(crate) const MANIFEST: &str = "manifest.json";
 /// See [`MANIFEST`].
-const MAX_MANIFEST: u64 = 256 << 10;
+pub(crate) const MAX_MANIFEST: u64 = 256 << 10;
 /// The PCRs that firmware and boot loader measure into.
 const FIRMWARE_PCRS: [u32; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
 
@@ -53,6 +61,8 @@ pub struct Boot {
     report: Report,
     tpm: Option<Tpm>,
     provisioned: bool,
+    /// The PIN that was chosen in this boot; asked for once is enough.
+    pin: Option<Pin>,
     /// TPM commands of a provisioning that came before the unlock.
     commands_before: u32,
 }
@@ -63,7 +73,15 @@ impl Boot {
     pub fn new(config: Config, consoles: Consoles) -> Self {
         let mut report = Report::default();
         report.reached("start");
-        Self { config, consoles, report, tpm: None, provisioned: false, commands_before: 0 }
+        Self {
+            config,
+            consoles,
+            report,
+            tpm: None,
+            provisioned: false,
+            pin: None,
+            commands_before: 0,
+        }
     }
 
     /// Gets the root open and enters it. Returns only when that cannot be.
@@ -121,21 +139,27 @@ impl Boot {
                     self.commands_before = self.tpm.as_ref().map_or(0, Tpm::commands);
                 }
                 Plan::Unlock { lock_index } => {
-                    let Some(volume) = found.volume.as_mut() else { bail!("no volume to open") };
-                    match self.unlock(volume, &found.token, index.as_ref(), lock_index) {
-                        Ok(()) => {
+                    let (Some(volume), Some(token)) = (found.volume.as_mut(), &found.token) else {
+                        bail!("no volume to open")
+                    };
+                    let refusal = match self.unlock(volume, token, index.as_ref(), lock_index) {
+                        Ok(Unlocked::Open(key, pin)) => {
                             let method =
                                 if self.provisioned { Method::Provisioned } else { Method::Tpm };
                             self.consoles.say("unlocked by the TPM");
+                            self.retire(volume, &key, pin.as_ref(), token);
                             return Ok(method);
                         }
-                        Err(why) => self.recover(volume, found.token.as_ref(), &why.to_string())?,
-                    }
+                        Ok(Unlocked::ByHand(key)) => (BY_CHOICE.to_owned(), Some(key)),
+                        Err(why) => (why.to_string(), None),
+                    };
+                    let (why, typed) = refusal;
+                    self.recover(volume, found.token.as_ref(), &why, typed)?;
                     return Ok(Method::Recovery);
                 }
                 Plan::Recover(why) => {
                     let Some(volume) = found.volume.as_mut() else { bail!("no volume to open") };
-                    self.recover(volume, found.token.as_ref(), &why.to_string())?;
+                    self.recover(volume, found.token.as_ref(), &why.to_string(), None)?;
                     return Ok(Method::Recovery);
                 }
                 Plan::Halt(Why::BadHeader) => {
@@ -174,20 +198,26 @@ impl Boot {
             },
         };
         self.report.reached("header");
-        let index = match self.tpm.as_mut().map(|tpm| tpm.index(self.config.nv_index)) {
-            None => return Ok((found, TpmFound::Absent, None)),
-            Some(Ok(index)) => index,
-            // It cannot help; a root that is provisioned still opens by hand.
-            Some(Err(broken)) => {
-                self.consoles.say(&broken.to_string());
-                return Ok((found, TpmFound::Absent, None));
-            }
+        let Some(tpm) = self.tpm.as_mut() else {
+            let silent = board::has_tpm(Path::new("/"));
+            let tpm = if silent { TpmFound::Silent } else { TpmFound::Absent };
+            return Ok((found, tpm, None));
         };
-        let state = index.as_ref().map_or(IndexState::Missing, Index::state);
-        Ok((found, TpmFound::Index(state), index))
+        match look_at_index(tpm, &self.config, found.token.as_ref()) {
+            Ok((state, index)) => Ok((found, TpmFound::Index(state), index)),
+            // It cannot help; a root that is provisioned still opens by hand.
+            Err(broken) => {
+                self.consoles.say(&broken.to_string());
+                Ok((found, TpmFound::Absent, None))
+            }
+        }
     }
 
     fn provision(&mut self, step: flow::Step) -> Result<()> {
+        let pin = self.config.pin.then(|| self.choose_pin(step)).transpose()?;
+        if pin.is_some() && matches!(step, flow::Step::Grow | flow::Step::Seal) {
+            self.limit_guesses()?;
+        }
         let Some(tpm) = self.tpm.as_mut() else { bail!(Why::NoTpmToProvision) };
         let boot_partition = self.config.partition(self.config.boot_partition);
         let files = [(MANIFEST, MAX_MANIFEST), (authority::FILE, authority::MAX_FILE)];
@@ -197,10 +227,7 @@ impl Boot {
         let manifest = manifest.map_err(unreadable)?;
         let log = read_bounded(Path::new(EVENT_LOG), MAX_EVENT_LOG)
             .map_err(|e| BootError::NoLog(e.to_string()))?;
-        let firmware = PcrSelection::sha256(&FIRMWARE_PCRS)?;
-        let all = firmware.iter().chain(self.config.pcrs.iter());
-        let all = PcrSelection::new(firmware.bank(), all)?;
-        let live = tpm.pcrs(&all)?;
+        let live = tpm.pcrs(&firmware_and(&self.config.pcrs)?)?;
         let reference = provision::check_boot(&self.config.pcrs, &manifest, &log, &live)
             .context("this boot must not be sealed against")?;
         let cpu_has_aes =
@@ -213,43 +240,192 @@ impl Boot {
             manifest: &Manifest::from_json(&manifest)?,
             signatures: signatures.map_err(|e| e.to_string()),
             cpu_has_aes,
+            pin: pin.as_ref(),
         }
         .run(step)?;
+        self.pin = pin;
         Ok(())
+    }
+
+    /// Sets how many wrong PINs the TPM lets through. Safe to repeat until the lockout
+    /// hierarchy has its password, which comes last.
+    fn limit_guesses(&mut self) -> Result<()> {
+        let Some(mut tpm) = self.tpm.take() else { bail!(Why::NoTpmToProvision) };
+        if tpm.lockout_has_password()? {
+            bail!(TpmError::WrongPassword);
+        }
+        let (tpm, done) = lockout::aside(tpm, Path::new(TPM_DEVICE), lockout::set_parameters);
+        self.tpm = tpm;
+        Ok(done?)
+    }
+
+    /// Forgives the wrong PINs of a root that the recovery key has opened.
+    fn forgive_guesses(&mut self, token: &Token, volume_key: &[u8]) -> Result<()> {
+        let Some(mut tpm) = self.tpm.take() else { return Ok(()) };
+        let (srk, name) = (self.config.srk, &token.srk_name);
+        if let Err(why) = tpm.open_lockout(srk, name, volume_key) {
+            self.tpm = Some(tpm);
+            return Err(why.into());
+        }
+        let (tpm, done) = lockout::aside(tpm, Path::new(TPM_DEVICE), lockout::forgive);
+        self.tpm = tpm;
+        let closed = self.tpm.as_mut().map(|tpm| tpm.close_lockout(srk, name, volume_key));
+        done?;
+        Ok(closed.transpose().map(drop)?)
+    }
+
+    /// The PIN of a root that is being provisioned: chosen before it is sealed, asked
+    /// for again where that was cut.
+    fn choose_pin(&mut self, step: flow::Step) -> Result<Pin> {
+        let chosen = matches!(step, flow::Step::Encrypt | flow::Step::Finish);
+        let patience = Duration::from_secs(self.config.prompt_seconds.into());
+        loop {
+            let mut ask = |question: &str| match self.consoles.ask(question, patience) {
+                Answer::Line(line) => Ok(line),
+                Answer::TimedOut => Err(anyhow!("nobody entered a PIN")),
+                Answer::NoConsole => Err(anyhow!("there is no console to enter a PIN on")),
+            };
+            let first = ask(if chosen { "enter the PIN that was chosen" } else { "choose a PIN" })?;
+            let same = chosen || *ask("enter it again")? == *first;
+            match Pin::parse(&first) {
+                Ok(pin) if same => return Ok(pin),
+                Ok(_) => self.consoles.say("the two were not the same"),
+                Err(why) => self.consoles.say(&format!("this is no PIN: {why}")),
+            }
+        }
     }
 
     /// The TPM's way. Any error leaves the volume closed.
     fn unlock(
         &mut self,
         volume: &mut Volume,
-        token: &Option<Token>,
+        token: &Token,
         index: Option<&Index>,
         lock_index: bool,
-    ) -> Result<()> {
-        let (Some(tpm), Some(index), Some(token)) = (self.tpm.as_mut(), index, token.as_ref())
-        else {
+    ) -> Result<Unlocked> {
+        let (Some(index), Some(place)) = (index, token.place(self.config.indices())) else {
             bail!(Why::NoTpm);
         };
-        let what = Unsealing {
-            srk: self.config.srk,
-            srk_name: &token.srk_name,
-            pcrs: &self.config.pcrs,
-            nv_index: self.config.nv_index,
-            lock: true,
-        };
-        let sealed = match &self.config.signed {
-            None => tpm.unseal(index, what)?,
-            Some(authority) => {
-                let file = read_signatures(&self.config)?;
-                self.report.reached("signatures");
-                tpm.unseal_signed(index, what, authority, &file)?
-            }
+        let (sealed, pin) = match self.unseal(token, place, index)? {
+            Unsealed::Sealed(sealed, pin) => (sealed, pin),
+            Unsealed::ByHand(key) => return Ok(Unlocked::ByHand(key)),
         };
         self.report.reached("unsealed");
-        if lock_index {
-            tpm.lock_index(index, self.config.nv_index)?;
+        if let (true, Some(tpm)) = (lock_index, self.tpm.as_mut()) {
+            tpm.lock_index(index, place.nv_index)?;
         }
-        self.open(volume, TPM_SLOT, sealed.secret.expose(), Some(sealed.fingerprint))
+        let (secret, fingerprint) = (sealed.secret.expose(), sealed.fingerprint);
+        let key = self.open(volume, place.slot, secret, Some(fingerprint))?;
+        Ok(Unlocked::Open(key, pin))
+    }
+
+    /// Unseals; where there is a PIN, until it is right or the tries are used up.
+    fn unseal(&mut self, token: &Token, place: Place, index: &Index) -> Result<Unsealed> {
+        let guard = token.guard(self.config.signed.as_ref())?;
+        let file = match &self.config.signed {
+            None => None,
+            Some(_) => Some(read_signatures(&self.config)?),
+        };
+        self.report.reached("signatures");
+        let mut tries = 1..=self.config.recovery_tries;
+        loop {
+            let pin = match (guard.pin(), self.pin.take()) {
+                (true, None) => match self.ask_pin()? {
+                    Typed::RecoveryKey(key) => return Ok(Unsealed::ByHand(key)),
+                    Typed::Pin(pin) => Some(pin),
+                },
+                (true, chosen) => chosen,
+                (false, _) => None,
+            };
+            let what = Unsealing {
+                srk: self.config.srk,
+                srk_name: &token.srk_name,
+                pcrs: &self.config.pcrs,
+                guard: &guard,
+                pin: pin.as_ref(),
+                nv_index: place.nv_index,
+                lock: true,
+            };
+            let Some(tpm) = self.tpm.as_mut() else { bail!(Why::NoTpm) };
+            let result = match (&self.config.signed, &file) {
+                (Some(authority), Some(file)) => tpm.unseal_signed(index, what, authority, file),
+                _ => tpm.unseal(index, what).map_err(SignedError::Tpm),
+            };
+            if guard.pin() {
+                // A cut from here on is none that guesses.
+                tpm.orderly()?;
+            }
+            match result {
+                Ok(sealed) => return Ok(Unsealed::Sealed(sealed, pin)),
+                Err(SignedError::Tpm(wrong @ TpmError::WrongPin)) => {
+                    let Some(attempt) = tries.next() else { bail!(wrong) };
+                    let of = self.config.recovery_tries;
+                    self.consoles.say(&format!("wrong PIN (try {attempt} of {of})"));
+                    if attempt == of {
+                        bail!(wrong);
+                    }
+                }
+                Err(why) => return Err(why.into()),
+            }
+        }
+    }
+
+    fn ask_pin(&mut self) -> Result<Typed> {
+        let patience = Duration::from_secs(self.config.prompt_seconds.into());
+        let question = format!("enter the PIN for {}", self.config.root().display());
+        loop {
+            let typed = match self.consoles.ask(&question, patience) {
+                Answer::Line(line) => line,
+                Answer::TimedOut => bail!("nobody entered the PIN"),
+                Answer::NoConsole => bail!("there is no console to enter the PIN on"),
+            };
+            if let Some(key) = RecoveryKey::parse(&typed) {
+                return Ok(Typed::RecoveryKey(key));
+            }
+            match Pin::parse(&typed) {
+                Ok(pin) => return Ok(Typed::Pin(pin)),
+                // It costs no try: the TPM has not seen it.
+                Err(why) => self.consoles.say(&format!("this is no PIN: {why}")),
+            }
+        }
+    }
+
+    /// Seals to this boot alone, when the running system has asked for it. A
+    /// failure is no reason to stay out: the volume opens by the old secret.
+    fn retire(&mut self, volume: &mut Volume, volume_key: &[u8], pin: Option<&Pin>, token: &Token) {
+        if !token.retire || self.config.signed.is_some() {
+            return;
+        }
+        match self.try_retire(volume, volume_key, pin, token) {
+            Ok(()) => self.consoles.say("sealed to this boot alone from now on"),
+            Err(why) => self.consoles.say(&format!("the other boots were not retired: {why}")),
+        }
+        self.report.reached("retired");
+    }
+
+    fn try_retire(
+        &mut self,
+        volume: &mut Volume,
+        volume_key: &[u8],
+        pin: Option<&Pin>,
+        token: &Token,
+    ) -> Result<()> {
+        let Some(tpm) = self.tpm.as_mut() else { bail!(Why::NoTpm) };
+        // What the TPM has just released the secret to; the token is only asked for
+        // the words that go with it.
+        let values = reseal::unlatched(&tpm.pcrs(&self.config.pcrs)?);
+        let guard = Guard::one(policy::pcr_digest(&self.config.pcrs, &values)?);
+        let guard = guard.with_pin(pin.is_some());
+        let Some(reference) = known(token, &values, &self.config.pcrs)?.cloned() else {
+            bail!("the LUKS2 token does not describe this boot");
+        };
+        let change = |token: &mut Token| {
+            token.reference = reference;
+            token.pending.clear();
+        };
+        let indices = self.config.indices();
+        Resealing::new(tpm, volume, volume_key, indices, guard, pin, change)?.run()?;
+        Ok(())
     }
 
     /// Opens the volume: the one way for the TPM's key and the recovery key
@@ -260,7 +436,7 @@ impl Boot {
         slot: u32,
         passphrase: &[u8],
         fingerprint: Option<Fingerprint>,
-    ) -> Result<()> {
+    ) -> Result<Zeroizing<Vec<u8>>> {
         let key = volume.volume_key(slot, passphrase)?;
         self.report.reached("keyslot");
         if fingerprint.is_some_and(|wanted| wanted != Fingerprint::of(&key)) {
@@ -274,11 +450,17 @@ impl Boot {
         self.report.reached("latched");
         volume.activate(&self.config.mapper, &key)?;
         self.report.reached("mapped");
-        Ok(())
+        Ok(key)
     }
 
     /// The operator's way: latch, explain, ask.
-    fn recover(&mut self, volume: &mut Volume, token: Option<&Token>, why: &str) -> Result<()> {
+    fn recover(
+        &mut self,
+        volume: &mut Volume,
+        token: Option<&Token>,
+        why: &str,
+        typed: Option<RecoveryKey>,
+    ) -> Result<()> {
         self.report.refusal = Some(why.to_string());
         // Read before the latch changes PCR 15; needed for words alone.
         if let (None, Some(tpm)) = (&self.report.pcrs, self.tpm.as_mut()) {
@@ -292,28 +474,52 @@ impl Boot {
         for difference in &self.report.differences {
             self.consoles.say(&difference.to_string());
         }
-        self.ask(volume)
+        self.ask(volume, token, typed)
     }
 
-    fn ask(&mut self, volume: &mut Volume) -> Result<()> {
+    /// Asks for the recovery key, or takes the one that stands for the first try.
+    fn ask(
+        &mut self,
+        volume: &mut Volume,
+        token: Option<&Token>,
+        mut given: Option<RecoveryKey>,
+    ) -> Result<()> {
         let question = format!("enter the recovery key for {}", self.config.root().display());
         let patience = Duration::from_secs(self.config.prompt_seconds.into());
         let tries = self.config.recovery_tries;
+        let recovery = token.map_or(RECOVERY_SLOT, |token| token.recovery_slot);
+        let others = passphrases(&volume.slots()?, token);
         for attempt in 1..=tries {
-            let typed = match self.consoles.ask(&question, patience) {
-                Answer::Line(line) => line,
-                Answer::TimedOut => bail!(Refused("nobody entered the recovery key".into())),
-                Answer::NoConsole => bail!(
-                    "there is no console to enter the recovery key on: connect one and boot again"
-                ),
+            let typed = match given.take() {
+                Some(key) => Entered::RecoveryKey(key),
+                None => match self.consoles.ask(&question, patience) {
+                    Answer::Line(line) => match RecoveryKey::parse(&line) {
+                        Some(key) => Entered::RecoveryKey(key),
+                        None => Entered::Other(line),
+                    },
+                    Answer::TimedOut => bail!(Refused("nobody entered the recovery key".into())),
+                    Answer::NoConsole => bail!(
+                        "there is no console to enter the recovery key on: connect one and boot again"
+                    ),
+                },
             };
-            let result = match RecoveryKey::parse(&typed) {
-                Some(key) => self.open(volume, RECOVERY_SLOT, key.expose().as_bytes(), None),
-                None => Err(LuksError::WrongKey(RECOVERY_SLOT).into()),
+            let result = match typed {
+                Entered::RecoveryKey(key) => {
+                    self.open(volume, recovery, key.expose().as_bytes(), None)
+                }
+                Entered::Other(line) => self.open_by_any(volume, &others, &line),
             };
             match result {
-                Ok(()) => {
+                Ok(key) => {
                     self.consoles.say("unlocked by the recovery key");
+                    if let Some(token) = token.filter(|token| token.pin) {
+                        match self.forgive_guesses(token, &key) {
+                            Ok(()) => self.consoles.say("wrong PINs are forgiven"),
+                            Err(why) => {
+                                self.consoles.say(&format!("wrong PINs are not forgiven: {why}"))
+                            }
+                        }
+                    }
                     return Ok(());
                 }
                 Err(e) if matches!(e.downcast_ref(), Some(LuksError::WrongKey(_))) => {
@@ -323,6 +529,22 @@ impl Boot {
             }
         }
         bail!(Refused(format!("{tries} wrong recovery keys")))
+    }
+
+    /// Tries a passphrase on the slots that are nobody's but the operator's.
+    fn open_by_any(
+        &mut self,
+        volume: &mut Volume,
+        slots: &[u32],
+        passphrase: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>> {
+        for slot in slots {
+            match self.open(volume, *slot, passphrase, None) {
+                Err(e) if matches!(e.downcast_ref(), Some(LuksError::WrongKey(_))) => {}
+                other => return other,
+            }
+        }
+        Err(LuksError::WrongKey(RECOVERY_SLOT).into())
     }
 
     /// Shuts the latch: nothing can be unsealed any more in this boot.
@@ -374,6 +596,46 @@ impl Boot {
     }
 }
 
+/// What came of the TPM's way.
+enum Unlocked {
+    /// The volume is open; this is its key, and the PIN where there is one.
+    Open(Zeroizing<Vec<u8>>, Option<Pin>),
+    /// Whoever was asked for the PIN entered the recovery key.
+    ByHand(RecoveryKey),
+}
+
+/// What came of asking the TPM.
+enum Unsealed {
+    Sealed(Sealed, Option<Pin>),
+    ByHand(RecoveryKey),
+}
+
+/// What was entered where the recovery key was asked for.
+enum Entered {
+    RecoveryKey(RecoveryKey),
+    Other(Zeroizing<Vec<u8>>),
+}
+
+/// Slots that an operator made: all but the TPM's and the recovery key's. A root that
+/// was encrypted in place has none.
+fn passphrases(slots: &[u32], token: Option<&Token>) -> Vec<u32> {
+    let ours = |slot: u32| {
+        token.is_some_and(|token| {
+            slot == token.recovery_slot || [TPM_SLOT, SPARE_SLOT].contains(&slot)
+        })
+    };
+    slots.iter().copied().filter(|slot| !ours(*slot)).collect()
+}
+
+/// What was typed where a PIN was asked for.
+enum Typed {
+    Pin(Pin),
+    RecoveryKey(RecoveryKey),
+}
+
+/// Why the TPM was not asked.
+const BY_CHOICE: &str = "the recovery key was entered in place of the PIN";
+
 /// The root, with what belongs to it.
 struct Found {
     root: RootFound,
@@ -410,12 +672,42 @@ impl Found {
     }
 }
 
-/// What differs from the boot that was sealed against; advice for a person.
+/// The index that holds the secret of a sealed root, and how far it is. Where
+/// provisioning may follow, one index that is finished stands for both: a board
+/// that holds a sealed root anywhere shows no new recovery key.
+fn look_at_index(
+    tpm: &mut Tpm,
+    config: &Config,
+    token: Option<&Token>,
+) -> Result<(IndexState, Option<Index>), TpmError> {
+    let state = |index: &Option<Index>| index.as_ref().map_or(IndexState::Missing, Index::state);
+    let sealed = token.filter(|token| token.phase == Phase::Sealed);
+    if let Some((token, place)) = sealed.and_then(|t| Some((t, t.place(config.indices())?))) {
+        let index = match token.guard(config.signed.as_ref()) {
+            Ok(guard) => tpm.index_of(place.nv_index, &guard)?,
+            Err(_) => tpm.index(place.nv_index)?,
+        };
+        return Ok((state(&index), index));
+    }
+    let [index, spare] = config.indices().map(|index| tpm.index(index));
+    let (index, spare) = (index?, spare?);
+    match state(&spare) {
+        IndexState::Locked => Ok((IndexState::Locked, index)),
+        _ => Ok((state(&index), index)),
+    }
+}
+
+/// What differs from the boot that was sealed against, of several from the nearest;
+/// advice for a person.
 fn differences(token: &Token, live: &PcrBank) -> Vec<Difference> {
     let log = read_bounded(Path::new(EVENT_LOG), MAX_EVENT_LOG).unwrap_or_default();
     let log = EventLog::parse(&log);
     let measured = MeasuredLog::from_log(&log);
-    explain(&token.reference, Some(&measured), live).sealed_differences()
+    token
+        .boots()
+        .map(|boot| explain(boot, Some(&measured), live).sealed_differences())
+        .min_by_key(Vec::len)
+        .unwrap_or_default()
 }
 
 /// The signed policies, as they lie on the boot partition.
@@ -425,6 +717,12 @@ fn read_signatures(config: &Config) -> Result<Vec<u8>, SignedError> {
     let [file] = BootPartition::read_files(&partition, [(authority::FILE, authority::MAX_FILE)])
         .map_err(missing)?;
     file.map_err(missing)
+}
+
+/// The PCRs that firmware and boot loader measure into, and these.
+pub(crate) fn firmware_and(pcrs: &PcrSelection) -> Result<PcrSelection, PcrError> {
+    let firmware = PcrSelection::sha256(&FIRMWARE_PCRS)?;
+    PcrSelection::new(firmware.bank(), firmware.iter().chain(pcrs.iter()))
 }
 
 fn pcr(number: u8) -> Result<PcrIndex> {

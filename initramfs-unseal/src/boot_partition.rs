@@ -23,7 +23,14 @@ impl BootPartition {
     /// # Errors
     /// The system's.
     pub fn for_reading(device: &Path) -> io::Result<Self> {
-        Self::mount(device, MsFlags::MS_RDONLY)
+        match Self::mount(device, MsFlags::MS_RDONLY) {
+            // In the running system it may be mounted for writing elsewhere; the kernel
+            // has it both ways or not at all.
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
+                Self::mount(device, MsFlags::empty())
+            }
+            other => other,
+        }
     }
 
     /// Mounts `device` for writing. Every change goes to the card before the call

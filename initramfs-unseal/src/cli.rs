@@ -47,6 +47,36 @@ pub(crate) enum Command {
         #[arg(long, value_enum, default_value = "text")]
         format: Format,
     },
+    /// Give a LUKS2 root that exists to the TPM, from the running system.
+    ///
+    /// Asks for a passphrase of the root, seals a new secret to the running boot, and
+    /// shows a recovery key once. Its passphrases stay. Exit code 0: provisioned. 1:
+    /// refused. 2: it could not be done.
+    Provision {
+        /// The configuration, as it lies in the initramfs.
+        #[arg(long, value_name = "FILE", default_value = CONFIG)]
+        config: PathBuf,
+    },
+    /// Seal the root's key anew, before an update changes what is measured.
+    ///
+    /// Asks for the recovery key. The root is released from then on to the running
+    /// boot and to the boots that the given manifests predict, at every instant to
+    /// the old ones or to the new ones. Exit code 0: sealed. 1: refused. 2: it could
+    /// not be done.
+    Reseal {
+        /// Boot manifest of an update that is to be installed; up to seven times.
+        #[arg(long, value_name = "MANIFEST")]
+        next: Vec<PathBuf>,
+        /// Seal to the running boot although the recovery key opened it.
+        #[arg(long)]
+        trust_this_boot: bool,
+        /// Leave all boots but the next one that the TPM unlocks; asks for no key.
+        #[arg(long, conflicts_with_all = ["next", "trust_this_boot"])]
+        retire: bool,
+        /// How to print it.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
     /// Move the rollback counter, so that images older than N unlock no more.
     ///
     /// For a root whose binding is `signed`, in a boot that the TPM unlocked.

@@ -68,6 +68,9 @@ pub struct Config {
     /// Handle of the NV index that holds the secret.
     #[serde(deserialize_with = "handle")]
     pub nv_index: u32,
+    /// Handle of the index that resealing alternates with.
+    #[serde(deserialize_with = "handle")]
+    pub spare_index: u32,
     /// Persistent handle of the storage root key.
     #[serde(deserialize_with = "handle")]
     pub srk: u32,
@@ -77,6 +80,9 @@ pub struct Config {
     /// to the one boot that was sealed against.
     #[serde(default)]
     pub signed: Option<Authority>,
+    /// Whether the TPM wants a PIN beside a boot that it knows.
+    #[serde(default)]
+    pub pin: bool,
     /// Cipher of a root that is encrypted here.
     #[serde(default)]
     pub cipher: Cipher,
@@ -162,6 +168,11 @@ impl Config {
                 !NV_OWNER.contains(&config.nv_index),
                 "nv_index must lie in the owner range 0x01800000-0x01bfffff",
             ),
+            (
+                !NV_OWNER.contains(&config.spare_index),
+                "spare_index must lie in the owner range 0x01800000-0x01bfffff",
+            ),
+            (config.spare_index == config.nv_index, "spare_index and nv_index are the same"),
             (!PERSISTENT_OWNER.contains(&config.srk), "srk must lie in 0x81000000-0x817fffff"),
             (config.pcrs.iter().count() > MAX_PCRS, "pcrs must name one to eight PCRs"),
             (
@@ -178,8 +189,8 @@ impl Config {
                 "counter must lie in the owner range 0x01800000-0x01bfffff",
             ),
             (
-                signed(|config, authority| authority.counter == config.nv_index),
-                "counter and nv_index are the same",
+                signed(|config, authority| config.indices().contains(&authority.counter)),
+                "counter is the same as nv_index or spare_index",
             ),
             (
                 signed(|_, authority| authority.version == 0),
@@ -193,6 +204,12 @@ impl Config {
             Some((_, what)) => Err(ConfigError::Value(what)),
             None => Ok(config),
         }
+    }
+
+    /// The indices that may hold the secret. The token says which one does.
+    #[must_use]
+    pub const fn indices(&self) -> [u32; 2] {
+        [self.nv_index, self.spare_index]
     }
 
     /// Path of partition `number` of the disk: with a `p` between where the
@@ -267,7 +284,8 @@ pub(crate) mod tests {
         json!({
             "schema": SCHEMA, "disk": "/dev/mmcblk0", "root_partition": 2, "boot_partition": 1,
             "mapper": "root", "provision": "in-place", "reserve_mib": 16,
-            "nv_index": "0x01806d73", "srk": "0x81000001", "pcrs": [0, 1, 8, 9, 15],
+            "nv_index": "0x01806d73", "spare_index": "0x01806d75", "srk": "0x81000001",
+            "pcrs": [0, 1, 8, 9, 15],
             "recovery_tries": 3, "wait_seconds": 20,
         })
     }
@@ -340,6 +358,8 @@ pub(crate) mod tests {
             ("mapper", json!(""), "mapper must"),
             ("reserve_mib", json!(0), "reserve_mib"),
             ("nv_index", json!("0x01c00002"), "owner range"),
+            ("spare_index", json!("0x01c00002"), "owner range"),
+            ("spare_index", json!("0x01806d73"), "are the same"),
             ("nv_index", json!(25_193_843), "string"),
             ("nv_index", json!("0x1"), "eight hex digits"),
             ("srk", json!("0x81800000"), "srk must"),
@@ -359,6 +379,8 @@ pub(crate) mod tests {
             ("signed", signed("rollback", json!(0)), "1 or more"),
             ("signed", signed("rollback", json!(-1)), "integer"),
             ("signed", signed("counter", json!("0x01806d73")), "the same"),
+            ("signed", signed("counter", json!("0x01806d75")), "the same"),
+            ("pin", json!("1234"), "boolean"),
             ("signed", signed("counter", json!("0x01c00002")), "counter must lie"),
             ("signed", signed("policy_key", json!("00")), "policy_key must"),
             ("signed", signed("policy_key", json!("xy")), "policy_key must"),

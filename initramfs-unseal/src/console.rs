@@ -98,6 +98,14 @@ impl Consoles {
         }
     }
 
+    /// The terminal of who called, in the place of consoles.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn terminal() -> io::Result<Self> {
+        Ok(Self(vec![OpenOptions::new().write(true).open("/dev/tty")?]))
+    }
+
     /// Asks for a line without echo, on every console at once, for at most
     /// `patience`. What was typed before the question does not count.
     ///

@@ -10,6 +10,8 @@
 //!   holds no finished root.
 //! - A volume whose header fails the allowlist is never opened, not by hand
 //!   either.
+//! - A root is opened by hand only after the latch, or where no TPM can have
+//!   the measurements of this boot.
 
 use crate::config::Provision;
 use crate::token::Phase;
@@ -17,8 +19,13 @@ use crate::token::Phase;
 /// The TPM, as far as the decision needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TpmFound {
-    /// No TPM answered, or it is broken.
+    /// There is no TPM, or one that answers with errors and is latched before
+    /// anybody is asked.
     Absent,
+    /// The firmware names one, and the kernel could not reach it. It has the measurements of
+    /// this boot, and nothing shuts its latch: root could bind the driver again
+    /// (sysfs, `bind`) once it answers, and unseal.
+    Silent,
     /// The TPM answers; this is the NV index of the configuration.
     Index(IndexState),
 }
@@ -92,6 +99,11 @@ pub enum Why {
         "no TPM answers: check that the TPM board sits firmly on the header and that its overlay is in config.txt"
     )]
     NoTpm,
+    /// A TPM that cannot be latched.
+    #[error(
+        "no TPM answers, but the firmware names one: it could come back in this boot, so nobody opens the root, not by hand either; check that the TPM board sits firmly on the header and cycle the power (on another machine, cryptsetup takes the recovery key)"
+    )]
+    TpmSilent,
     /// No TPM, and a plain root.
     #[error(
         "the root is not encrypted and no TPM answers: provisioning needs the TPM; check that its board sits firmly on the header, then boot again"
@@ -149,7 +161,9 @@ pub fn plan(provision: Provision, tpm: TpmFound, root: RootFound) -> Plan {
         (RootFound::Plain | RootFound::Moved, _) if provision == Provision::Never => {
             Halt(Why::NotEncrypted)
         }
-        (RootFound::Plain | RootFound::Moved, TpmFound::Absent) => Halt(Why::NoTpmToProvision),
+        (RootFound::Plain | RootFound::Moved, TpmFound::Absent | TpmFound::Silent) => {
+            Halt(Why::NoTpmToProvision)
+        }
         (RootFound::Plain | RootFound::Moved, TpmFound::Index(Locked)) => Halt(Why::AlreadySealed),
         (RootFound::Plain, TpmFound::Index(Missing | Open)) => Plan::Provision(Step::Grow),
         (RootFound::Moved, TpmFound::Index(Missing | Open)) => Plan::Provision(Step::Seal),
@@ -161,6 +175,7 @@ pub fn plan(provision: Provision, tpm: TpmFound, root: RootFound) -> Plan {
         }
         (RootFound::Luks { reencrypting: true, .. }, _) => Halt(Why::HalfEncrypted),
 
+        (RootFound::Luks { .. }, TpmFound::Silent) => Halt(Why::TpmSilent),
         (RootFound::Luks { .. }, TpmFound::Absent) => Recover(Why::NoTpm),
         (RootFound::Luks { token: None, .. }, _) => Recover(Why::NoToken),
         (RootFound::Luks { token: Some(_), .. }, TpmFound::Index(Missing)) => {
@@ -185,8 +200,9 @@ mod tests {
     use super::*;
 
     const PROVISION: [Provision; 2] = [Provision::InPlace, Provision::Never];
-    const TPM: [TpmFound; 4] = [
+    const TPM: [TpmFound; 5] = [
         TpmFound::Absent,
+        TpmFound::Silent,
         TpmFound::Index(IndexState::Missing),
         TpmFound::Index(IndexState::Open),
         TpmFound::Index(IndexState::Locked),
@@ -225,6 +241,15 @@ mod tests {
             if matches!(plan, Plan::Unlock { .. } | Plan::Recover(_)) {
                 let fine = matches!(r, RootFound::Luks { reencrypting: false, .. });
                 assert!(fine, "{p:?} {t:?} {r:?}: {plan:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_opened_while_a_tpm_is_silent() {
+        for (p, t, r, plan) in every() {
+            if t == TpmFound::Silent {
+                assert!(matches!(plan, Plan::Halt(_)), "{p:?} {r:?}: {plan:?}");
             }
         }
     }
@@ -275,7 +300,9 @@ mod tests {
             (luks(true, Some(Phase::Encrypting)), missing, Plan::Halt(Why::HalfEncrypted)),
             (luks(false, Some(Phase::Encrypting)), locked, Plan::Recover(Why::TokenTurnedBack)),
             (sealed, missing, Plan::Recover(Why::IndexMissing)),
+            (RootFound::Plain, TpmFound::Silent, Plan::Halt(Why::NoTpmToProvision)),
             (sealed, TpmFound::Absent, Plan::Recover(Why::NoTpm)),
+            (sealed, TpmFound::Silent, Plan::Halt(Why::TpmSilent)),
             (luks(false, None), locked, Plan::Recover(Why::NoToken)),
             (RootFound::BadHeader, locked, Plan::Halt(Why::BadHeader)),
         ];

@@ -51,6 +51,9 @@ pub enum LuksError {
     /// The key fits no slot it was tried on.
     #[error("the key does not open key slot {0}")]
     WrongKey(u32),
+    /// The passphrase fits no slot at all.
+    #[error("the passphrase opens no key slot")]
+    NoSlot,
     /// libcryptsetup refused.
     #[error("{what} failed on {device}: {cause}")]
     Library {
@@ -157,6 +160,50 @@ impl Volume {
         }
     }
 
+    /// The volume key by a passphrase of whatever slot, and the slot's number.
+    ///
+    /// # Errors
+    /// [`LuksError::NoSlot`] when it opens none.
+    pub fn volume_key_by(
+        &mut self,
+        passphrase: &[u8],
+    ) -> Result<(Zeroizing<Vec<u8>>, u32), LuksError> {
+        for slot in self.slots()? {
+            match self.volume_key(slot, passphrase) {
+                Ok(key) => return Ok((key, slot)),
+                Err(LuksError::WrongKey(_)) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Err(LuksError::NoSlot)
+    }
+
+    /// The numbers of the key slots, in order.
+    ///
+    /// # Errors
+    /// [`LuksError::Library`].
+    pub fn slots(&mut self) -> Result<Vec<u32>, LuksError> {
+        let metadata = self.metadata()?;
+        let slots = metadata.get("keyslots").and_then(Value::as_object);
+        let numbers = slots.into_iter().flatten().filter_map(|(number, _)| number.parse().ok());
+        let mut numbers: Vec<u32> = numbers.collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Whether a key slot has the cost of one that [`Self::add_secret`] makes: nobody
+    /// chooses that for a passphrase.
+    ///
+    /// # Errors
+    /// [`LuksError::Library`].
+    pub fn is_for_a_secret(&mut self, slot: u32) -> Result<bool, LuksError> {
+        let metadata = self.metadata()?;
+        let kdf = metadata.pointer(&format!("/keyslots/{slot}/kdf"));
+        let text = |name: &str| kdf.and_then(|kdf| kdf.get(name)?.as_str());
+        let iterations = kdf.and_then(|kdf| kdf.get("iterations")?.as_u64());
+        Ok(text("type") == Some("pbkdf2") && iterations == Some(PBKDF2_ITERATIONS.into()))
+    }
+
     /// Opens the volume as `/dev/mapper/NAME`. The key goes to the kernel's
     /// keyring, not into the device-mapper table.
     ///
@@ -180,10 +227,7 @@ impl Volume {
     pub fn create(path: &Path, new: &NewVolume<'_>) -> Result<Self, LuksError> {
         let mut volume = Self::init(path)?;
         volume.format(new)?;
-        let json = serde_json::to_value(new.token)
-            .map_err(|e| library("writing the token", path, &LibcryptErr::JsonError(e)))?;
-        let set = volume.device.token_handle().json_set(TokenInput::AddToken(&json));
-        volume.ok("writing the token", set)?;
+        volume.add_token(new.token)?;
         let started = volume.device.reencrypt_handle().reencrypt_init_by_passphrase(
             None,
             new.secret.expose(),
@@ -215,13 +259,39 @@ impl Volume {
             Some(&mut params),
         );
         self.ok("writing the LUKS2 header", done)?;
+        self.add_secret(TPM_SLOT, new.volume_key, new.secret)
+    }
+
+    /// Adds a key slot for a secret of the TPM's.
+    ///
+    /// # Errors
+    /// [`LuksError::Library`], also when the slot is in use.
+    pub fn add_secret(
+        &mut self,
+        slot: u32,
+        volume_key: &[u8],
+        secret: &Secret,
+    ) -> Result<(), LuksError> {
+        self.set_kdf(&pbkdf2())?;
         let added = self.device.keyslot_handle().add_by_key(
-            Some(TPM_SLOT),
-            Some(Either::Left(new.volume_key)),
-            new.secret.expose(),
+            Some(slot),
+            Some(Either::Left(volume_key)),
+            secret.expose(),
             CryptVolumeKey::empty(),
         );
         self.ok("writing the TPM's key slot", added).map(drop)
+    }
+
+    /// Wipes a key slot. One that is not there is fine.
+    ///
+    /// # Errors
+    /// [`LuksError::Library`].
+    pub fn remove_slot(&mut self, slot: u32) -> Result<(), LuksError> {
+        if !self.slots()?.contains(&slot) {
+            return Ok(());
+        }
+        let removed = self.device.keyslot_handle().destroy(slot);
+        self.ok("wiping a key slot", removed)
     }
 
     /// Encrypts what is left to encrypt. Safe to be cut at any instant and
@@ -278,8 +348,7 @@ impl Volume {
         volume_key: &[u8],
         passphrase: &[u8],
     ) -> Result<(), LuksError> {
-        // Nothing to destroy is fine.
-        let _ = self.device.keyslot_handle().destroy(slot);
+        self.remove_slot(slot)?;
         self.set_kdf(&argon2id())?;
         let added = self.device.keyslot_handle().add_by_key(
             Some(slot),
@@ -288,6 +357,17 @@ impl Volume {
             CryptVolumeKey::empty(),
         );
         self.ok("writing the recovery key's slot", added).map(drop)
+    }
+
+    /// Adds a token.
+    ///
+    /// # Errors
+    /// [`LuksError`].
+    pub fn add_token(&mut self, token: &Token) -> Result<(), LuksError> {
+        let json = serde_json::to_value(token)
+            .map_err(|e| library("writing the token", &self.path, &LibcryptErr::JsonError(e)))?;
+        let set = self.device.token_handle().json_set(TokenInput::AddToken(&json));
+        self.ok("writing the token", set).map(drop)
     }
 
     /// Replaces token `number`.
@@ -299,6 +379,15 @@ impl Volume {
             .map_err(|e| library("writing the token", &self.path, &LibcryptErr::JsonError(e)))?;
         let set = self.device.token_handle().json_set(TokenInput::ReplaceToken(number, &json));
         self.ok("writing the token", set).map(drop)
+    }
+
+    /// Waits until all that was written is on the disk.
+    ///
+    /// # Errors
+    /// [`LuksError::Library`], with the system's words.
+    pub fn flush(&self) -> Result<(), LuksError> {
+        let synced = std::fs::File::open(&self.path).and_then(|disk| disk.sync_all());
+        synced.map_err(|e| library("writing out", &self.path, &LibcryptErr::IOError(e)))
     }
 
     fn set_kdf(&mut self, kdf: &CryptPbkdfType) -> Result<(), LuksError> {

@@ -2,11 +2,13 @@
 
 mod cli;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Parser;
 use cli::{Cli, Command, Format};
 use initramfs_unseal::boot::Refused;
 use initramfs_unseal::config::Config;
+use initramfs_unseal::provision::existing::{self, ExistingError};
+use initramfs_unseal::reseal::request::{Request, RequestError};
 use initramfs_unseal::rollback::RollbackError;
 use initramfs_unseal::{step, sys};
 use std::path::Path;
@@ -30,11 +32,19 @@ fn main() -> ExitCode {
         }
         Command::Status { format } => status(format),
         Command::Rollback { to, format } => rollback(to, format),
+        Command::Provision { config } => provision(&config),
+        Command::Reseal { next, trust_this_boot, retire, format } => {
+            let request =
+                if retire { Request::Retire } else { Request::Seal { next, trust_this_boot } };
+            reseal(&request, format)
+        }
     };
     done.unwrap_or_else(|why| {
         eprintln!("initramfs-unseal: {why:#}");
-        let refused =
-            why.downcast_ref().is_some_and(RollbackError::is_refusal) || why.is::<Refused>();
+        let refused = why.downcast_ref().is_some_and(RollbackError::is_refusal)
+            || why.downcast_ref().is_some_and(RequestError::is_refusal)
+            || why.downcast_ref().is_some_and(ExistingError::is_refusal)
+            || why.is::<Refused>();
         ExitCode::from(if refused { 1 } else { 2 })
     })
 }
@@ -49,6 +59,22 @@ fn rollback(to: u64, format: Format) -> Result<ExitCode> {
     match format {
         Format::Text => println!("{moved}"),
         Format::Json => println!("{}", serde_json::to_string_pretty(&moved)?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn provision(config: &Path) -> Result<ExitCode> {
+    sys::harden().context("keeping secrets in this process")?;
+    existing::provision(&Config::read(config)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn reseal(request: &Request, format: Format) -> Result<ExitCode> {
+    sys::harden().context("keeping secrets in this process")?;
+    let done = initramfs_unseal::reseal::request::reseal(request)?;
+    match format {
+        Format::Text => println!("{done}"),
+        Format::Json => println!("{}", serde_json::to_string_pretty(&done)?),
     }
     Ok(ExitCode::SUCCESS)
 }

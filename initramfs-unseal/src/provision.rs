@@ -13,6 +13,7 @@
 //!    is write-locked for good. A cut before the token begins this step anew: the
 //!    record that stays holds the recovery key that is in the slot.
 
+pub mod existing;
 mod handover;
 
 use crate::age::EncryptError;
@@ -22,11 +23,13 @@ use crate::config::{Cipher, Config};
 use crate::console::Consoles;
 use crate::disk_state::Seen;
 use crate::flow::Step;
+use crate::guard::Guard;
 use crate::luks::{ADIANTUM, AES_XTS, LuksError, NewVolume, Progress, Volume};
+use crate::pin::Pin;
 use crate::recovery::RecoveryKey;
 use crate::sealed::Sealed;
-use crate::secret::{RandomError, SECRET_LEN, Secret, combine};
-use crate::token::{Binding, Objects, Phase, RECOVERY_SLOT, TPM_SLOT, Token, TokenError};
+use crate::secret::{self, RandomError, Secret};
+use crate::token::{Binding, Objects, Phase, TPM_SLOT, Token, TokenError};
 use crate::tpm::health::Unfit;
 use crate::tpm::{Index, Sealing, Tpm, TpmError, Unsealing};
 use crate::volume::{Fingerprint, LATCH};
@@ -66,9 +69,6 @@ pub enum ProvisionError {
     /// Random numbers.
     #[error(transparent)]
     Random(#[from] RandomError),
-    /// The kernel's random numbers.
-    #[error("the kernel gives no random numbers: {0}")]
-    Kernel(getrandom::Error),
     /// The file system has gone from where it was.
     #[error("no ext4 file system at {0}: write the image to the card again")]
     NoFileSystem(PathBuf),
@@ -156,6 +156,8 @@ pub struct Provisioning<'a> {
     pub signatures: Result<Vec<u8>, String>,
     /// Whether the CPU has AES instructions.
     pub cpu_has_aes: bool,
+    /// The PIN, where the configuration wants one.
+    pub pin: Option<&'a Pin>,
 }
 
 /// Checks that a boot can be sealed against: the event log leads to the PCR
@@ -241,6 +243,8 @@ impl Provisioning<'_> {
             srk: self.config.srk,
             srk_name: &srk_name,
             pcrs: &self.config.pcrs,
+            guard: &authority.guard().map_err(SignedError::from)?,
+            pin: None,
             nv_index: self.config.nv_index,
             lock: false,
         };
@@ -252,13 +256,14 @@ impl Provisioning<'_> {
         Ok(())
     }
 
-    /// The policy that guards the secret.
-    fn policy(&self) -> Result<Sha256Digest, ProvisionError> {
-        let policy = match &self.config.signed {
-            Some(authority) => authority.policy(),
-            None => policy::pcr_digest(self.reference.seal(), &self.reference.sealed_values()),
+    /// What guards the secret.
+    fn guard(&self) -> Result<Guard, ProvisionError> {
+        let guard = match &self.config.signed {
+            Some(authority) => authority.guard(),
+            None => policy::pcr_digest(self.reference.seal(), &self.reference.sealed_values())
+                .map(Guard::one),
         };
-        Ok(policy.map_err(|e| BootError::Policy(e.to_string()))?)
+        Ok(guard.map_err(|e| BootError::Policy(e.to_string()))?.with_pin(self.config.pin))
     }
 
     /// Steps 2 and 3: index and header, both new.
@@ -275,19 +280,7 @@ impl Provisioning<'_> {
         while volume_key.len() < cipher.key_len {
             volume_key.extend_from_slice(self.random("msec-boot volume key 1")?.expose());
         }
-        let policy = self.policy()?;
-        let srk_name = self.tpm.ensure_srk(self.config.srk)?;
-        let sealed = Sealed { secret: secret.clone(), fingerprint: Fingerprint::of(&volume_key) };
-        let what = Sealing { nv_index: self.config.nv_index, srk: self.config.srk, policy };
-        self.tpm.seal(what, &srk_name, &sealed)?;
-        let objects = Objects {
-            nv_index: self.config.nv_index,
-            srk: self.config.srk,
-            srk_name,
-            pcrs: self.config.pcrs,
-        };
-        let token = Token::new(Phase::Encrypting, objects, policy, self.reference.clone())
-            .bound(Binding::of(self.config));
+        let token = self.seal_secret(&secret, &volume_key)?;
         let new = NewVolume {
             cipher,
             volume_key: &volume_key,
@@ -299,6 +292,31 @@ impl Provisioning<'_> {
         };
         Volume::create(root, &new)?;
         Ok(())
+    }
+
+    /// Seals a secret of this volume key. Gives the token that goes with it.
+    fn seal_secret(&mut self, secret: &Secret, volume_key: &[u8]) -> Result<Token, ProvisionError> {
+        let guard = self.guard()?;
+        let policy = guard.policy().map_err(|e| BootError::Policy(e.to_string()))?;
+        let srk_name = self.tpm.ensure_srk(self.config.srk)?;
+        let sealed = Sealed { secret: secret.clone(), fingerprint: Fingerprint::of(volume_key) };
+        let what = Sealing {
+            nv_index: self.config.nv_index,
+            srk: self.config.srk,
+            guard: &guard,
+            pin: self.pin,
+        };
+        self.tpm.seal(what, &srk_name, &sealed)?;
+        let objects = Objects {
+            nv_index: self.config.nv_index,
+            srk: self.config.srk,
+            srk_name,
+            pcrs: self.config.pcrs,
+        };
+        let mut token = Token::new(Phase::Encrypting, objects, policy, self.reference.clone())
+            .bound(Binding::of(self.config));
+        token.pin = guard.pin();
+        Ok(token)
     }
 
     /// Step 4.
@@ -328,23 +346,38 @@ impl Provisioning<'_> {
         if Fingerprint::of(&volume_key) != sealed.fingerprint {
             return Err(ProvisionError::Proof);
         }
-        // Whatever can fail without the key comes before it.
-        let record = self.describe(&mut volume, &token)?;
-        let recovery = RecoveryKey::from_secret(&self.random("msec-boot recovery key 1")?);
-        volume.set_recovery_key(RECOVERY_SLOT, &volume_key, recovery.expose().as_bytes())?;
-        self.show(&recovery);
-        self.hand_over(record, &recovery)?;
-        let (number, mut token) = Token::find(&volume.metadata()?)?;
-        token.phase = Phase::Sealed;
-        volume.replace_token(number, &token)?;
-        let index = self.index()?;
-        self.tpm.lock_index(&index, self.config.nv_index)?;
+        self.complete(&mut volume, &token, &volume_key)?;
         self.consoles.say(&format!(
             "provisioned: {} is encrypted, its key is sealed to PCRs {}",
             root.display(),
             self.config.pcrs
         ));
         Ok(())
+    }
+
+    /// What is left once the TPM's key slot is proven: recovery key, record, the word
+    /// "sealed", the lock.
+    fn complete(
+        &mut self,
+        volume: &mut Volume,
+        token: &Token,
+        volume_key: &[u8],
+    ) -> Result<(), ProvisionError> {
+        // Whatever can fail without the key comes before it.
+        let record = self.describe(volume, token)?;
+        let recovery = RecoveryKey::from_secret(&self.random("msec-boot recovery key 1")?);
+        let typed = recovery.expose().as_bytes();
+        volume.set_recovery_key(token.recovery_slot, volume_key, typed)?;
+        if self.pin.is_some() {
+            self.tpm.close_lockout(self.config.srk, &token.srk_name, volume_key)?;
+        }
+        self.show(&recovery);
+        self.hand_over(record, &recovery)?;
+        let (number, mut token) = Token::find(&volume.metadata()?)?;
+        token.phase = Phase::Sealed;
+        volume.replace_token(number, &token)?;
+        let index = self.index()?;
+        Ok(self.tpm.lock_index(&index, self.config.nv_index)?)
     }
 
     fn index(&mut self) -> Result<Index, ProvisionError> {
@@ -354,10 +387,13 @@ impl Provisioning<'_> {
     /// Reads the secret back through the policy, as every later boot does.
     fn unseal(&mut self, token: &Token) -> Result<Sealed, ProvisionError> {
         let index = self.index()?;
+        let guard = self.guard()?;
         let what = Unsealing {
             srk: self.config.srk,
             srk_name: &token.srk_name,
             pcrs: &self.config.pcrs,
+            guard: &guard,
+            pin: self.pin,
             nv_index: self.config.nv_index,
             lock: false,
         };
@@ -371,9 +407,7 @@ impl Provisioning<'_> {
     }
 
     fn random(&mut self, label: &str) -> Result<Secret, ProvisionError> {
-        let mut kernel = Zeroizing::new([0; SECRET_LEN]);
-        getrandom::fill(kernel.as_mut_slice()).map_err(ProvisionError::Kernel)?;
-        Ok(combine(label, &self.tpm.random()?, kernel.as_slice())?)
+        Ok(secret::fresh(label, &self.tpm.random()?)?)
     }
 }
 

@@ -138,7 +138,9 @@ mod tests {
 
     fn report(method: &str, signed: bool) -> Value {
         let mut sealed = json!({
-            "nv_index": "0x01806d73", "srk": "0x81000001", "srk_name": "000b", "pcrs": [0, 15],
+            "root": "/dev/mmcblk0p2", "data_offset": 16_777_216, "boot": "/dev/mmcblk0p1",
+            "nv_index": "0x01806d73", "spare_index": "0x01806d75",
+            "srk": "0x81000001", "srk_name": "000b", "pcrs": [0, 15],
         });
         if signed {
             sealed["signed"] = sample();

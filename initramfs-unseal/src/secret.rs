@@ -2,7 +2,7 @@
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// Length of every secret of this crate, in bytes: 256 bits.
 pub const SECRET_LEN: usize = 32;
@@ -50,6 +50,9 @@ pub enum RandomError {
     /// A generator returned a pattern instead of random bytes.
     #[error("the random numbers of {0} are degenerate: refusing to make a key of them")]
     Degenerate(&'static str),
+    /// The kernel has none.
+    #[error("the kernel gives no random numbers: {0}")]
+    Kernel(getrandom::Error),
     /// A generator returned the wrong number of bytes.
     #[error("{0} returned too few random bytes")]
     Short(&'static str),
@@ -74,6 +77,16 @@ pub fn combine(label: &str, tpm: &[u8], kernel: &[u8]) -> Result<Secret, RandomE
     let secret = Secret::from_slice(&mixed).ok_or(RandomError::Short("HMAC-SHA256"));
     mixed.zeroize();
     secret
+}
+
+/// [`combine`] of bytes that the TPM drew and of as many of the kernel's.
+///
+/// # Errors
+/// As [`combine`]; [`RandomError::Kernel`].
+pub fn fresh(label: &str, tpm: &[u8]) -> Result<Secret, RandomError> {
+    let mut kernel = Zeroizing::new([0; SECRET_LEN]);
+    getrandom::fill(kernel.as_mut_slice()).map_err(RandomError::Kernel)?;
+    combine(label, tpm, kernel.as_slice())
 }
 
 /// HMAC-SHA256 (RFC 2104) over the parts in order.

@@ -3,14 +3,17 @@
 
 use crate::authority::Authority;
 use crate::config::{Config, handle, write_handle};
+use crate::guard::Guard;
+use crate::luks::Volume;
 use crate::report;
+use crate::token::Token;
 use crate::tpm::{Index, Tpm, TpmError, Unsealing};
 use crate::volume::LATCH;
 use anyhow::Result;
 use pcr_measure::digest::Sha256Digest;
 use pcr_measure::pcr::{PcrBank, PcrIndex, PcrSelection};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Through the resource manager: other programs use the TPM too.
 pub(crate) const TPM_DEVICE: &str = "/dev/tpmrm0";
@@ -38,8 +41,13 @@ pub struct Status {
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Bound {
-    /// Exactly the boot that was sealed against.
-    Pcr,
+    /// Exactly the boots that were sealed against.
+    Pcr {
+        /// How many; none if the header cannot be read.
+        boots: Option<usize>,
+        /// The next boot that the TPM unlocks will be the only one.
+        retiring: bool,
+    },
     /// Every boot that the vendor signed.
     Signed {
         /// Version of the running image.
@@ -67,9 +75,22 @@ pub struct Root {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Objects {
-    /// Handle of the NV index.
+    /// The root's device.
+    pub root: PathBuf,
+    /// Where its encrypted data begins, in bytes.
+    pub data_offset: u64,
+    /// The boot partition's device.
+    pub boot: PathBuf,
+    /// The configuration's handle of the NV index; the token says which one of the
+    /// two holds the secret.
     #[serde(deserialize_with = "handle", serialize_with = "write_handle")]
     pub nv_index: u32,
+    /// Handle of the index that resealing alternates with.
+    #[serde(deserialize_with = "handle", serialize_with = "write_handle")]
+    pub spare_index: u32,
+    /// Whether there is a PIN.
+    #[serde(default)]
+    pub pin: bool,
     /// Persistent handle of the SRK.
     #[serde(deserialize_with = "handle", serialize_with = "write_handle")]
     pub srk: u32,
@@ -88,12 +109,23 @@ impl Objects {
     #[must_use]
     pub fn new(config: &Config, srk_name: &[u8]) -> Self {
         Self {
+            root: config.root(),
+            data_offset: config.reserve(),
+            boot: config.partition(config.boot_partition),
             nv_index: config.nv_index,
+            spare_index: config.spare_index,
+            pin: config.pin,
             srk: config.srk,
             srk_name: srk_name.to_vec(),
             pcrs: config.pcrs,
             signed: config.signed.clone(),
         }
+    }
+
+    /// The indices that may hold the secret.
+    #[must_use]
+    pub const fn indices(&self) -> [u32; 2] {
+        [self.nv_index, self.spare_index]
     }
 }
 
@@ -108,11 +140,12 @@ pub fn status() -> Result<Status> {
     let mounts = std::fs::read_to_string("/proc/self/mounts")?;
     let objects =
         report.as_ref().and_then(|r| r.get("sealed")).and_then(|o| Objects::deserialize(o).ok());
+    let token = objects.as_ref().and_then(|objects| token(&objects.root));
     let (pcrs, binding, sealed) = match Tpm::open(Path::new(TPM_DEVICE)) {
         Ok(mut tpm) => {
             let pcrs = SHOWN.parse().ok().and_then(|all| tpm.pcrs(&all).ok());
-            let binding = objects.as_ref().map(|objects| bound(&mut tpm, objects));
-            (pcrs, binding, reach(&mut tpm, objects.as_ref()))
+            let binding = objects.as_ref().map(|o| bound(&mut tpm, o, token.as_ref()));
+            (pcrs, binding, reach(&mut tpm, objects.as_ref(), token.as_ref()))
         }
         Err(e) => (None, None, format!("unknown: {e}")),
     };
@@ -120,31 +153,40 @@ pub fn status() -> Result<Status> {
     Ok(Status { schema: "msec-boot/status/1", report, root, pcrs, binding, sealed })
 }
 
+/// The token as it lies in the header now: resealing changes it while the system
+/// runs.
+fn token(root: &Path) -> Option<Token> {
+    let mut volume = Volume::load(root).ok()?;
+    Token::find(&volume.metadata().ok()?).ok().map(|(_, token)| token)
+}
+
 /// What these objects are bound to, and where the counter stands.
-pub fn bound(tpm: &mut Tpm, objects: &Objects) -> Bound {
-    let Some(authority) = &objects.signed else { return Bound::Pcr };
+pub fn bound(tpm: &mut Tpm, objects: &Objects, token: Option<&Token>) -> Bound {
+    let Some(authority) = &objects.signed else {
+        return Bound::Pcr {
+            boots: token.map(|token| token.boots().count()),
+            retiring: token.is_some_and(|token| token.retire),
+        };
+    };
     let counter = tpm.counter(&authority.rollback()).ok();
     let value = counter.and_then(|counter| tpm.counter_value(counter).ok());
     Bound::Signed { version: authority.version, counter: authority.counter, value }
 }
 
 /// Whether the secret can be unsealed now, in the words of [`Status::sealed`].
-pub fn reach(tpm: &mut Tpm, objects: Option<&Objects>) -> String {
+///
+/// Both indices that may hold one are tried: what an interrupted resealing left
+/// counts as well.
+pub fn reach(tpm: &mut Tpm, objects: Option<&Objects>, token: Option<&Token>) -> String {
     let Some(objects) = objects else { return "unknown: the report names no TPM objects".into() };
-    let what = Unsealing {
-        srk: objects.srk,
-        srk_name: &objects.srk_name,
-        pcrs: &objects.pcrs,
-        nv_index: objects.nv_index,
-        lock: false,
-    };
-    let tried = match tpm.index(objects.nv_index) {
-        Ok(Some(index)) if objects.signed.is_some() => out_of_reach(tpm, &index),
-        Ok(Some(index)) => tpm.unseal(&index, what).map(drop),
-        Ok(None) => Err(TpmError::IndexMissing(objects.nv_index)),
-        Err(e) => Err(e),
-    };
-    match tried {
+    if objects.signed.is_none() && token.is_none() {
+        return "unknown: the LUKS2 header has no token".into();
+    }
+    let tried = objects.indices().map(|nv_index| try_index(tpm, objects, token, nv_index));
+    let worst = tried.into_iter().find(|one| {
+        !matches!(one, Err(TpmError::PolicyFailed | TpmError::Locked | TpmError::IndexMissing(_)))
+    });
+    match worst.unwrap_or(Err(TpmError::PolicyFailed)) {
         Ok(()) => "reachable".into(),
         Err(TpmError::PolicyFailed | TpmError::Locked | TpmError::IndexMissing(_)) => {
             "unreachable".into()
@@ -153,9 +195,33 @@ pub fn reach(tpm: &mut Tpm, objects: Option<&Objects>) -> String {
     }
 }
 
-/// For the binding `signed`: the index is read-locked, or PCR 15 has moved, and
-/// the vendor signs no policy with another value of it than zero. The signed
-/// policies themselves lie on a partition that is not mounted.
+fn try_index(
+    tpm: &mut Tpm,
+    objects: &Objects,
+    token: Option<&Token>,
+    nv_index: u32,
+) -> Result<(), TpmError> {
+    let index = tpm.index(nv_index)?.ok_or(TpmError::IndexMissing(nv_index))?;
+    let guard = token.filter(|_| objects.signed.is_none()).and_then(|t| t.guard(None).ok());
+    let known = |guard: &Guard| guard.policy().is_ok_and(|p| index.policy() == p.as_bytes());
+    // Without the whole policy at hand, or the PIN, it cannot be tried.
+    let Some(guard) = guard.filter(|guard| !guard.pin() && known(guard)) else {
+        return out_of_reach(tpm, &index);
+    };
+    let what = Unsealing {
+        srk: objects.srk,
+        srk_name: &objects.srk_name,
+        pcrs: &objects.pcrs,
+        guard: &guard,
+        pin: None,
+        nv_index,
+        lock: false,
+    };
+    tpm.unseal(&index, what).map(drop)
+}
+
+/// The index is read-locked, or PCR 15 has moved: everything that is sealed here is
+/// bound to its being zero, by the vendor's signature too.
 fn out_of_reach(tpm: &mut Tpm, index: &Index) -> Result<(), TpmError> {
     if index.read_locked() {
         return Err(TpmError::Locked);
@@ -196,7 +262,15 @@ impl std::fmt::Display for Status {
         }
         match &self.binding {
             None => {}
-            Some(Bound::Pcr) => writeln!(f, "binding     pcr: this boot alone")?,
+            Some(Bound::Pcr { boots, retiring }) => {
+                let boots = match boots {
+                    None => "the header cannot be read".to_string(),
+                    Some(1) => "one boot alone".to_string(),
+                    Some(boots) => format!("{boots} boots"),
+                };
+                let retiring = if *retiring { ", the next one will be the only one" } else { "" };
+                writeln!(f, "binding     pcr: {boots}{retiring}")?;
+            }
             Some(Bound::Signed { version, value, .. }) => {
                 let value = value.map_or_else(|| "missing".to_string(), |n| format!("at {n}"));
                 writeln!(f, "binding     signed: version {version}, rollback counter {value}")?;

@@ -6,18 +6,42 @@
 //! TPM refuse. It decides what an operator reads on the console, and that
 //! text is advice.
 
+use crate::authority::Authority;
 use crate::config::{Config, handle, write_handle};
+use crate::guard::{BranchCount, Guard};
 use pcr_measure::digest::Sha256Digest;
 use pcr_measure::manifest::Reference;
 use pcr_measure::pcr::PcrSelection;
+use pcr_measure::policy::{self, PolicyError};
 use serde::{Deserialize, Serialize};
 
 /// The `type` of the token.
 pub const TYPE: &str = "msec-boot";
-/// Key slot of the recovery key.
+/// Key slot of the recovery key of a root that was encrypted in place.
 pub const RECOVERY_SLOT: u32 = 0;
 /// Key slot of the secret that the TPM keeps.
 pub const TPM_SLOT: u32 = 1;
+/// The same, for the index that resealing alternates with.
+pub const SPARE_SLOT: u32 = 2;
+
+/// Where a secret lies, and the key slot that it opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Handle of the NV index.
+    pub nv_index: u32,
+    /// Number of the key slot.
+    pub slot: u32,
+}
+
+impl Place {
+    /// The two places that resealing alternates between, from the configuration's
+    /// two indices.
+    #[must_use]
+    pub const fn both(indices: [u32; 2]) -> [Self; 2] {
+        let [nv_index, spare] = indices;
+        [Self { nv_index, slot: TPM_SLOT }, Self { nv_index: spare, slot: SPARE_SLOT }]
+    }
+}
 
 /// How far provisioning came when the token was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +76,13 @@ impl Binding {
     /// The binding that a configuration asks for.
     #[must_use]
     pub fn of(config: &Config) -> Self {
-        config.signed.as_ref().map_or(Self::Pcr, |authority| Self::Signed {
+        Self::by(config.signed.as_ref())
+    }
+
+    /// The binding to whoever approves a boot: nobody, or the vendor.
+    #[must_use]
+    pub fn by(authority: Option<&Authority>) -> Self {
+        authority.map_or(Self::Pcr, |authority| Self::Signed {
             key_name: authority.policy_key.name().to_vec(),
             counter: authority.counter,
         })
@@ -84,8 +114,28 @@ pub struct Token {
     pub pcrs: PcrSelection,
     /// The policy digest.
     pub policy: Sha256Digest,
+    /// Key slot of the recovery key; another than 0 where somebody's passphrase was
+    /// there before.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub recovery_slot: u32,
+    /// Whether the TPM wants a PIN too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pin: bool,
     /// What was measured in the boot that was sealed against.
     pub reference: Reference,
+    /// Further boots that the secret is released to: updates that were staged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending: Vec<Reference>,
+    /// The next boot that the TPM unlocks is to be the only one from then on. A
+    /// request that anyone can write: it leaves a boot that the TPM knows already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retire: bool,
+}
+
+/// Serde's way of asking whether a field is to be left out.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_first(slot: &u32) -> bool {
+    *slot == RECOVERY_SLOT
 }
 
 /// A token that cannot be used.
@@ -97,6 +147,17 @@ pub enum TokenError {
     /// It is not of this version.
     #[error("the LUKS2 token is not of this version: {0}")]
     Syntax(#[from] serde_json::Error),
+}
+
+/// A token whose guard cannot be computed.
+#[derive(Debug, thiserror::Error)]
+pub enum GuardError {
+    /// A policy.
+    #[error("no policy for these PCRs: {0}")]
+    Policy(#[from] PolicyError),
+    /// Too many boots.
+    #[error(transparent)]
+    Count(#[from] BranchCount),
 }
 
 impl Token {
@@ -114,8 +175,45 @@ impl Token {
             srk_name: objects.srk_name,
             pcrs: objects.pcrs,
             policy,
+            recovery_slot: RECOVERY_SLOT,
+            pin: false,
             reference,
+            pending: Vec::new(),
+            retire: false,
         }
+    }
+
+    /// The place that the token names, if it is one of the two.
+    #[must_use]
+    pub fn place(&self, indices: [u32; 2]) -> Option<Place> {
+        Place::both(indices).into_iter().find(|place| place.nv_index == self.nv_index)
+    }
+
+    /// The same token for another place.
+    #[must_use]
+    pub fn at(self, place: Place) -> Self {
+        Self { nv_index: place.nv_index, keyslots: vec![place.slot.to_string()], ..self }
+    }
+
+    /// Every boot that the secret is released to, for the binding `pcr`.
+    pub fn boots(&self) -> impl Iterator<Item = &Reference> {
+        std::iter::once(&self.reference).chain(&self.pending)
+    }
+
+    /// What guards the index, as far as token and configuration say; the TPM has
+    /// the last word.
+    ///
+    /// # Errors
+    /// A policy that cannot be computed, or too many boots.
+    pub fn guard(&self, signed: Option<&Authority>) -> Result<Guard, GuardError> {
+        let guard = match signed {
+            Some(authority) => authority.guard()?,
+            None => {
+                let of = |boot: &Reference| policy::pcr_digest(boot.seal(), &boot.sealed_values());
+                Guard::any(self.boots().map(of).collect::<Result<Vec<_>, _>>()?)?
+            }
+        };
+        Ok(guard.with_pin(self.pin))
     }
 
     /// The same token with another binding than `pcr`.

@@ -127,8 +127,15 @@ fn a_trial_tells_before_anything_is_sealed() {
     measure(&mut tpm, "old");
     let srk_name = tpm.ensure_srk(SRK).unwrap();
     let (selection, authority) = (pcrs(), authority(&key, 1));
-    let what =
-        Unsealing { srk: SRK, srk_name: &srk_name, pcrs: &selection, nv_index: INDEX, lock: false };
+    let what = Unsealing {
+        srk: SRK,
+        srk_name: &srk_name,
+        pcrs: &selection,
+        guard: &authority.guard().unwrap(),
+        pin: None,
+        nv_index: INDEX,
+        lock: false,
+    };
     let good = signed(&mut tpm, &key, &selection, 1).to_json().unwrap();
     let trial = |tpm: &mut Tpm, file: &str| tpm.try_signed(what, &authority, file.as_bytes());
     let missing = trial(&mut tpm, &good).unwrap_err();
@@ -162,7 +169,7 @@ fn config(key: &SigningKey, version: u64) -> Config {
     let config = serde_json::json!({
         "schema": SCHEMA, "disk": "/dev/no-such-disk", "root_partition": 2, "boot_partition": 1,
         "mapper": "root", "provision": "in-place", "reserve_mib": 16,
-        "nv_index": "0x01806d73", "srk": "0x81000001", "pcrs": [0, 1, 8, 9, 15],
+        "nv_index": "0x01806d73", "spare_index": "0x01806d75", "srk": "0x81000001", "pcrs": [0, 1, 8, 9, 15],
         "recovery_tries": 3, "wait_seconds": 1, "signed": authority(key, version),
     });
     Config::parse(config.to_string().as_bytes()).unwrap()
@@ -193,6 +200,7 @@ fn provisioning_touches_nothing_before_the_tpm_accepted_a_signature() {
             manifest: &manifest,
             signatures,
             cpu_has_aes: false,
+            pin: None,
         };
         provisioning.run(Step::Grow).unwrap_err()
     };
@@ -219,6 +227,7 @@ fn provisioning_touches_nothing_before_the_tpm_accepted_a_signature() {
         manifest: &manifest,
         signatures: Ok(second.into_bytes()),
         cpu_has_aes: false,
+        pin: None,
     };
     let error = provisioning.run(Step::Grow).unwrap_err();
     assert!(error.to_string().contains("set rollback = 3 or more"), "{error}");

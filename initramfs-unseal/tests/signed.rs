@@ -8,6 +8,7 @@ mod common;
 
 use common::vendor::*;
 use initramfs_unseal::authority::SignedError;
+use initramfs_unseal::guard::Guard;
 use initramfs_unseal::status::{self, Bound, Objects};
 use initramfs_unseal::tpm::{Sealing, TpmError};
 use initramfs_unseal::volume::{self, OPENED_BY_HAND};
@@ -169,21 +170,26 @@ fn status_tells_whether_the_secret_is_in_reach_and_where_the_counter_stands() {
         let board = Board::sealed(ECC);
         let mut tpm = board.soft.connect();
         let objects = Objects {
+            root: "/dev/mmcblk0p2".into(),
+            data_offset: 16 << 20,
+            boot: "/dev/mmcblk0p1".into(),
             nv_index: INDEX,
+            spare_index: SPARE,
+            pin: false,
             srk: SRK,
             srk_name: board.srk_name.clone(),
             pcrs: pcrs(),
             signed: Some(board.authority.clone()),
         };
-        assert_eq!(status::reach(&mut tpm, Some(&objects)), "reachable", "premise");
+        assert_eq!(status::reach(&mut tpm, Some(&objects), None), "reachable", "premise");
         let want = Bound::Signed { version: 1, counter: COUNTER, value: Some(1) };
-        assert_eq!(status::bound(&mut tpm, &objects), want);
+        assert_eq!(status::bound(&mut tpm, &objects, None), want);
         if by_hand {
             tpm.extend(pcr(15), &volume::words(OPENED_BY_HAND)).unwrap();
         } else {
             board.read(&mut tpm, &board.authority, &board.file, true).unwrap();
         }
-        assert_eq!(status::reach(&mut tpm, Some(&objects)), "unreachable");
+        assert_eq!(status::reach(&mut tpm, Some(&objects), None), "unreachable");
         let back: Objects =
             serde_json::from_value(serde_json::to_value(&objects).unwrap()).unwrap();
         assert_eq!(back.signed, objects.signed);
@@ -196,7 +202,8 @@ fn a_secret_that_is_bound_to_one_boot_is_told_apart() {
     let mut tpm = board.soft.connect();
     assert!(board.opens(&mut tpm, &board.authority, &board.file), "premise");
     let policy = policy::pcr_digest(&pcrs(), &tpm.pcrs(&pcrs()).unwrap()).unwrap();
-    let sealing = Sealing { nv_index: INDEX, srk: SRK, policy };
+    let guard = Guard::one(policy);
+    let sealing = Sealing { nv_index: INDEX, srk: SRK, guard: &guard, pin: None };
     tpm.seal(sealing, &board.srk_name, &board.sealed).unwrap();
     let refusal = board.refusal(&mut tpm, &board.authority, &board.file);
     assert!(matches!(refusal, SignedError::OtherAuthority), "{refusal}");

@@ -11,6 +11,7 @@ use initramfs_unseal::secret::Secret;
 use initramfs_unseal::token::{Objects, Phase, RECOVERY_SLOT, TPM_SLOT, Token};
 use pcr_measure::manifest::Manifest;
 use pcr_measure::policy;
+use sha2::Digest as _;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -196,6 +197,85 @@ fn the_recovery_key_is_one_that_cryptsetup_takes_and_can_be_set_again() {
     let mut volume = Volume::load(&disk.path).unwrap();
     assert!(volume.check(RESERVE).unwrap().is_ok());
     assert_eq!(Token::find(&volume.metadata().unwrap()).unwrap().1.phase, Phase::Sealed);
+}
+
+/// Writes both copies of the header anew, checksums and all, with `text` of the metadata
+/// and the size of a copy that it shall claim (LUKS2 On-Disk Format Specification 1.1.1,
+/// 2.1: a binary header of 4096 bytes with the SHA-256 over it and the JSON area, the
+/// checksum's own field as zeros).
+fn forge(disk: &Disk, claimed: Option<u64>, text: &dyn Fn(&str) -> Vec<u8>) {
+    const BINARY: usize = 4096;
+    const SIZE: std::ops::Range<usize> = 8..16;
+    const CHECKSUM: std::ops::Range<usize> = 448..512;
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(&disk.path).unwrap();
+    let mut size = [0; 8];
+    file.read_exact_at(&mut size, SIZE.start as u64).unwrap();
+    let size = u64::from_be_bytes(size);
+    for start in [0, size] {
+        let mut header = vec![0; usize::try_from(size).unwrap()];
+        file.read_exact_at(&mut header, start).unwrap();
+        let (binary, area) = header.split_at_mut(BINARY);
+        let end = area.iter().position(|b| *b == 0).unwrap();
+        let text = text(std::str::from_utf8(&area[..end]).unwrap());
+        area.fill(0);
+        area[..text.len()].copy_from_slice(&text);
+        binary[SIZE].copy_from_slice(&claimed.unwrap_or(size).to_be_bytes());
+        binary[CHECKSUM].fill(0);
+        let digest = sha2::Sha256::new().chain_update(&*binary).chain_update(&*area).finalize();
+        binary[CHECKSUM][..32].copy_from_slice(&digest);
+        file.write_all_at(&header, start).unwrap();
+    }
+}
+
+#[test]
+fn an_oversized_or_malformed_json_area_is_refused() {
+    /// The largest copy of a header there is, and what `create` makes.
+    const LARGEST: u64 = 4 << 20;
+    const AREA: usize = (32 << 10) - 4096;
+    let disk = Disk::new();
+    drop(disk.create().unwrap());
+    disk.encrypt();
+    let same = |text: &str| text.as_bytes().to_vec();
+    let opens = || Volume::load(&disk.path).is_ok_and(|mut v| v.check(RESERVE).unwrap().is_ok());
+    forge(&disk, None, &same);
+    assert!(opens(), "premise: rewritten without a change it is taken");
+    let pristine = std::fs::read(&disk.path).unwrap();
+
+    let replaced = |from: &'static str, to: &str| {
+        let to = to.to_owned();
+        move |text: &str| {
+            assert!(text.contains(from), "{from} in {text}");
+            text.replacen(from, &to, 1).into_bytes()
+        }
+    };
+    type Text = Box<dyn Fn(&str) -> Vec<u8>>;
+    let texts: Vec<(&str, Text)> = vec![
+        ("empty", Box::new(|_| Vec::new())),
+        ("no JSON", Box::new(|_| vec![0xff; AREA])),
+        ("cut in half", Box::new(|text| text.as_bytes()[..text.len() / 2].to_vec())),
+        ("a list", Box::new(|text| format!("[{text}]").into_bytes())),
+        ("nested without end", Box::new(|_| vec![b'['; AREA])),
+        ("nested objects", Box::new(|_| "{\"a\":".repeat(AREA / 5).into_bytes())),
+        ("a string without end", Box::new(|_| [&b"{\""[..], &vec![b'a'; AREA - 2]].concat())),
+        ("more behind it", Box::new(|text| format!("{text}{text}").into_bytes())),
+        ("keyslots as a list", Box::new(replaced("\"keyslots\":{", "\"keyslots\":[],\"x\":{"))),
+        ("an area size of its own", Box::new(replaced("\"json_size\":\"", "\"json_size\":\"9"))),
+        (
+            "a number beyond 64 bits",
+            Box::new(replaced("\"offset\":\"", "\"offset\":\"99999999999")),
+        ),
+    ];
+    for (what, text) in &texts {
+        forge(&disk, None, text);
+        assert!(!opens(), "{what} was taken");
+        std::fs::write(&disk.path, &pristine).unwrap();
+        assert!(opens());
+    }
+    for claimed in [0, 1, 4096, 20 << 10, LARGEST, LARGEST + 1, 1 << 40, u64::MAX] {
+        forge(&disk, Some(claimed), &same);
+        assert!(!opens(), "a copy of {claimed} bytes was taken");
+        std::fs::write(&disk.path, &pristine).unwrap();
+    }
 }
 
 #[test]

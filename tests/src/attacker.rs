@@ -51,6 +51,31 @@ pub fn replace_root(card: &Card, bytes: &[u8]) {
     file.write_all_at(bytes, root.start).expect("the root partition");
 }
 
+/// Changes the metadata of a LUKS2 volume, keeping both copies and their checksums valid
+/// (LUKS2 On-Disk Format Specification 1.1.1, 2.1: a binary header of 4096 bytes with
+/// the SHA-256 over it and the JSON area, the checksum's own field as zeros).
+pub fn edit(volume: &mut [u8], change: impl Fn(&mut serde_json::Value)) {
+    use sha2::Digest as _;
+    const BINARY: usize = 4096;
+    const CHECKSUM: std::ops::Range<usize> = 448..512;
+    let size = u64::from_be_bytes(volume[8..16].try_into().expect("eight bytes"));
+    let size = usize::try_from(size).expect("a size");
+    for start in [0, size] {
+        let header = &mut volume[start..start + size];
+        let (binary, area) = header.split_at_mut(BINARY);
+        let end = area.iter().position(|b| *b == 0).expect("JSON ends");
+        let mut json = serde_json::from_slice(&area[..end]).expect("metadata");
+        change(&mut json);
+        let text = json.to_string();
+        assert!(text.len() < area.len(), "the change fits");
+        area.fill(0);
+        area[..text.len()].copy_from_slice(text.as_bytes());
+        binary[CHECKSUM].fill(0);
+        let digest = sha2::Sha256::new().chain_update(&*binary).chain_update(&*area).finalize();
+        binary[CHECKSUM][..32].copy_from_slice(&digest);
+    }
+}
+
 impl Volume {
     /// A volume of the victim's size, UUID and token, whose key and passphrase the
     /// attacker knows; with `plain` (a file system) in it, encrypted with AES-XTS as
@@ -95,6 +120,27 @@ impl Volume {
         volume
     }
 
+    /// A volume as somebody made it with cryptsetup before there was a TPM: `plain` in
+    /// it, one passphrase in slot 0.
+    #[must_use]
+    pub fn made_by_hand(reserve: usize, plain: &[u8], passphrase: &str, dir: &Path) -> Self {
+        let at = |name: &str| dir.join(name);
+        let volume = Self { file: at("made-by-hand"), dir: dir.to_owned(), reserve };
+        fs::write(&volume.file, vec![0; reserve + plain.len()]).expect("the volume");
+        let key: Vec<u8> = (64..128).collect();
+        fs::write(at("volume-key"), &key).expect("its key");
+        fs::write(at("passphrase"), passphrase).expect("its passphrase");
+        let sectors = (reserve / SECTOR).to_string();
+        let mut format = volume.cryptsetup("luksFormat");
+        format.args(["--type", "luks2", "--cipher", "aes-xts-plain64", "--key-size", "512"]);
+        format.args(["--offset", &sectors, "--sector-size", "512", "--key-slot", "0"]);
+        format.args(["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "2000"]);
+        format.arg("--volume-key-file").arg(at("volume-key"));
+        run(format.arg(&volume.file).arg(at("passphrase")));
+        volume.write(&key, plain);
+        volume
+    }
+
     fn cryptsetup(&self, action: &str) -> Command {
         let mut command = Command::new("cryptsetup");
         command.args(["--batch-mode", action]).current_dir(&self.dir);
@@ -123,30 +169,10 @@ impl Volume {
         fs::write(&self.file, bytes).expect("the volume");
     }
 
-    /// Changes the metadata, keeping both copies and their checksums valid (LUKS2
-    /// On-Disk Format Specification 1.1.1, 2.1: a binary header of 4096 bytes with
-    /// the SHA-256 over it and the JSON area, the checksum's own field as zeros).
+    /// Changes the metadata: see [`edit`].
     pub fn edit(&self, change: impl Fn(&mut serde_json::Value)) {
-        use sha2::Digest as _;
-        const BINARY: usize = 4096;
-        const CHECKSUM: std::ops::Range<usize> = 448..512;
         let mut bytes = self.bytes();
-        let size = u64::from_be_bytes(bytes[8..16].try_into().expect("eight bytes"));
-        let size = usize::try_from(size).expect("a size");
-        for start in [0, size] {
-            let header = &mut bytes[start..start + size];
-            let (binary, area) = header.split_at_mut(BINARY);
-            let end = area.iter().position(|b| *b == 0).expect("JSON ends");
-            let mut json = serde_json::from_slice(&area[..end]).expect("metadata");
-            change(&mut json);
-            let text = json.to_string();
-            assert!(text.len() < area.len(), "the change fits");
-            area.fill(0);
-            area[..text.len()].copy_from_slice(text.as_bytes());
-            binary[CHECKSUM].fill(0);
-            let digest = sha2::Sha256::new().chain_update(&*binary).chain_update(&*area).finalize();
-            binary[CHECKSUM][..32].copy_from_slice(&digest);
-        }
+        edit(&mut bytes, change);
         fs::write(&self.file, bytes).expect("the volume");
     }
 

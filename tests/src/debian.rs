@@ -56,23 +56,6 @@ impl Maker {
     }
 }
 
-/// The kernel that gives a user namespace a `binfmt_misc` of its own, from which
-/// programs for arm64 run here.
-const KERNEL: (u32, u32) = (6, 7);
-
-/// Whether Debian's tools for arm64 can run on this machine. Says so if not.
-#[must_use]
-pub fn possible() -> bool {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
-    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse().ok());
-    let (major, minor) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    let possible = (major, minor) >= KERNEL;
-    if !possible {
-        eprintln!("left out: Linux {}, and this needs {KERNEL:?} or later", release.trim());
-    }
-    possible
-}
-
 /// What maintainer scripts would have done.
 const SETUP: [(&str, &str); 2] =
     [("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"), ("etc/group", "root:x:0:\n")];

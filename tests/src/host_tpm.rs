@@ -28,6 +28,22 @@ impl HostTpm {
         Self { served, dir }
     }
 
+    /// Powers on `tpm` itself: what is done to it stays. It goes off when dropped.
+    #[must_use]
+    pub fn power_on(tpm: &SoftTpm) -> Self {
+        let dir = tempfile::Builder::new().prefix("tpm-").tempdir().expect("a directory");
+        let served = tpm.serve(dir.path()).expect("a TPM");
+        Self { served, dir }
+    }
+
+    /// The Name of the key at a handle, in hex.
+    #[must_use]
+    pub fn name(&self, handle: &str) -> String {
+        self.must(&format!("tpm2_readpublic -Q -c {handle} -n key.name"));
+        let name = std::fs::read(self.file("key.name")).expect("the Name");
+        name.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Runs one tool.
     ///
     /// # Errors

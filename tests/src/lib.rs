@@ -4,8 +4,9 @@
 //! variants of it, has initramfs made by Debian's own tools ([`debian`]), provisions
 //! one device for all tests of a run ([`shared`]), keeps the number of boards that
 //! are on at once within what two cores carry ([`slots`]), speaks to a device's TPM
-//! without its board ([`host_tpm`]), and reads device records as the one they are
-//! made for ([`operator`]).
+//! without its board ([`host_tpm`]), reads device records as the one they are made for
+//! ([`operator`]), rewrites volumes as an attacker would ([`attacker`]), and makes
+//! small programs for boards ([`program`]).
 //!
 //! It builds nothing, never touches the built image, and trusts that image no more
 //! than a board would. Its results lie in `build/test`; what is left there after a
@@ -23,6 +24,8 @@ pub mod attacker;
 pub mod built;
 pub mod debian;
 pub mod host_tpm;
+pub mod instants;
 pub mod operator;
+pub mod program;
 pub mod shared;
 pub mod slots;

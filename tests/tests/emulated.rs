@@ -18,17 +18,31 @@ mod check;
 mod debian;
 #[path = "emulated/demo.rs"]
 mod demo;
+#[path = "emulated/emergency.rs"]
+mod emergency;
+#[path = "emulated/existing.rs"]
+mod existing;
 #[path = "emulated/firmware.rs"]
 mod firmware;
+#[path = "emulated/no_tpm.rs"]
+mod no_tpm;
+#[path = "emulated/pin.rs"]
+mod pin;
 #[path = "emulated/provisioning.rs"]
 mod provisioning;
 #[path = "emulated/record.rs"]
 mod record;
 #[path = "emulated/recovery.rs"]
 mod recovery;
+#[path = "emulated/reseal.rs"]
+mod reseal;
 #[path = "emulated/sealing.rs"]
 mod sealing;
 #[path = "emulated/signed.rs"]
 mod signed;
+#[path = "emulated/srk.rs"]
+mod srk;
+#[path = "emulated/unseal_again.rs"]
+mod unseal_again;
 #[path = "emulated/volume.rs"]
 mod volume;

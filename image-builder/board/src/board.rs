@@ -24,7 +24,7 @@ use crate::{
     process::{self, Owned, ProcessError, Streams},
     qmp::Events,
     tpm::{RunningTpm, SoftTpm, TpmError},
-    wire::{Capture, Proxy, WireError},
+    wire::{Capture, Interposer, Proxy, WireError},
 };
 
 /// How long QEMU may take to open its channels.
@@ -163,6 +163,8 @@ pub struct Board {
     pub secure_console: Console,
     /// What passes between the board and its TPM. Empty without a TPM.
     pub wire: Capture,
+    /// Can hold back what passes there. Does nothing by itself.
+    pub interposer: Interposer,
     qemu: Owned,
     events: Events,
     proxy: Option<Proxy>,
@@ -202,13 +204,14 @@ impl Board {
         };
         let (serial1, qmp) = (listen("serial1")?, listen("qmp")?);
         let start = Instant::now();
-        let wire = Capture::new(start);
+        let (wire, interposer) = (Capture::new(start), Interposer::default());
         let (tpm, proxy) = match &config.tpm {
             TpmLink::None => (None, None),
             TpmLink::I2c(state) => {
                 let (running, control) = state.start(&logs.join("swtpm.log"))?;
                 let path = sockets.path().join("tpm");
-                (Some(running), Some(Proxy::start(&path, control, wire.clone())?))
+                let proxy = Proxy::start(&path, control, wire.clone(), interposer.clone())?;
+                (Some(running), Some(proxy))
             }
         };
         let (near, far) = UnixStream::pair().map_err(system("make the console"))?;
@@ -234,6 +237,7 @@ impl Board {
             console,
             secure_console,
             wire,
+            interposer,
             qemu,
             events,
             proxy,
@@ -261,6 +265,14 @@ impl Board {
     #[must_use]
     pub fn id(&self) -> i32 {
         self.qemu.id()
+    }
+
+    /// Sends a BREAK on the main console's line.
+    ///
+    /// # Errors
+    /// [`BoardError::System`] when the board is off.
+    pub fn send_break(&mut self) -> Result<(), BoardError> {
+        self.events.send_break(arguments::CONSOLE).map_err(system("send a BREAK"))
     }
 
     /// Waits until the board goes off by itself.

@@ -1,4 +1,5 @@
-//! QEMU's own account of how the board went off (QMP, QEMU's machine protocol).
+//! QEMU's own account of how the board went off, and what only QEMU can do to a
+//! board (QMP, QEMU's machine protocol).
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -73,6 +74,17 @@ impl Events {
     /// When QEMU has ended.
     pub(crate) fn run(&mut self) -> std::io::Result<()> {
         self.commands.write_all(b"{\"execute\":\"cont\"}\n")
+    }
+
+    /// Sends a BREAK to a serial line's device.
+    ///
+    /// # Errors
+    /// When QEMU has ended.
+    pub(crate) fn send_break(&mut self, chardev: &str) -> std::io::Result<()> {
+        let command = format!(
+            "{{\"execute\":\"chardev-send-break\",\"arguments\":{{\"id\":\"{chardev}\"}}}}\n"
+        );
+        self.commands.write_all(command.as_bytes())
     }
 
     /// The reason of the last `SHUTDOWN` event. Waits for QEMU's end.

@@ -1,14 +1,18 @@
 //! What passes between the board and its TPM, read on the wire.
 //!
 //! [`proxy`] stands between QEMU and swtpm and keeps every byte; [`command`] gives
-//! a command its name and handles. Nothing is changed on the way.
+//! a command its name and handles. Nothing is changed on the way, unless an
+//! [`Interposer`] holds it back.
 
 pub mod command;
 mod proxy;
 
 use std::{
     ops::Range,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -125,6 +129,28 @@ impl Capture {
 
     fn push(&self, exchange: Exchange) {
         self.exchanges.lock().unwrap_or_else(PoisonError::into_inner).push(exchange);
+    }
+}
+
+/// Someone on the wires who keeps commands from the TPM and answers
+/// `TPM_RC_FAILURE` in its place, for as long as he likes. The TPM stays powered
+/// and keeps its PCRs. Clones are the same person.
+#[derive(Debug, Clone, Default)]
+pub struct Interposer(Arc<AtomicBool>);
+
+impl Interposer {
+    /// From now on no command reaches the TPM.
+    pub fn hold(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on all pass again.
+    pub fn pass(&self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+
+    fn holds(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use emulated_board::{
     Line,
     stages::{Stage, stages},
-    wire::{Capture, Exchange},
+    wire::{Capture, Exchange, command},
 };
 use pcr_measure::{PcrBank, PcrIndex, Sha256Digest, manifest::Manifest};
 use serde::Serialize;
@@ -15,13 +15,11 @@ use crate::emu::{boot::Boot, shell::Status};
 /// The PCRs that firmware and boot loader measure into: 0 to 9.
 const PREDICTED: u32 = 10;
 
-/// The line the unlock's TPM commands are counted from: nothing of
-/// initramfs-unseal runs before it.
-pub const UNLOCK_FROM: &str = "initramfs-unseal: msec-boot ";
-/// The line a provisioning boot's unlock is counted from.
-pub const UNLOCK_FROM_PROVISIONED: &str = "initramfs-unseal: provisioned: ";
-/// The line the unlock ends with.
-pub const UNLOCK_TO: &str = "initramfs-unseal: unlocked by ";
+/// The kernel's last line before initramfs-unseal. Its own lines are read too late
+/// on a busy machine to tell which command came first.
+const INITRAMFS_FROM: &str = "Run /init as init process";
+/// initramfs-unseal's last line.
+const INITRAMFS_TO: &str = "initramfs-unseal: switching root to ";
 
 /// All of a journey.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -150,9 +148,7 @@ impl BootRecord {
         (booted, sealed): (&Manifest, &Manifest),
     ) -> Self {
         let lines = boot.lines();
-        let provisioned = status.report.method == "provisioned";
-        let from = if provisioned { UNLOCK_FROM_PROVISIONED } else { UNLOCK_FROM };
-        let unlock = boot.commands_between(from, UNLOCK_TO);
+        let unlock = unlock(boot.commands_between(INITRAMFS_FROM, INITRAMFS_TO));
         Self {
             name: name.to_owned(),
             title: title.to_owned(),
@@ -171,6 +167,19 @@ impl BootRecord {
             logs: boot.board.logs().to_owned(),
             wire: boot.board.wire.clone(),
         }
+    }
+}
+
+/// Of the initramfs' TPM commands those of the unlock: after provisioning, which ends
+/// with a write lock, and before the platform hierarchy is closed.
+fn unlock(mut commands: Vec<Exchange>) -> Vec<Exchange> {
+    let is = |code| move |exchange: &Exchange| exchange.code() == Some(code);
+    if let Some(end) = commands.iter().position(is(command::HIERARCHY_CONTROL)) {
+        commands.truncate(end);
+    }
+    match commands.iter().rposition(is(command::NV_WRITE_LOCK)) {
+        Some(last) => commands.split_off(last.saturating_add(1)),
+        None => commands,
     }
 }
 
@@ -199,6 +208,23 @@ mod tests {
         assert!(!row(value, Some(Sha256Digest::of(b"y"))).agrees());
         assert!(!row(value, None).agrees());
         assert!(!row(None, None).agrees());
+    }
+
+    #[test]
+    fn provisioning_and_what_follows_are_no_part_of_the_unlock() {
+        let exchange = |code: u32| Exchange {
+            at: std::time::Duration::ZERO,
+            took: std::time::Duration::ZERO,
+            request: [&[0x80, 1, 0, 0, 0, 10], code.to_be_bytes().as_slice()].concat(),
+            response: Vec::new(),
+        };
+        let of = |codes: &[u32]| unlock(codes.iter().map(|code| exchange(*code)).collect());
+        let read = [exchange(command::NV_READ)];
+        let (lock, close) = (command::NV_WRITE_LOCK, command::HIERARCHY_CONTROL);
+        assert_eq!(of(&[command::NV_READ]), read);
+        assert_eq!(of(&[command::NV_READ, close, command::GET_RANDOM]), read);
+        assert_eq!(of(&[command::GET_RANDOM, lock, command::NV_READ, close]), read);
+        assert_eq!(of(&[]), []);
     }
 
     #[test]

@@ -171,6 +171,14 @@ impl Boot {
         Shell::enter(self)
     }
 
+    /// The console shell again, after something else was typed there.
+    ///
+    /// # Errors
+    /// As [`Boot::expect`].
+    pub fn userland_again(&mut self) -> Result<Shell<'_>, BootError> {
+        Shell::enter(self)
+    }
+
     /// Every line of both consoles so far, in the order of time.
     #[must_use]
     pub fn lines(&self) -> Vec<Line> {

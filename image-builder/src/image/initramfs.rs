@@ -174,8 +174,10 @@ pub fn config(recipe: &Recipe) -> serde_json::Value {
         },
         "reserve_mib": recipe.disk.reserve_mib(),
         "nv_index": recipe.tpm.nv_index,
+        "spare_index": recipe.tpm.spare_index,
         "srk": recipe.tpm.srk,
         "pcrs": recipe.tpm.pcrs,
+        "pin": recipe.tpm.pin,
         "recovery_tries": recipe.provisioning.recovery_tries,
         "wait_seconds": recipe.provisioning.wait_seconds,
         "prompt_seconds": recipe.provisioning.prompt_seconds,
@@ -293,6 +295,7 @@ mod tests {
                 "schema": "msec-boot/unseal-config/1", "disk": "/dev/mmcblk0",
                 "root_partition": 2, "boot_partition": 1, "mapper": "root",
                 "provision": "in-place", "reserve_mib": 4, "nv_index": "0x01806d73",
+                "spare_index": "0x01806d75", "pin": false,
                 "srk": "0x81000001", "pcrs": [0, 1, 8, 9, 15],
                 "recovery_tries": 3, "wait_seconds": 20,
                 "prompt_seconds": 900, "cipher": "adiantum", "qr": "utf8", "recipient": null

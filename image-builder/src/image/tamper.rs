@@ -47,6 +47,8 @@ pub enum Tamper {
     Kernel,
     /// The device tree has the same nodes and four bytes more; signed again.
     DeviceTree,
+    /// The device tree describes no TPM that the kernel knows; signed again.
+    DeviceTreeWithoutTpm,
     /// The FIT has no signature at all.
     Unsigned,
     /// One bit of the kernel in the FIT is flipped; the signature stays.
@@ -75,6 +77,9 @@ pub enum TamperError {
     /// The device tree of the image is none.
     #[error("the device tree in boot.itb is too short to be one")]
     NoTree,
+    /// The device tree describes no TPM.
+    #[error("the device tree in boot.itb describes no TPM")]
+    NoTpmNode,
     /// The manifest on the card cannot be used.
     #[error("the manifest of {path} cannot be used: {source}")]
     Manifest {
@@ -121,7 +126,11 @@ pub fn variant(
             let contents = Contents::read(&fit)?;
             (fit::pack(&contents, &signing.mkimage, None)?, manifest)
         }
-        Tamper::CommandLine(_) | Tamper::Initramfs { .. } | Tamper::Kernel | Tamper::DeviceTree => {
+        Tamper::CommandLine(_)
+        | Tamper::Initramfs { .. }
+        | Tamper::Kernel
+        | Tamper::DeviceTree
+        | Tamper::DeviceTreeWithoutTpm => {
             let contents = changed(Contents::read(&fit)?, tamper)?;
             let old = Manifest::from_json(&manifest)
                 .map_err(|source| TamperError::Manifest { path: image.to_owned(), source })?;
@@ -179,9 +188,45 @@ fn changed(mut contents: Contents, tamper: &Tamper) -> Result<Contents, TamperEr
                 .ok_or(TamperError::NoTree)?
                 .copy_from_slice(&size.to_be_bytes());
         }
+        Tamper::DeviceTreeWithoutTpm => hide_tpm(&mut contents.fdt)?,
         _ => {}
     }
     Ok(contents)
+}
+
+/// Takes every TPM out of a device tree: the kernel makes no device of a node without
+/// `compatible`, which is called `ompatible` then.
+fn hide_tpm(fdt: &mut [u8]) -> Result<(), TamperError> {
+    /// How the bindings of TPMs begin (Linux, Documentation/devicetree/bindings/tpm).
+    const TPM: &[u8] = b"tcg,tpm";
+    /// Token, length and name of a property before its value, a word each (Devicetree
+    /// Specification 0.4, 5.4.1).
+    const HEAD: usize = 12;
+    const PROP: u32 = 3;
+    /// How far from its beginning a value is looked into.
+    const FAR: usize = 256;
+    let word = |fdt: &[u8], at: usize| {
+        let bytes: Option<[u8; 4]> = fdt.get(at..at + 4).and_then(|b| b.try_into().ok());
+        bytes.map(u32::from_be_bytes)
+    };
+    let values: Vec<usize> =
+        fdt.windows(TPM.len()).enumerate().filter(|(_, w)| *w == TPM).map(|(at, _)| at).collect();
+    let mut hidden = 0;
+    for value in values {
+        let nearest = value.saturating_sub(HEAD) & !3;
+        let head = (nearest.saturating_sub(FAR)..=nearest).rev().step_by(4).find(|&at| {
+            let end = word(fdt, at + 4).map(|length| at + HEAD + length as usize);
+            word(fdt, at) == Some(PROP) && end.is_some_and(|end| end > value)
+        });
+        let name = head.map(|at| at + 8);
+        if let Some((at, name)) = name.and_then(|at| Some((at, word(fdt, at)?)))
+            && let Some(place) = fdt.get_mut(at..at + 4)
+        {
+            place.copy_from_slice(&(name + 1).to_be_bytes());
+            hidden += 1;
+        }
+    }
+    if hidden > 0 { Ok(()) } else { Err(TamperError::NoTpmNode) }
 }
 
 /// Flips the lowest bit of the byte in the middle of the kernel.
@@ -261,6 +306,22 @@ mod tests {
         let new = changed(contents(), &Tamper::DeviceTree).unwrap();
         assert_eq!(new.fdt.len(), 44);
         assert_eq!(new.fdt[4..8], [0, 0, 0, 44]);
+    }
+
+    #[test]
+    fn the_tpm_is_taken_out_of_the_device_tree() {
+        let mut with = contents();
+        let value = b"nuvoton,npct75x\0tcg,tpm-tis-i2c\0";
+        for word in [3, value.len() as u32, 27] {
+            with.fdt.extend(word.to_be_bytes());
+        }
+        let name = with.fdt.len() - 1;
+        with.fdt.extend(value);
+        let new = changed(with.clone(), &Tamper::DeviceTreeWithoutTpm).unwrap();
+        with.fdt[name] = 28;
+        assert_eq!(new.fdt, with.fdt);
+        let none = changed(contents(), &Tamper::DeviceTreeWithoutTpm);
+        assert!(matches!(none, Err(TamperError::NoTpmNode)));
     }
 
     #[test]

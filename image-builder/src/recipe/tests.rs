@@ -90,13 +90,16 @@ fn errors_name_line_key_and_reason() {
         (
             MINIMAL,
             "[tpm]\nbinding = \"signed\"\nrollback = 1\ncounter = \"0x01806d73\"\n",
-            "are the same",
+            "counter is the same",
         ),
         (
             MINIMAL,
             "[tpm]\nbinding = \"signed\"\nrollback = 1\nnv_index = \"0x01bfffff\"\n",
             "name one as counter",
         ),
+        (MINIMAL, "[tpm]\nnv_index = \"0x01bfffff\"\n", "name one as spare_index"),
+        (MINIMAL, "[tpm]\nspare_index = \"0x01806d73\"\n", "spare_index and nv_index"),
+        (MINIMAL, "[tpm]\npin = \"1234\"\n", "line 6, column 7"),
         (MINIMAL, "[disk]\nsize_mib = 100\n", "for example 128"),
         (MINIMAL, "[disk]\nsize_mib = 0\n", "power of two"),
         (MINIMAL, "[disk]\nboot_mib = 20\n", "FAT32 takes 34"),

@@ -16,10 +16,14 @@ pub struct Tpm {
     pub pcrs: PcrList,
     /// NV index that keeps the secret.
     pub nv_index: NvIndex,
+    /// NV index that resealing alternates with.
+    pub spare_index: NvIndex,
     /// Persistent handle of the storage root key.
     pub srk: PersistentHandle,
     /// Which boots the key is released to.
     pub binding: Binding,
+    /// Whether the TPM wants a PIN too, which is chosen at the first boot.
+    pub pin: bool,
 }
 
 /// Which boots the key is released to.
@@ -46,14 +50,23 @@ pub struct Signed {
 
 impl Default for Tpm {
     fn default() -> Self {
+        let nv_index = NvIndex::default();
         Self {
             bus: TpmBus::I2c,
             pcrs: PcrList::default(),
-            nv_index: NvIndex::default(),
+            nv_index,
+            spare_index: spare(nv_index).unwrap_or_default(),
             srk: PersistentHandle::default(),
             binding: Binding::Pcr,
+            pin: false,
         }
     }
+}
+
+/// The spare index where the recipe names none: behind the index of the secret and
+/// that of the counter.
+fn spare(nv_index: NvIndex) -> Option<NvIndex> {
+    nv_index.next()?.next()
 }
 
 /// How the TPM is attached to the board.
@@ -71,8 +84,11 @@ struct Table {
     bus: TpmBus,
     pcrs: PcrList,
     nv_index: NvIndex,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spare_index: Option<NvIndex>,
     srk: PersistentHandle,
     binding: Word,
+    pin: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     policy_key: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -90,13 +106,17 @@ enum Word {
 
 impl Default for Table {
     fn default() -> Self {
-        Tpm::default().into()
+        let mut table = Self::from(Tpm::default());
+        // Where the spare index is follows from where the other one is.
+        table.spare_index = None;
+        table
     }
 }
 
 impl From<Tpm> for Table {
     fn from(tpm: Tpm) -> Self {
-        let Tpm { bus, pcrs, nv_index, srk, binding } = tpm;
+        let Tpm { bus, pcrs, nv_index, spare_index, srk, binding, pin } = tpm;
+        let spare_index = Some(spare_index);
         let (binding, signed) = match binding {
             Binding::Pcr => (Word::Pcr, None),
             Binding::Signed(signed) => (Word::Signed, Some(signed)),
@@ -104,7 +124,7 @@ impl From<Tpm> for Table {
         let rollback = signed.as_ref().map(|signed| signed.rollback);
         let counter = signed.as_ref().map(|signed| signed.counter);
         let policy_key = signed.and_then(|signed| signed.policy_key);
-        Self { bus, pcrs, nv_index, srk, binding, policy_key, rollback, counter }
+        Self { bus, pcrs, nv_index, spare_index, srk, binding, pin, policy_key, rollback, counter }
     }
 }
 
@@ -112,7 +132,8 @@ impl TryFrom<Table> for Tpm {
     type Error = ValueError;
 
     fn try_from(table: Table) -> Result<Self, ValueError> {
-        let Table { bus, pcrs, nv_index, srk, binding, policy_key, rollback, counter } = table;
+        let Table { bus, pcrs, nv_index, srk, pin, policy_key, rollback, counter, .. } = table;
+        let binding = table.binding;
         let fail = |why: &str| Err(ValueError(why.to_owned()));
         let binding = match (binding, rollback) {
             (Word::Pcr, None) if policy_key.is_none() && counter.is_none() => Binding::Pcr,
@@ -138,11 +159,15 @@ impl TryFrom<Table> for Tpm {
                 Binding::Signed(Signed { policy_key, rollback, counter })
             }
         };
+        let Some(spare_index) = table.spare_index.or_else(|| spare(nv_index)) else {
+            return fail("there are no two NV indices behind nv_index: name one as spare_index");
+        };
         match &binding {
-            Binding::Signed(signed) if signed.counter == nv_index => {
-                fail("counter and nv_index are the same")
+            _ if spare_index == nv_index => fail("spare_index and nv_index are the same"),
+            Binding::Signed(signed) if [nv_index, spare_index].contains(&signed.counter) => {
+                fail("counter is the same as nv_index or spare_index")
             }
-            _ => Ok(Self { bus, pcrs, nv_index, srk, binding }),
+            _ => Ok(Self { bus, pcrs, nv_index, spare_index, srk, binding, pin }),
         }
     }
 }

@@ -90,6 +90,19 @@ pub enum TpmError {
         "the TPM has no NV space left: free an index that is not needed (tpm2_getcap handles-nv-index, tpm2_nvundefine)"
     )]
     NvSpace,
+    /// The PIN was not the one that the index was sealed with.
+    #[error("the PIN is wrong")]
+    WrongPin,
+    /// The lockout hierarchy has a password of somebody else's.
+    #[error(
+        "the TPM's lockout hierarchy has another password: from a trusted system remove it (tpm2_changeauth -c lockout -p PASSWORD) or clear the TPM"
+    )]
+    WrongPassword,
+    /// The TPM does not accept what it agreed on for this session.
+    #[error(
+        "the TPM refuses the session that was just begun with it: something sits between it and the CPU, or its connection is bad"
+    )]
+    Session,
     /// Owner authorisation is set and not known here.
     #[error(
         "the TPM's owner hierarchy has a password: provisioning needs it empty; clear the TPM from a trusted system"

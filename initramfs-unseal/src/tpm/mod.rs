@@ -8,6 +8,7 @@ mod counter;
 pub mod error;
 pub mod health;
 mod identity;
+pub mod lockout;
 pub mod platform;
 mod probe;
 mod seal;
@@ -21,15 +22,19 @@ pub use seal::Sealing;
 pub use unseal::Unsealing;
 
 use crate::flow::IndexState;
+use crate::guard::Guard;
+use crate::sealed::SEALED_LEN;
 use pcr_measure::digest::Sha256Digest;
 use pcr_measure::pcr::{PcrBank, PcrIndex, PcrSelection};
+use pcr_measure::policy::PolicyError;
+use pcr_measure::structures::{NvPublic as Public, nv_attribute};
 use std::path::Path;
 use tss_esapi::attributes::SessionAttributesBuilder;
-use tss_esapi::constants::SessionType;
+use tss_esapi::constants::{SessionType, StartupType};
 use tss_esapi::handles::{KeyHandle, NvIndexHandle, NvIndexTpmHandle, TpmHandle};
 use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::session_handles::AuthSession;
-use tss_esapi::structures::{Digest, NvPublic, SymmetricDefinition};
+use tss_esapi::structures::{Digest, SymmetricDefinition};
 use tss_esapi::tcti_ldr::TctiNameConf;
 use tss_esapi::{Context, Error as Esapi};
 
@@ -41,7 +46,10 @@ pub struct Tpm(pcr_measure::tpm::Tpm);
 #[derive(Debug, Clone)]
 pub struct Index {
     handle: NvIndexHandle,
-    public: NvPublic,
+    /// `TPMA_NV`.
+    attributes: u32,
+    policy: Vec<u8>,
+    ours: bool,
 }
 
 impl Index {
@@ -49,19 +57,29 @@ impl Index {
     /// but not written counts as open.
     #[must_use]
     pub fn state(&self) -> IndexState {
-        if self.public.attributes().write_locked() { IndexState::Locked } else { IndexState::Open }
+        if self.has(nv_attribute::WRITE_LOCKED) { IndexState::Locked } else { IndexState::Open }
     }
 
     /// Whether it is read-locked until the next reset.
     #[must_use]
     pub fn read_locked(&self) -> bool {
-        self.public.attributes().read_locked()
+        self.has(nv_attribute::READ_LOCKED)
+    }
+
+    /// Whether it has the form of an index that [`Tpm::seal`] makes.
+    #[must_use]
+    pub const fn is_ours(&self) -> bool {
+        self.ours
     }
 
     /// The policy that guards the index.
     #[must_use]
     pub fn policy(&self) -> &[u8] {
-        self.public.authorization_policy().as_bytes()
+        &self.policy
+    }
+
+    const fn has(&self, attribute: u32) -> bool {
+        self.attributes & attribute != 0
     }
 }
 
@@ -113,25 +131,68 @@ impl Tpm {
         Ok(zeroize::Zeroizing::new(bytes.as_bytes().to_vec()))
     }
 
-    /// The public area of an NV index, `None` when it is not defined.
+    /// TPM2_Shutdown: what was authorised until now is over in good order. A power
+    /// cut after the use of something that dictionary attack protection guards, a
+    /// PIN here, would count as a guess.
+    ///
+    /// # Errors
+    /// [`TpmError`] when the TPM refuses.
+    pub fn orderly(&mut self) -> Result<(), TpmError> {
+        self.run(0, |c| c.execute_without_session(|c| c.shutdown(StartupType::Clear)))
+    }
+
+    /// The public area of an NV index, `None` when it is not defined. Two commands.
     ///
     /// # Errors
     /// [`TpmError`] when the TPM does not answer properly.
     pub fn index(&mut self, index: u32) -> Result<Option<Index>, TpmError> {
+        let Some(handle) = self.find_index(index)? else { return Ok(None) };
+        let (public, _) =
+            self.run(index, |c| c.execute_without_session(|c| c.nv_read_public(handle)))?;
+        let attributes = u32::try_from(public.attributes());
+        let attributes = attributes.map_err(|e| error::from_esapi(e, index))?;
+        let ours = [false, true].map(seal::attributes).contains(&(attributes & !IN_USE))
+            && public.data_size() == usize::from(SEALED_LEN)
+            && public.name_algorithm() == HashingAlgorithm::Sha256;
+        let policy = public.authorization_policy().as_bytes().to_vec();
+        Ok(Some(Index { handle, attributes, policy, ours }))
+    }
+
+    /// As [`Tpm::index`], for an index that should be one of ours with this guard:
+    /// one command, because the library keeps the Name, and the Name is the hash of
+    /// the public area. Two commands where it is another.
+    ///
+    /// # Errors
+    /// As [`Tpm::index`].
+    pub fn index_of(&mut self, index: u32, guard: &Guard) -> Result<Option<Index>, TpmError> {
+        let Some(handle) = self.find_index(index)? else { return Ok(None) };
+        let name = self.0.context().tr_get_name(handle.into());
+        let name = name.map_err(|e| error::from_esapi(e, index))?;
+        let policy = guard.policy().map_err(impossible)?;
+        let states = [0, nv_attribute::WRITE_LOCKED]
+            .map(|locked| [locked, locked | nv_attribute::READ_LOCKED]);
+        for state in states.into_iter().flatten() {
+            let attributes = seal::attributes(guard.pin()) | nv_attribute::WRITTEN | state;
+            let public = Public { index, attributes, policy: Some(&policy), size: SEALED_LEN };
+            if public.name() == name.value() {
+                let policy = policy.as_bytes().to_vec();
+                return Ok(Some(Index { handle, attributes, policy, ours: true }));
+            }
+        }
+        self.index(index)
+    }
+
+    /// The library reads the public area once to learn the Name.
+    fn find_index(&mut self, index: u32) -> Result<Option<NvIndexHandle>, TpmError> {
         let tpm_handle = NvIndexTpmHandle::new(index).map_err(|e| error::from_esapi(e, index))?;
-        // The library reads the public area once to learn the Name. Its own
-        // reader would do so a second time, so that ESYS' copy is asked for.
         let found = self.run(index, |c| {
             c.execute_without_session(|c| c.tr_from_tpm_public(TpmHandle::NvIndex(tpm_handle)))
         });
-        let handle: NvIndexHandle = match found {
-            Ok(object) => object.into(),
-            Err(TpmError::IndexMissing(_)) => return Ok(None),
-            Err(other) => return Err(other),
-        };
-        let (public, _) =
-            self.run(index, |c| c.execute_without_session(|c| c.nv_read_public(handle)))?;
-        Ok(Some(Index { handle, public }))
+        match found {
+            Ok(object) => Ok(Some(object.into())),
+            Err(TpmError::IndexMissing(_)) => Ok(None),
+            Err(other) => Err(other),
+        }
     }
 
     /// The key at a persistent handle and its Name, `None` when there is none.
@@ -214,11 +275,19 @@ impl Tpm {
     }
 }
 
+/// Attributes of an index that change while it is in use.
+const IN_USE: u32 = nv_attribute::WRITTEN | nv_attribute::WRITE_LOCKED | nv_attribute::READ_LOCKED;
+
 /// What a session encrypts on the bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Encrypt {
     Command,
     Response,
+}
+
+/// A policy that cannot be computed: the number of its branches was checked.
+fn impossible(why: PolicyError) -> TpmError {
+    TpmError::Library(why.to_string())
 }
 
 fn to_digest(digest: &Sha256Digest) -> Result<Digest, TpmError> {

@@ -2,18 +2,12 @@
 
 use super::health::{Facts, Place, Unfit};
 use super::seal::{is_storage_key, nv_public};
-use super::{Sealing, Tpm, TpmError, error};
-use crate::sealed::SEALED_LEN;
+use super::{Tpm, TpmError, error};
 use pcr_measure::digest::Sha256Digest;
-use tss_esapi::attributes::NvIndexAttributes;
 use tss_esapi::constants::{CapabilityType, PropertyTag};
 use tss_esapi::interface_types::reserved_handles::Provision;
 use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{CapabilityData, NvPublic};
-
-/// Attributes of an index that change while it is in use: written,
-/// write-locked, read-locked (TPM 2.0 Library part 2, 13.4).
-const IN_USE: u32 = 1 << 29 | 1 << 11 | 1 << 28;
 
 impl Tpm {
     /// Whether this TPM can be provisioned with these handles. Changes nothing,
@@ -68,7 +62,7 @@ impl Tpm {
     }
 
     /// One property of the TPM; `None` when it has no such property.
-    fn property(&mut self, tag: PropertyTag) -> Result<Option<u32>, TpmError> {
+    pub(super) fn property(&mut self, tag: PropertyTag) -> Result<Option<u32>, TpmError> {
         let read = self.run(0, |c| {
             c.execute_without_session(|c| {
                 c.get_capability(CapabilityType::TpmProperties, tag.into(), 1)
@@ -93,13 +87,11 @@ impl Tpm {
     }
 
     fn at_index(&mut self, nv_index: u32) -> Result<Place, TpmError> {
-        let Some(found) = self.index(nv_index)? else { return Ok(Place::Free) };
-        let ours = trial(nv_index)?;
-        let kept = |public: &NvPublic| bits(public.attributes()).map(|bits| bits & !IN_USE);
-        let same = kept(&found.public)? == kept(&ours)?
-            && found.public.data_size() == usize::from(SEALED_LEN)
-            && found.public.name_algorithm() == ours.name_algorithm();
-        Ok(if same { Place::Ours } else { Place::Foreign })
+        Ok(match self.index(nv_index)? {
+            None => Place::Free,
+            Some(found) if found.is_ours() => Place::Ours,
+            Some(_) => Place::Foreign,
+        })
     }
 
     /// Defines an index as large as ours where ours will be, and takes it away.
@@ -126,9 +118,5 @@ impl Tpm {
 
 /// Our index with a policy that nothing satisfies.
 fn trial(nv_index: u32) -> Result<NvPublic, TpmError> {
-    nv_public(Sealing { nv_index, srk: 0, policy: Sha256Digest::ZERO })
-}
-
-fn bits(attributes: NvIndexAttributes) -> Result<u32, TpmError> {
-    u32::try_from(attributes).map_err(|e| error::from_esapi(e, 0))
+    nv_public(nv_index, Sha256Digest::ZERO, false)
 }

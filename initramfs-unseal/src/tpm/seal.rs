@@ -1,8 +1,11 @@
 //! Sealing: the storage root key, and the NV index that holds the secret.
 
 use super::{Encrypt, Index, Tpm, TpmError, error, to_digest};
+use crate::guard::Guard;
+use crate::pin::Pin;
 use crate::sealed::{SEALED_LEN, Sealed};
 use pcr_measure::digest::Sha256Digest;
+use pcr_measure::structures::nv_attribute as attribute;
 use pcr_measure::tpm::Primary;
 use tss_esapi::attributes::NvIndexAttributes;
 use tss_esapi::constants::SessionType;
@@ -11,17 +14,19 @@ use tss_esapi::interface_types::algorithm::HashingAlgorithm;
 use tss_esapi::interface_types::ecc::EccCurve;
 use tss_esapi::interface_types::reserved_handles::{NvAuth, Provision};
 use tss_esapi::interface_types::session_handles::AuthSession;
-use tss_esapi::structures::{MaxNvBuffer, NvPublic, Public};
+use tss_esapi::structures::{Auth, MaxNvBuffer, NvPublic, Public};
 
 /// What sealing needs to know.
 #[derive(Debug, Clone, Copy)]
-pub struct Sealing {
+pub struct Sealing<'a> {
     /// Handle of the NV index to define.
     pub nv_index: u32,
     /// Persistent handle of the storage root key.
     pub srk: u32,
-    /// Policy digest that will guard the index.
-    pub policy: Sha256Digest,
+    /// What will guard the index.
+    pub guard: &'a Guard,
+    /// The PIN, where the guard demands one.
+    pub pin: Option<&'a Pin>,
 }
 
 impl Tpm {
@@ -56,36 +61,63 @@ impl Tpm {
     /// [`TpmError::NvSpace`] when the TPM is full, others as they come.
     pub fn seal(
         &mut self,
-        what: Sealing,
+        what: Sealing<'_>,
         srk_name: &[u8],
         sealed: &Sealed,
     ) -> Result<(), TpmError> {
         let srk = self.pinned_srk(what.srk, srk_name)?;
-        if let Some(old) = self.index(what.nv_index)? {
-            self.run(what.nv_index, |c| {
-                c.execute_with_session(Some(AuthSession::Password), |c| {
-                    c.nv_undefine_space(Provision::Owner, old.handle)
-                })
-            })?;
-        }
-        let public = nv_public(what)?;
-        let handle = self.run(what.nv_index, |c| {
-            c.execute_with_session(Some(AuthSession::Password), |c| {
-                c.nv_define_space(Provision::Owner, None, public)
+        self.destroy(what.nv_index)?;
+        let policy = what.guard.policy().map_err(super::impossible)?;
+        let public = nv_public(what.nv_index, policy, what.guard.pin())?;
+        let auth = match (what.guard.pin(), what.pin) {
+            (true, Some(pin)) => Some(pin.auth().map_err(|e| error::from_esapi(e, what.nv_index))?),
+            (true, None) => return Err(TpmError::Library("a guard with a PIN, and no PIN".into())),
+            (false, _) => None,
+        };
+        let session = self.session(srk, SessionType::Hmac)?;
+        let done = self.define_and_write(session, what.nv_index, auth, public, sealed);
+        self.close(session)?;
+        done
+    }
+
+    /// Defines the index, and writes the secret into it; authorisation value and
+    /// secret are encrypted on the bus.
+    fn define_and_write(
+        &mut self,
+        session: AuthSession,
+        nv_index: u32,
+        auth: Option<Auth>,
+        public: NvPublic,
+        sealed: &Sealed,
+    ) -> Result<(), TpmError> {
+        self.encrypt(session, Encrypt::Command)?;
+        let handle = self.run(nv_index, |c| {
+            c.execute_with_session(Some(session), |c| {
+                c.nv_define_space(Provision::Owner, auth, public)
             })
         })?;
         let data = MaxNvBuffer::try_from(sealed.encode().to_vec())
-            .map_err(|e| error::from_esapi(e, what.nv_index))?;
-        let session = self.session(srk, SessionType::Hmac)?;
-        let written = self.encrypt(session, Encrypt::Command).and_then(|()| {
-            self.run(what.nv_index, |c| {
-                c.execute_with_session(Some(session), |c| {
-                    c.nv_write(NvAuth::Owner, handle, data, 0)
-                })
+            .map_err(|e| error::from_esapi(e, nv_index))?;
+        self.run(nv_index, |c| {
+            c.execute_with_session(Some(session), |c| c.nv_write(NvAuth::Owner, handle, data, 0))
+        })
+    }
+
+    /// Undefines the index, and with it destroys what it holds. Nothing to destroy
+    /// is fine.
+    ///
+    /// # Errors
+    /// [`TpmError::ForeignIndex`] for one that [`Tpm::seal`] did not make.
+    pub fn destroy(&mut self, nv_index: u32) -> Result<(), TpmError> {
+        let Some(old) = self.index(nv_index)? else { return Ok(()) };
+        if !old.is_ours() {
+            return Err(TpmError::ForeignIndex(nv_index));
+        }
+        self.run(nv_index, |c| {
+            c.execute_with_session(Some(AuthSession::Password), |c| {
+                c.nv_undefine_space(Provision::Owner, old.handle)
             })
-        });
-        self.close(session)?;
-        written
+        })
     }
 
     /// Write-locks the index for good (`TPMA_NV_WRITEDEFINE`): only undefining
@@ -102,29 +134,34 @@ impl Tpm {
     }
 }
 
-/// Attributes of the index (TPM 2.0 Library part 2, 13.4): readable under the
-/// policy alone, outside dictionary attack protection, read-lockable until the
-/// next reset, written by the owner and write-lockable for good.
-pub(super) fn nv_public(what: Sealing) -> Result<NvPublic, TpmError> {
+/// Attributes of the index: readable under the policy alone, read-lockable until
+/// the next reset, written by the owner and write-lockable for good. Outside
+/// dictionary attack protection, unless there is a PIN to guess.
+pub(super) const fn attributes(pin: bool) -> u32 {
+    let guessing = if pin { 0 } else { attribute::NO_DA };
+    attribute::OWNER_WRITE
+        | attribute::WRITE_DEFINE
+        | attribute::POLICY_READ
+        | attribute::READ_STCLEAR
+        | guessing
+}
+
+pub(super) fn nv_public(
+    nv_index: u32,
+    policy: Sha256Digest,
+    pin: bool,
+) -> Result<NvPublic, TpmError> {
+    let policy = to_digest(&policy)?;
     let build = || {
-        let attributes = NvIndexAttributes::builder()
-            .with_owner_write(true)
-            .with_policy_read(true)
-            .with_no_da(true)
-            .with_read_stclear(true)
-            .with_write_define(true)
-            .build()?;
         NvPublic::builder()
-            .with_nv_index(NvIndexTpmHandle::new(what.nv_index)?)
+            .with_nv_index(NvIndexTpmHandle::new(nv_index)?)
             .with_index_name_algorithm(HashingAlgorithm::Sha256)
-            .with_index_attributes(attributes)
-            .with_index_auth_policy(to_digest(&what.policy).map_err(|_| {
-                tss_esapi::Error::WrapperError(tss_esapi::WrapperErrorKind::InvalidParam)
-            })?)
+            .with_index_attributes(NvIndexAttributes::try_from(attributes(pin))?)
+            .with_index_auth_policy(policy)
             .with_data_area_size(SEALED_LEN.into())
             .build()
     };
-    build().map_err(|e| error::from_esapi(e, what.nv_index))
+    build().map_err(|e| error::from_esapi(e, nv_index))
 }
 
 /// Whether a key that was found at the SRK's handle can serve as one.

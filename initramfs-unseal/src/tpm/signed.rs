@@ -54,7 +54,7 @@ impl Tpm {
         authority: &Authority,
         file: &[u8],
     ) -> Result<Sealed, SignedError> {
-        if index.policy() != authority.policy()?.as_bytes() {
+        if index.policy() != what.guard.policy()?.as_bytes() {
             return Err(SignedError::OtherAuthority);
         }
         let approval = self.approve(what.pcrs, authority, file)?;

@@ -1,6 +1,8 @@
 //! Unsealing: pinned SRK, salted session, policy, NV_Read, NV_ReadLock.
 
-use super::{Encrypt, Index, Tpm, TpmError, error};
+use super::{Encrypt, Index, Tpm, TpmError, error, to_digest};
+use crate::guard::Guard;
+use crate::pin::Pin;
 use crate::sealed::{SEALED_LEN, Sealed};
 use crate::secret::Secret;
 use pcr_measure::pcr::PcrSelection;
@@ -9,10 +11,14 @@ use tss_esapi::constants::SessionType;
 use tss_esapi::handles::KeyHandle;
 use tss_esapi::interface_types::reserved_handles::NvAuth;
 use tss_esapi::interface_types::session_handles::{AuthSession, PolicySession};
-use tss_esapi::structures::Digest;
+use tss_esapi::structures::{Digest, DigestList};
 
 /// How often PolicyPCR is tried when a PCR moves under it.
 const PCR_CHANGED_TRIES: u32 = 3;
+
+/// `TPM_RC_VALUE` about the first parameter: PolicyOR, when the session's digest is
+/// in none of the list (TPM 2.0 Library 1.59, Part 3, 23.6).
+const RC_NO_BRANCH: u32 = 0x1c4;
 
 /// What unsealing needs to know besides the index.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +29,10 @@ pub struct Unsealing<'a> {
     pub srk_name: &'a [u8],
     /// PCRs of the policy.
     pub pcrs: &'a PcrSelection,
+    /// What guards the index.
+    pub guard: &'a Guard,
+    /// The PIN, where the guard demands one.
+    pub pin: Option<&'a Pin>,
     /// Handle of the index, for messages.
     pub nv_index: u32,
     /// Read-lock the index until the next reset. Off while provisioning
@@ -83,12 +93,30 @@ impl Tpm {
         satisfy: &impl Fn(&mut Self, PolicySession) -> Result<(), E>,
     ) -> Result<Sealed, E> {
         let policy = policy_session(session)?;
+        if let Some(pin) = what.pin {
+            let auth = pin.auth().map_err(|e| error::from_esapi(e, what.nv_index))?;
+            let context = self.0.context();
+            context
+                .tr_set_auth(index.handle.into(), auth)
+                .map_err(|e| error::from_esapi(e, what.nv_index))?;
+        }
+        let satisfy = |tpm: &mut Self, policy| {
+            satisfy(tpm, policy)?;
+            tpm.policy_rest(policy, what.guard).map_err(E::from)
+        };
+        let satisfy = &satisfy;
         let read = |tpm: &mut Self| {
             tpm.encrypt(session, Encrypt::Response)?;
             tpm.run(what.nv_index, |c| {
                 c.execute_with_session(Some(session), |c| {
                     c.nv_read(NvAuth::NvIndex(index.handle), index.handle, SEALED_LEN, 0)
                 })
+            })
+            .map_err(|refusal| match refusal {
+                // No password of the owner's is in it: the HMAC was refused.
+                TpmError::OwnerAuth if what.pin.is_some() => TpmError::WrongPin,
+                TpmError::OwnerAuth => TpmError::Session,
+                other => other,
             })
         };
         let data = self.under_policy(policy, satisfy, read)?;
@@ -125,6 +153,28 @@ impl Tpm {
                 other => return Ok(other?),
             }
         }
+    }
+
+    /// What follows in every policy: PolicyOR where there are several boots to
+    /// choose from, PolicyAuthValue where there is a PIN. Two commands at most.
+    fn policy_rest(&mut self, policy: PolicySession, guard: &Guard) -> Result<(), TpmError> {
+        if let Some(alternatives) = guard.alternatives() {
+            let mut list = DigestList::new();
+            for branch in alternatives {
+                list.add(to_digest(branch)?).map_err(|e| error::from_esapi(e, 0))?;
+            }
+            self.run(0, |c| c.execute_without_session(|c| c.policy_or(policy, list))).map_err(
+                |refusal| match refusal {
+                    // This boot is none of them.
+                    TpmError::Other(RC_NO_BRANCH) => TpmError::PolicyFailed,
+                    other => other,
+                },
+            )?;
+        }
+        if guard.pin() {
+            self.run(0, |c| c.execute_without_session(|c| c.policy_auth_value(policy)))?;
+        }
+        Ok(())
     }
 
     /// PolicyPCR over the PCRs as they are. One command.

@@ -76,7 +76,16 @@ impl SoftTpm {
     }
 
     pub(crate) fn connect(&self) -> Tpm {
-        Tpm::connect(TctiNameConf::from_str(&self.tcti()).unwrap()).unwrap()
+        let conf = TctiNameConf::from_str(&self.tcti()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            // A socket has its name before anybody listens.
+            match Tpm::connect(conf.clone()) {
+                Ok(tpm) => return tpm,
+                Err(why) => assert!(Instant::now() < deadline, "{why}"),
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// All that crossed the bus since the last call, as lower-case hex.

@@ -4,6 +4,7 @@
 
 use super::SoftTpm;
 use initramfs_unseal::authority::{Authority, PolicyKey, SignedError};
+use initramfs_unseal::guard::Guard;
 use initramfs_unseal::sealed::Sealed;
 use initramfs_unseal::secret::Secret;
 use initramfs_unseal::tpm::{Sealing, Tpm, TpmError, Unsealing};
@@ -14,6 +15,7 @@ use pcr_measure::signed_policy::SignatureFile;
 use std::process::Command;
 
 pub(crate) const INDEX: u32 = 0x0180_6d73;
+pub(crate) const SPARE: u32 = 0x0180_6d75;
 pub(crate) const COUNTER: u32 = 0x0180_6d74;
 pub(crate) const SRK: u32 = 0x8100_0001;
 pub(crate) const PCRS: &str = "0,1,8,9,15";
@@ -86,15 +88,17 @@ impl Board {
                 .unwrap(),
             fingerprint: Fingerprint([0x5a; 32]),
         };
-        let policy = authority.policy().unwrap();
-        tpm.seal(Sealing { nv_index: INDEX, srk: SRK, policy }, &srk_name, &sealed).unwrap();
+        let guard = authority.guard().unwrap();
+        let what = Sealing { nv_index: INDEX, srk: SRK, guard: &guard, pin: None };
+        tpm.seal(what, &srk_name, &sealed).unwrap();
         let file = signed(&mut tpm, &key, &pcrs(), 1).to_json().unwrap();
         drop(tpm);
         Self { soft, key, authority, file, srk_name, sealed }
     }
 
-    fn what<'a>(&'a self, pcrs: &'a PcrSelection, lock: bool) -> Unsealing<'a> {
-        Unsealing { srk: SRK, srk_name: &self.srk_name, pcrs, nv_index: INDEX, lock }
+    fn what<'a>(&'a self, pcrs: &'a PcrSelection, guard: &'a Guard, lock: bool) -> Unsealing<'a> {
+        let (srk_name, pin) = (self.srk_name.as_slice(), None);
+        Unsealing { srk: SRK, srk_name, pcrs, guard, pin, nv_index: INDEX, lock }
     }
 
     pub(crate) fn read(
@@ -105,7 +109,8 @@ impl Board {
         lock: bool,
     ) -> Result<Sealed, SignedError> {
         let index = tpm.index(INDEX)?.ok_or(TpmError::IndexMissing(INDEX))?;
-        tpm.unseal_signed(&index, self.what(&pcrs(), lock), authority, file.as_bytes())
+        let guard = authority.guard().unwrap();
+        tpm.unseal_signed(&index, self.what(&pcrs(), &guard, lock), authority, file.as_bytes())
     }
 
     pub(crate) fn opens(&self, tpm: &mut Tpm, authority: &Authority, file: &str) -> bool {

@@ -8,12 +8,22 @@ pub mod attribute {
     pub const OWNER_WRITE: u32 = 1 << 1;
     /// `TPM_NT_COUNTER` in `TPM_NT`, bits 7 to 4: 64 bits that only count up.
     pub const COUNTER: u32 = 1 << 4;
+    /// `TPMA_NV_WRITELOCKED`: it cannot be written any more.
+    pub const WRITE_LOCKED: u32 = 1 << 11;
+    /// `TPMA_NV_WRITEDEFINE`: a write lock stays until the index is undefined.
+    pub const WRITE_DEFINE: u32 = 1 << 13;
     /// `TPMA_NV_AUTHREAD`: read with the index' own authorisation value.
     pub const AUTH_READ: u32 = 1 << 18;
+    /// `TPMA_NV_POLICYREAD`: read under the index' policy.
+    pub const POLICY_READ: u32 = 1 << 19;
     /// `TPMA_NV_NO_DA`: outside dictionary attack protection.
     pub const NO_DA: u32 = 1 << 25;
+    /// `TPMA_NV_READLOCKED`: it cannot be read until the next reset.
+    pub const READ_LOCKED: u32 = 1 << 28;
     /// `TPMA_NV_WRITTEN`: the TPM sets it with the first write.
     pub const WRITTEN: u32 = 1 << 29;
+    /// `TPMA_NV_READ_STCLEAR`: it may be read-locked.
+    pub const READ_STCLEAR: u32 = 1 << 31;
 }
 
 /// The public area of an NV index whose Name is made with SHA-256. Its parts

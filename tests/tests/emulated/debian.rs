@@ -1,6 +1,8 @@
 //! A root that Debian's own initramfs opens: initramfs-tools and dracut as they are,
 //! with our package installed.
 
+use std::fs;
+
 use emulated_board::Ended;
 use image_builder::{
     demo::journey::{provision, refusal},
@@ -9,7 +11,7 @@ use image_builder::{
 };
 use msec_tests::{
     built::{built, scratch},
-    debian::{self, Maker},
+    debian::Maker,
     slots,
 };
 
@@ -81,9 +83,22 @@ fn lives_with(maker: Maker, name: &str) -> Life {
     Life { device, image }
 }
 
+/// Whether this kernel has binfmt_misc in a user namespace (Linux 6.7), without which
+/// foreign programs run here only by changing the host's own table. Debian 12's has
+/// not; its users hear of it.
+fn runs_foreign_programs() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map_while(|n| n.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < (6, 7) {
+        eprintln!("not run: Linux {} is older than 6.7", release.trim());
+    }
+    version >= (6, 7)
+}
+
 #[test]
 fn initramfs_tools_of_debian_opens_the_root() {
-    if !debian::possible() {
+    if !runs_foreign_programs() {
         return;
     }
     let name = "initramfs-tools";
@@ -101,8 +116,7 @@ fn initramfs_tools_of_debian_opens_the_root() {
 
 #[test]
 fn dracut_of_debian_opens_the_root() {
-    if !debian::possible() {
-        return;
+    if runs_foreign_programs() {
+        lives_with(Maker::Dracut, "dracut");
     }
-    lives_with(Maker::Dracut, "dracut");
 }

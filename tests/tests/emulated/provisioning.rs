@@ -17,13 +17,14 @@ use image_builder::{
 };
 use msec_tests::{
     built::{built, scratch},
+    instants::Instants,
     operator::Operator,
     shared::shared,
     slots,
 };
 use sha2::{Digest as _, Sha256};
 
-use crate::check::no_shell;
+use crate::check::{before_the_userland, no_shell};
 
 /// Boots a new device with this card and expects it to refuse provisioning; neither
 /// card nor TPM may have changed what matters.
@@ -68,26 +69,6 @@ struct Cut {
     and: Duration,
 }
 
-/// Draws instants that can be had again: the seed stands in the test's output, and
-/// `MSEC_SEED` sets it. Without it, it is the same in every run, so that a red run
-/// says something about the change; the long test is where to draw others.
-struct Instants(u64);
-
-impl Instants {
-    fn new() -> Self {
-        let given = std::env::var("MSEC_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed = given.unwrap_or(20);
-        eprintln!("MSEC_SEED={seed}");
-        Self(seed)
-    }
-
-    /// Up to `most`; a linear congruential generator (Knuth, MMIX) does.
-    fn within(&mut self, most: Duration) -> Duration {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        most.mul_f64((self.0 >> 40) as f64 / (1u64 << 24) as f64)
-    }
-}
-
 /// Lets the device provision until the cut. False when it got to its end first.
 fn provision_until(device: &Device, name: &str, cut: &Cut) -> bool {
     let mut boot = device.boot(name, &device.dir().join(name)).unwrap();
@@ -97,9 +78,7 @@ fn provision_until(device: &Device, name: &str, cut: &Cut) -> bool {
     let _ = boot.board.console.wait_off(cut.and);
     boot.board.cut_power();
     // A fast machine may have come to the userland meanwhile, which has a shell.
-    let lines = boot.lines();
-    let initramfs = lines.split(|line| line.text.contains("switching root to")).next();
-    no_shell(initramfs.unwrap_or_default());
+    no_shell(before_the_userland(&boot.lines()));
     found.which == 0
 }
 

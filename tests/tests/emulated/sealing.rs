@@ -90,9 +90,14 @@ fn no_byte_run_of_the_secret_crosses_the_bus() {
     for (name, wanted) in [("1-provision", 0x137), ("2-unlock", command::NV_READ)] {
         let boot = boots.iter().find(|boot| boot.name == name).unwrap();
         let seen = boot.wire.exchanges();
-        // The premise: the command that carries the secret did pass, and succeeded.
+        // The premises: the command that carries the secret did pass, and succeeded; and
+        // what passes in clear is found by the same search.
         let carried = seen.iter().any(|e| e.code() == Some(wanted) && e.response_code() == Some(0));
         assert!(carried, "{name}: {wanted:#x} passed");
+        for event in built().image.manifest().events() {
+            let found = boot.wire.leaks(event.digest.as_bytes(), 8);
+            assert_ne!(found, 0, "{name}: the digest of {}", event.component);
+        }
         assert_eq!(boot.wire.leaks(secret, 8), 0, "{name}: secret");
         assert_eq!(boot.wire.leaks(fingerprint, 8), 0, "{name}: fingerprint");
     }

@@ -20,6 +20,9 @@ const ACCEL: &str = "tcg,thread=single";
 /// The TPM's address on I2C bus 1, as the board's device tree has it.
 const TPM_ADDRESS: u8 = 0x2e;
 
+/// The main console's name in QEMU; the command line below has it twice.
+pub(super) const CONSOLE: &str = "serial0";
+
 /// QEMU's command line. `sockets` holds the sockets it connects to.
 pub(super) fn arguments(config: &BoardConfig, sockets: &Path) -> Vec<String> {
     let socket = |name: &str| option(&sockets.join(name));

@@ -6,8 +6,18 @@
 pub const PCR_EXTEND: u32 = 0x182;
 /// `TPM2_CC_NV_Read`.
 pub const NV_READ: u32 = 0x14e;
+/// `TPM_CC_NV_WriteLock`.
+pub const NV_WRITE_LOCK: u32 = 0x138;
+/// `TPM_CC_HierarchyControl`.
+pub const HIERARCHY_CONTROL: u32 = 0x121;
 /// `TPM2_CC_GetRandom`.
 pub const GET_RANDOM: u32 = 0x17b;
+
+/// `TPM2_CC_StartAuthSession`.
+pub const START_AUTH_SESSION: u32 = 0x176;
+
+/// An answer that says `TPM_RC_FAILURE` (TCG Part 2, 6.6.3).
+pub const FAILURE: [u8; 10] = [0x80, 0x01, 0, 0, 0, 10, 0, 0, 0x01, 0x01];
 
 /// Bytes of a command's or answer's header: tag, size, code.
 pub const HEADER: usize = 10;
@@ -133,7 +143,7 @@ const COMMANDS: &[(u32, &str, u8)] = &[
     (0x172, "PolicyTicket", 1),
     (0x173, "ReadPublic", 1),
     (0x174, "RSA_Encrypt", 1),
-    (0x176, "StartAuthSession", 2),
+    (START_AUTH_SESSION, "StartAuthSession", 2),
     (0x177, "VerifySignature", 1),
     (0x178, "ECC_Parameters", 0),
     (0x179, "FirmwareRead", 0),

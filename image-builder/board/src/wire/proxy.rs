@@ -24,7 +24,7 @@ use nix::{
     sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
 };
 
-use super::{Capture, Exchange, command};
+use super::{Capture, Exchange, Interposer, command};
 
 /// Why the relay could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -52,11 +52,17 @@ pub struct Proxy {
 
 impl Proxy {
     /// Listens at `path` for one control connection, and relays it to `swtpm`, an
-    /// open control connection. What passes goes into `capture`.
+    /// open control connection. What passes goes into `capture`, and so does what
+    /// `interposer` holds back.
     ///
     /// # Errors
     /// [`WireError`] when the socket or the thread cannot be made.
-    pub fn start(path: &Path, swtpm: UnixStream, capture: Capture) -> Result<Self, WireError> {
+    pub fn start(
+        path: &Path,
+        swtpm: UnixStream,
+        capture: Capture,
+        interposer: Interposer,
+    ) -> Result<Self, WireError> {
         let listener = UnixListener::bind(path)
             .map_err(|source| WireError::Listen { path: path.display().to_string(), source })?;
         let (stop, stopped) = UnixStream::pair().map_err(WireError::Start)?;
@@ -64,8 +70,8 @@ impl Proxy {
             .name("tpm relay".to_owned())
             .spawn(move || {
                 if let Some(qemu) = accept(&listener, &stopped) {
-                    Relay { qemu, swtpm, data: None, pending: Pending::default(), capture }
-                        .run(&stopped);
+                    let pending = Pending::default();
+                    Relay { qemu, swtpm, data: None, pending, capture, interposer }.run(&stopped);
                 }
             })
             .map_err(WireError::Start)?;
@@ -116,6 +122,7 @@ struct Relay {
     data: Option<Data>,
     pending: Pending,
     capture: Capture,
+    interposer: Interposer,
 }
 
 impl Relay {
@@ -147,7 +154,17 @@ impl Relay {
         if let Some(whole) = self.pending.command(&bytes, self.capture.start.elapsed()) {
             self.capture.push(whole);
         }
-        data.swtpm.write_all(&bytes).ok()
+        if !self.interposer.holds() {
+            return data.swtpm.write_all(&bytes).ok();
+        }
+        if !self.pending.is_command() {
+            return Some(());
+        }
+        let answer = command::FAILURE;
+        if let Some(whole) = self.pending.answer(&answer, self.capture.start.elapsed()) {
+            self.capture.push(whole);
+        }
+        data.qemu.write_all(&answer).ok()
     }
 
     fn answer(&mut self) -> Option<()> {
@@ -247,6 +264,12 @@ impl Pending {
         whole.then(|| self.finish(now))
     }
 
+    /// The command is whole.
+    fn is_command(&self) -> bool {
+        command::claimed(&self.request)
+            .is_some_and(|size| self.request.len() >= size.max(command::HEADER))
+    }
+
     fn finish(&mut self, now: Duration) -> Exchange {
         let done = std::mem::take(self);
         Exchange {
@@ -315,8 +338,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("ctrl");
         let (swtpm, swtpm_far) = UnixStream::pair().unwrap();
-        let capture = Capture::new(Instant::now());
-        let _proxy = Proxy::start(&path, swtpm, capture.clone()).unwrap();
+        let (capture, interposer) = (Capture::new(Instant::now()), Interposer::default());
+        let _proxy = Proxy::start(&path, swtpm, capture.clone(), interposer.clone()).unwrap();
         // As QEMU: connect, hand over one end of a pair with CMD_SET_DATAFD (16).
         let qemu = UnixStream::connect(&path).unwrap();
         let (mut data, data_far) = UnixStream::pair().unwrap();
@@ -338,6 +361,15 @@ mod tests {
         assert_eq!(seen.len(), 1);
         assert_eq!(seen[0].name(), "SelfTest");
         assert_eq!(seen[0].response_code(), Some(0));
+
+        interposer.hold();
+        data.write_all(&SELF_TEST[..4]).unwrap();
+        data.write_all(&SELF_TEST[4..]).unwrap();
+        assert_eq!(receive(&mut data).unwrap(), command::FAILURE);
+        assert_eq!(capture.exchanges()[1].response_code(), Some(0x101));
+        interposer.pass();
+        data.write_all(SELF_TEST).unwrap();
+        assert_eq!(receive(&mut tpm).unwrap(), SELF_TEST, "the one held back never came");
     }
 
     #[test]
@@ -345,7 +377,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (swtpm, _far) = UnixStream::pair().unwrap();
         let capture = Capture::new(Instant::now());
-        drop(Proxy::start(&dir.path().join("ctrl"), swtpm, capture).unwrap());
+        drop(
+            Proxy::start(&dir.path().join("ctrl"), swtpm, capture, Interposer::default()).unwrap(),
+        );
     }
 
     #[test]
@@ -353,7 +387,8 @@ mod tests {
         let (swtpm, _far) = UnixStream::pair().unwrap();
         let capture = Capture::new(Instant::now());
         let path = Path::new("/nonexistent-directory/ctrl");
-        let text = Proxy::start(path, swtpm, capture).unwrap_err().to_string();
+        let text =
+            Proxy::start(path, swtpm, capture, Interposer::default()).unwrap_err().to_string();
         assert!(text.contains("/nonexistent-directory/ctrl"), "{text}");
     }
 }
