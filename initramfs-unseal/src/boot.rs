@@ -15,7 +15,7 @@ use crate::provision::{self, BootError, Provisioning};
 use crate::recovery::RecoveryKey;
 use crate::report::{Method, Report};
 use crate::reseal::request::known;
-use crate::reseal::{self, Resealing};
+use crate::reseal::{self, ResealError, Resealing};
 use crate::sealed::Sealed;
 use crate::status::Objects;
 use crate::switch_root;
@@ -303,9 +303,10 @@ impl Boot {
         index: Option<&Index>,
         lock_index: bool,
     ) -> Result<Unlocked> {
-        let (Some(index), Some(place)) = (index, token.place(self.config.indices())) else {
-            bail!(Why::NoTpm);
+        let Some(place) = token.place(self.config.indices()) else {
+            bail!(ResealError::ForeignPlace(token.nv_index));
         };
+        let Some(index) = index else { bail!(Why::IndexMissing) };
         let (sealed, pin) = match self.unseal(token, place, index)? {
             Unsealed::Sealed(sealed, pin) => (sealed, pin),
             Unsealed::ByHand(key) => return Ok(Unlocked::ByHand(key)),
@@ -727,4 +728,26 @@ pub(crate) fn firmware_and(pcrs: &PcrSelection) -> Result<PcrSelection, PcrError
 
 fn pcr(number: u8) -> Result<PcrIndex> {
     Ok(PcrIndex::new(number.into())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::tests::sample;
+
+    #[test]
+    fn passphrases_are_tried_on_the_operators_slots_alone() {
+        let mut token = sample();
+        let cases = [
+            (vec![0, 1], 0, vec![]),
+            (vec![0, 1, 2], 0, vec![]),
+            (vec![0, 1, 3], 3, vec![0]),
+            (vec![0, 1, 3, 5], 0, vec![3, 5]),
+        ];
+        for (slots, recovery, want) in cases {
+            token.recovery_slot = recovery;
+            assert_eq!(passphrases(&slots, Some(&token)), want, "{slots:?}");
+        }
+        assert_eq!(passphrases(&[0, 1], None), [0, 1], "nothing is ours without a token");
+    }
 }

@@ -253,9 +253,41 @@ pub struct Objects {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use pcr_measure::manifest::Manifest;
     use serde_json::json;
+
+    /// A token of a root that is sealed to one boot.
+    pub(crate) fn sample() -> Token {
+        let manifest = Manifest::builder("a", "b").event(0, "x", b"x".as_slice(), "");
+        let reference = manifest.seal(&[0, 15]).build().unwrap().reference();
+        let pcrs = PcrSelection::sha256(&[0, 15]).unwrap();
+        let objects = Objects { nv_index: 0x0180_6d73, srk: 0x8100_0001, srk_name: vec![], pcrs };
+        Token::new(Phase::Sealed, objects, Sha256Digest::ZERO, reference)
+    }
+
+    #[test]
+    fn a_token_reads_back_and_says_only_what_there_is() {
+        let plain = sample();
+        let json = serde_json::to_value(&plain).unwrap();
+        for absent in ["pin", "pending", "retire", "recovery_slot"] {
+            assert!(json.get(absent).is_none(), "{absent}");
+        }
+        let [first, spare] = Place::both([plain.nv_index, 7]);
+        let mut full = plain.clone().at(spare);
+        full.pin = true;
+        full.retire = true;
+        full.recovery_slot = 3;
+        full.pending = vec![plain.reference.clone()];
+        for (token, place) in [(&plain, first), (&full, spare)] {
+            let json = serde_json::to_value(token).unwrap();
+            assert_eq!(json["keyslots"], json!([place.slot.to_string()]));
+            assert_eq!(&serde_json::from_value::<Token>(json).unwrap(), token);
+            assert_eq!(token.place([plain.nv_index, 7]), Some(place));
+        }
+        assert_eq!(plain.place([8, 9]), None);
+    }
 
     #[test]
     fn bindings_are_written_as_they_are_documented() {

@@ -321,19 +321,11 @@ impl Provisioning<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::{Objects, RECOVERY_SLOT};
-    use pcr_measure::pcr::PcrSelection;
+    use crate::token::RECOVERY_SLOT;
 
     fn cut(recovery_slot: u32) -> Token {
-        let reference = Manifest::builder("a", "b")
-            .event(0, "x", b"x".as_slice(), "")
-            .seal(&[0, 15])
-            .build()
-            .unwrap()
-            .reference();
-        let pcrs = PcrSelection::sha256(&[0, 15]).unwrap();
-        let objects = Objects { nv_index: 1, srk: 2, srk_name: vec![], pcrs };
-        let mut token = Token::new(Phase::Encrypting, objects, Sha256Digest::ZERO, reference);
+        let mut token = crate::token::tests::sample();
+        token.phase = Phase::Encrypting;
         token.recovery_slot = recovery_slot;
         token
     }
