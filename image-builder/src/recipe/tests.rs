@@ -46,6 +46,15 @@ fn a_recipe_survives_being_written_and_read() {
 }
 
 #[test]
+fn another_initramfs_lies_beside_the_recipe() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("recipe.toml");
+    std::fs::write(&path, format!("{MINIMAL}[initramfs]\nfile = \"initrd.img\"\n")).unwrap();
+    let recipe = Recipe::load(&path).unwrap();
+    assert_eq!(recipe.initramfs.file, Some(dir.path().join("initrd.img")));
+}
+
+#[test]
 fn the_counter_of_a_signed_binding_follows_the_secret() {
     let text = format!("{MINIMAL}[tpm]\nbinding = \"signed\"\nrollback = 3\n");
     let recipe = Recipe::parse(&text, "r.toml").unwrap();

@@ -9,4 +9,6 @@ if [ ! -e /run/initramfs-unseal/report.json ]; then
         reboot -f
         while :; do sleep 60; done
     fi
+    # /dev/mapper is udev's as well: nobody mounts what it is still working on.
+    udevadm settle --timeout=30 || :
 fi
