@@ -47,7 +47,8 @@ pub struct Sizes {
 }
 
 /// Makes `OUT/NAME.img`, `OUT/NAME.manifest.json` and `OUT/NAME.unseal.json` (NAME is
-/// the recipe's; the last one is the initramfs' configuration). They appear when they are complete; the same inputs give the same bytes.
+/// the recipe's; the last one is the initramfs' configuration). They appear when they
+/// are complete; the same inputs give the same bytes.
 ///
 /// # Errors
 /// If an artifact is missing, something does not fit, or a tool fails.
@@ -71,11 +72,9 @@ pub fn assemble(
     let mut config = serde_json::to_vec_pretty(&config)
         .map_err(|error| ImageError::Config(error.to_string()))?;
     config.push(b'\n');
-    // What an initramfs that somebody else makes has to carry.
-    card::write_whole(&out.join(format!("{}.unseal.json", recipe.name)), &config)?;
     let ramdisk = match &recipe.initramfs.file {
         None => {
-            let archive = initramfs::archive(initramfs::entries(unseal.clone(), config)?)?;
+            let archive = initramfs::archive(initramfs::entries(unseal.clone(), config.clone())?)?;
             initramfs::compress(&archive, recipe.initramfs.compression)?
         }
         Some(file) => read(file)?,
@@ -131,6 +130,8 @@ pub fn assemble(
     let manifest_path = out.join(format!("{}.manifest.json", recipe.name));
     draft.finish()?;
     card::write_whole(&manifest_path, json.as_bytes())?;
+    // What an initramfs that somebody else makes has to carry.
+    card::write_whole(&out.join(format!("{}.unseal.json", recipe.name)), &config)?;
     task.finish();
     Ok(Image {
         sizes: Sizes {
