@@ -116,16 +116,22 @@ impl Capture {
     /// either direction. A secret shorter than `run` is looked for whole.
     #[must_use]
     pub fn leaks(&self, secret: &[u8], run: usize) -> usize {
-        let run = run.clamp(1, secret.len().max(1));
-        let seen = |bytes: &[u8]| {
-            secret.windows(run).filter(|part| bytes.windows(run).any(|w| w == *part)).count()
-        };
-        self.exchanges().iter().map(|e| seen(&e.request) + seen(&e.response)).sum()
+        leaks(&self.exchanges(), secret, run)
     }
 
     fn push(&self, exchange: Exchange) {
         self.exchanges.lock().unwrap_or_else(PoisonError::into_inner).push(exchange);
     }
+}
+
+/// [`Capture::leaks`] for some exchanges alone.
+#[must_use]
+pub fn leaks(exchanges: &[Exchange], secret: &[u8], run: usize) -> usize {
+    let run = run.clamp(1, secret.len().max(1));
+    let seen = |bytes: &[u8]| {
+        secret.windows(run).filter(|part| bytes.windows(run).any(|w| w == *part)).count()
+    };
+    exchanges.iter().map(|e| seen(&e.request) + seen(&e.response)).sum()
 }
 
 #[cfg(test)]
