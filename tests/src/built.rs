@@ -110,6 +110,12 @@ impl Built {
         self.plan.dir(component)
     }
 
+    /// Where what was fetched and made is kept.
+    #[must_use]
+    pub fn cache(&self) -> &Cache {
+        &self.context.cache
+    }
+
     /// A variant of an image, in `dir`.
     #[must_use]
     pub fn variant(&self, of: &Card, tamper: &Tamper, dir: &Path, name: &str) -> PathBuf {

@@ -3,8 +3,9 @@
 //! It takes the image that `image-builder build` left in the checkout, makes
 //! variants of it, provisions one device for all tests of a run ([`shared`]), keeps
 //! the number of boards that are on at once within what two cores carry
-//! ([`slots`]), speaks to a device's TPM without its board ([`host_tpm`]), and reads
-//! device records as the one they are made for ([`operator`]).
+//! ([`slots`]), speaks to a device's TPM without its board ([`host_tpm`]), reads device
+//! records as the one they are made for ([`operator`]), and lays out what is measured
+//! beside us ([`peers`]).
 //!
 //! It builds nothing, never touches the built image, and trusts that image no more
 //! than a board would. Its results lie in `build/test`; what is left there after a
@@ -23,5 +24,6 @@ pub mod built;
 pub mod host_tpm;
 pub mod instants;
 pub mod operator;
+pub mod peers;
 pub mod shared;
 pub mod slots;
