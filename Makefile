@@ -7,7 +7,7 @@ BUILDER := cargo run --release --locked -p image-builder --
 
 # To try the project out and to test it, versions that the mirror has dropped are
 # replaced by newer ones, with a word about it. `make image` wants the locked ones.
-demo test test-long: export MSEC_TAKE_NEWER ?= 1
+demo test test-long bench: export MSEC_TAKE_NEWER ?= 1
 
 .PHONY: all image deb demo test test-long bench fuzz shell clean clean-cache help
 
@@ -31,8 +31,11 @@ test: ## format, lints, unit tests, and the demo's journey as assertions
 test-long: ## what takes an hour: power cuts at many instants
 	$(ENTER) sh -euc '$(BUILDER) build; cargo test --locked -p msec-tests -- --ignored --nocapture'
 
-bench: ## speed and memory of pcr-measure, beside openssl
+FORMAT ?= text
+bench: ## speed and memory of pcr-measure, and of the unlock beside its peers; FORMAT=json
 	$(ENTER) cargo bench --locked -p pcr-measure --features cli --bench figures
+	$(ENTER) sh -euc '$(BUILDER) build >&2; export TSS2_LOG=all+none; \
+	cargo bench --locked -p msec-tests --bench unlock -- --format $(FORMAT)'
 
 RUNS ?= 1000000
 fuzz: ## random bytes for every parser of foreign bytes; RUNS=10000000 WHAT=pcr-measure/quote

@@ -5,8 +5,9 @@
 //! one device for all tests of a run ([`shared`]), keeps the number of boards that
 //! are on at once within what two cores carry ([`slots`]), speaks to a device's TPM
 //! without its board ([`host_tpm`]), reads device records as the one they are made for
-//! ([`operator`]), rewrites volumes as an attacker would ([`attacker`]), and makes
-//! small programs for boards ([`program`]).
+//! ([`operator`]), rewrites volumes as an attacker would ([`attacker`]), makes small
+//! programs for boards ([`program`]), and lays out what is measured beside us
+//! ([`peers`]).
 //!
 //! It builds nothing, never touches the built image, and trusts that image no more
 //! than a board would. Its results lie in `build/test`; what is left there after a
@@ -26,6 +27,7 @@ pub mod debian;
 pub mod host_tpm;
 pub mod instants;
 pub mod operator;
+pub mod peers;
 pub mod program;
 pub mod shared;
 pub mod slots;

@@ -303,6 +303,17 @@ impl Board {
         self.settle();
     }
 
+    /// Pulls the TPM's reset line while the board runs, and lets it have the firmware's
+    /// measurements of this boot again: see [`Proxy::reset`]. For figures of what can
+    /// be done once per boot.
+    ///
+    /// # Errors
+    /// [`BoardError::Wire`], also without a TPM.
+    pub fn reset_tpm(&mut self) -> Result<(), BoardError> {
+        let none = || WireError::Reset("this board has none".to_owned());
+        Ok(self.proxy.as_mut().ok_or_else(none)?.reset()?)
+    }
+
     /// Lets go of the card, lets the TPM end, so that both can be copied, and writes the record of
     /// its commands.
     fn settle(&mut self) {

@@ -120,11 +120,7 @@ impl Capture {
     /// either direction. A secret shorter than `run` is looked for whole.
     #[must_use]
     pub fn leaks(&self, secret: &[u8], run: usize) -> usize {
-        let run = run.clamp(1, secret.len().max(1));
-        let seen = |bytes: &[u8]| {
-            secret.windows(run).filter(|part| bytes.windows(run).any(|w| w == *part)).count()
-        };
-        self.exchanges().iter().map(|e| seen(&e.request) + seen(&e.response)).sum()
+        leaks(&self.exchanges(), secret, run)
     }
 
     fn push(&self, exchange: Exchange) {
@@ -152,6 +148,16 @@ impl Interposer {
     fn holds(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
+}
+
+/// [`Capture::leaks`] for some exchanges alone.
+#[must_use]
+pub fn leaks(exchanges: &[Exchange], secret: &[u8], run: usize) -> usize {
+    let run = run.clamp(1, secret.len().max(1));
+    let seen = |bytes: &[u8]| {
+        secret.windows(run).filter(|part| bytes.windows(run).any(|w| w == *part)).count()
+    };
+    exchanges.iter().map(|e| seen(&e.request) + seen(&e.response)).sum()
 }
 
 #[cfg(test)]

@@ -4,6 +4,12 @@
 
 /// `TPM2_CC_PCR_Extend`.
 pub const PCR_EXTEND: u32 = 0x182;
+/// `TPM2_CC_Startup`.
+pub const STARTUP: u32 = 0x144;
+/// `TPM2_CC_ContextLoad`.
+pub const CONTEXT_LOAD: u32 = 0x161;
+/// `TPM2_CC_ContextSave`.
+pub const CONTEXT_SAVE: u32 = 0x162;
 /// `TPM2_CC_NV_Read`.
 pub const NV_READ: u32 = 0x14e;
 /// `TPM_CC_NV_WriteLock`.

@@ -40,7 +40,30 @@ pub enum WireError {
     /// No thread or no socket pair.
     #[error("cannot start the TPM relay: {0}")]
     Start(std::io::Error),
+    /// The TPM was not reset.
+    #[error("the TPM cannot be reset: {0}")]
+    Reset(String),
 }
+
+/// `CMD_INIT` of swtpm's control channel (`tpm_ioctl.h`) without flags, big-endian:
+/// `_TPM_Init`, the TPM's reset line. Its answer is a `TPM_RC` of four bytes.
+const INIT: [u8; 8] = [0, 0, 0, 2, 0, 0, 0, 0];
+
+/// `TPM2_Shutdown(CLEAR)` (TCG Part 3, 9.4), as the kernel sends it before a restart.
+/// Without it a reset counts as a power cut that may hide a guess.
+const SHUTDOWN: [u8; 12] = [0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x45, 0, 0];
+
+/// How long swtpm may take to answer while it is reset.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// What goes to the relay's thread: reset the TPM; and what comes back.
+const RESET: u8 = b'r';
+const DONE: u8 = b'd';
+const FAILED: u8 = b'f';
+
+/// Firmware and boot loader measure into the PCRs below this one; Linux and its
+/// initramfs into 10, 11 and 15.
+const FIRMWARE_PCRS: u32 = 10;
 
 /// A running relay. It ends when either side hangs up, or when this is dropped.
 #[derive(Debug)]
@@ -70,12 +93,41 @@ impl Proxy {
             .name("tpm relay".to_owned())
             .spawn(move || {
                 if let Some(qemu) = accept(&listener, &stopped) {
-                    let pending = Pending::default();
-                    Relay { qemu, swtpm, data: None, pending, capture, interposer }.run(&stopped);
+                    let relay = Relay {
+                        qemu,
+                        swtpm,
+                        data: None,
+                        pending: Pending::default(),
+                        capture,
+                        interposer,
+                        firmware: None,
+                    };
+                    relay.run(&stopped);
                 }
             })
             .map_err(WireError::Start)?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Resets the TPM, in good order, and gives it the firmware's commands of this boot
+    /// again: Startup, and every extend of the PCRs 0 to 9 before the first reset. It is
+    /// then as it was when the kernel started. None of this is in the capture.
+    ///
+    /// The board must not be using the TPM meanwhile.
+    ///
+    /// # Errors
+    /// [`WireError::Reset`].
+    pub fn reset(&mut self) -> Result<(), WireError> {
+        let failed = |why: &str| WireError::Reset(why.to_owned());
+        let Some(stop) = self.stop.as_mut() else { return Err(failed("the relay has ended")) };
+        let mut answer = [0];
+        stop.write_all(&[RESET])
+            .and_then(|()| stop.read_exact(&mut answer))
+            .map_err(|e| WireError::Reset(e.to_string()))?;
+        match answer {
+            [DONE] => Ok(()),
+            _ => Err(failed("swtpm refused, or the board has not used its TPM yet")),
+        }
     }
 }
 
@@ -123,10 +175,12 @@ struct Relay {
     pending: Pending,
     capture: Capture,
     interposer: Interposer,
+    /// The firmware's commands that make the TPM's state, once there was a reset.
+    firmware: Option<Vec<Vec<u8>>>,
 }
 
 impl Relay {
-    /// Relays until one side hangs up.
+    /// Relays until one side hangs up, or the owner does.
     fn run(mut self, stopped: &UnixStream) {
         loop {
             let mut fds = vec![stopped.as_fd(), self.qemu.as_fd(), self.swtpm.as_fd()];
@@ -141,11 +195,38 @@ impl Relay {
                 || (ready(3) && self.command().is_none())
                 || (ready(2) && self.control_answer().is_none())
                 || (ready(1) && self.control().is_none())
-                || ready(0)
+                || (ready(0) && self.asked(stopped).is_none())
             {
                 return;
             }
         }
+    }
+
+    /// What the owner asks for. `None` when it has gone.
+    fn asked(&mut self, mut owner: &UnixStream) -> Option<()> {
+        let mut what = [0];
+        owner.read_exact(&mut what).ok()?;
+        let answer = if what == [RESET] && self.reset().is_some() { DONE } else { FAILED };
+        owner.write_all(&[answer]).ok()
+    }
+
+    fn reset(&mut self) -> Option<()> {
+        let data = self.data.as_mut()?;
+        let firmware =
+            self.firmware.get_or_insert_with(|| firmware(&self.capture.exchanges())).clone();
+        self.swtpm.set_read_timeout(Some(ANSWER)).ok()?;
+        data.swtpm.set_read_timeout(Some(ANSWER)).ok()?;
+        let mut done = tell(&mut data.swtpm, &SHUTDOWN)?;
+        let mut result = [0xff; 4];
+        self.swtpm.write_all(&INIT).ok()?;
+        self.swtpm.read_exact(&mut result).ok()?;
+        done &= result == [0; 4];
+        for command in firmware {
+            done &= tell(&mut data.swtpm, &command)?;
+        }
+        self.swtpm.set_read_timeout(None).ok()?;
+        data.swtpm.set_read_timeout(None).ok()?;
+        done.then_some(())
     }
 
     fn command(&mut self) -> Option<()> {
@@ -197,6 +278,30 @@ impl Relay {
         // Control messages are tens of bytes: a socket buffer takes them whole.
         (sent.ok()? == bytes.len()).then_some(())
     }
+}
+
+/// Sends the TPM a command of our own; says whether it succeeded.
+fn tell(swtpm: &mut UnixStream, request: &[u8]) -> Option<bool> {
+    swtpm.write_all(request).ok()?;
+    let mut head = [0; command::HEADER];
+    swtpm.read_exact(&mut head).ok()?;
+    let rest = command::claimed(&head)?.checked_sub(command::HEADER)?;
+    let mut parameters = vec![0; rest.min(command::FRAME_LIMIT)];
+    swtpm.read_exact(&mut parameters).ok()?;
+    Some(command::code(&head) == Some(0))
+}
+
+/// The commands with which the firmware starts the TPM up and measures.
+fn firmware(exchanges: &[Exchange]) -> Vec<Vec<u8>> {
+    let measures = |e: &Exchange| {
+        e.code() == Some(command::PCR_EXTEND) && e.handles().iter().all(|pcr| *pcr < FIRMWARE_PCRS)
+    };
+    exchanges
+        .iter()
+        .filter(|e| e.response_code() == Some(0))
+        .filter(|e| e.code() == Some(command::STARTUP) || measures(e))
+        .map(|e| e.request.clone())
+        .collect()
 }
 
 /// One read. `None` at the end of the stream.
@@ -370,6 +475,64 @@ mod tests {
         interposer.pass();
         data.write_all(SELF_TEST).unwrap();
         assert_eq!(receive(&mut tpm).unwrap(), SELF_TEST, "the one held back never came");
+    }
+
+    /// An extend of this PCR, up to its handle area.
+    fn extend(pcr: u8) -> Vec<u8> {
+        vec![0x80, 2, 0, 0, 0, 14, 0, 0, 1, 0x82, 0, 0, 0, pcr]
+    }
+
+    #[test]
+    fn a_reset_gives_the_tpm_what_the_firmware_gave_it() {
+        const STARTUP: [u8; 12] = [0x80, 1, 0, 0, 0, 12, 0, 0, 1, 0x44, 0, 0];
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ctrl");
+        let (mut control, far) = UnixStream::pair().unwrap();
+        let capture = Capture::new(Instant::now());
+        let mut proxy = Proxy::start(&path, far, capture.clone(), Interposer::default()).unwrap();
+        let qemu = UnixStream::connect(&path).unwrap();
+        let (mut board, data_far) = UnixStream::pair().unwrap();
+        let fds = [data_far.as_raw_fd()];
+        let part = [IoSlice::new(&[0, 0, 0, 16])];
+        let rights = [ControlMessage::ScmRights(&fds)];
+        sendmsg::<()>(qemu.as_raw_fd(), &part, &rights, MsgFlags::empty(), None).unwrap();
+        let mut tpm = UnixStream::from(receive_with_fd(&control).unwrap().1.unwrap());
+        for command in [&STARTUP[..], SELF_TEST, &extend(0), &extend(9), &extend(10), &extend(15)] {
+            board.write_all(command).unwrap();
+            assert_eq!(receive(&mut tpm).unwrap(), command);
+            tpm.write_all(SUCCESS).unwrap();
+            assert_eq!(receive(&mut board).unwrap(), SUCCESS);
+        }
+        let swtpm = thread::spawn(move || {
+            let mut told = Vec::new();
+            let mut take = || {
+                told.push(receive(&mut tpm).unwrap());
+                tpm.write_all(SUCCESS).unwrap();
+            };
+            take();
+            let mut init = INIT;
+            control.read_exact(&mut init).unwrap();
+            control.write_all(&[0; 4]).unwrap();
+            (0..3).for_each(|_| take());
+            (init, told)
+        });
+        proxy.reset().unwrap();
+        let (init, told) = swtpm.join().unwrap();
+        assert_eq!(init, INIT);
+        assert_eq!(told, [SHUTDOWN.to_vec(), STARTUP.to_vec(), extend(0), extend(9)]);
+        assert_eq!(capture.exchanges().len(), 6, "the board's own commands alone");
+    }
+
+    #[test]
+    fn a_tpm_that_nobody_has_used_is_not_reset() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ctrl");
+        let (swtpm, _far) = UnixStream::pair().unwrap();
+        let mut proxy =
+            Proxy::start(&path, swtpm, Capture::new(Instant::now()), Interposer::default())
+                .unwrap();
+        let _qemu = UnixStream::connect(&path).unwrap();
+        assert!(proxy.reset().is_err());
     }
 
     #[test]
