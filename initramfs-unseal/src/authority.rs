@@ -9,6 +9,7 @@
 use crate::config::{handle, write_handle};
 use crate::guard::Guard;
 use crate::tpm::TpmError;
+use crate::volume::LATCH;
 use pcr_measure::digest::{Algorithm, Sha256Digest};
 use pcr_measure::pcr::{PcrBank, PcrSelection};
 use pcr_measure::policy::{Policy, PolicyError, Rollback};
@@ -111,12 +112,18 @@ impl Authority {
     }
 
     /// The policy that guards the secret: PolicyAuthorize by the key, with an
-    /// empty policyRef.
+    /// empty policyRef, and PolicyPCR over the latch while it is open. The latter
+    /// is the index' own: a policy that the vendor signed without PCR 15 opens
+    /// nothing behind the latch.
     ///
     /// # Errors
-    /// None in practice: the Name is one.
+    /// None in practice: the Name is one, and so is the PCR.
     pub fn policy(&self) -> Result<Sha256Digest, PolicyError> {
-        let policy = Policy::new(Algorithm::Sha256).authorize(&self.policy_key.name, b"")?;
+        let latch = PcrSelection::sha256(&[LATCH.into()])?;
+        let open: PcrBank = latch.iter().map(|pcr| (pcr, Sha256Digest::ZERO)).collect();
+        let policy = Policy::new(Algorithm::Sha256)
+            .authorize(&self.policy_key.name, b"")?
+            .pcr(&[(latch, &open)])?;
         let (want, got) = (Algorithm::Sha256, policy.digest().algorithm());
         policy.digest().as_sha256().ok_or(PolicyError::OtherAlgorithm { want, got })
     }
@@ -145,6 +152,22 @@ impl Authority {
         let found = file.find(self.policy_key.fingerprint, pcrs, policy);
         found.cloned().map_err(SignedError::NoEntry)
     }
+}
+
+/// A policy whose signature the TPM has verified, and its word for it: valid until
+/// the TPM is cleared, so that the next boot need not verify it again
+/// (TPM2_VerifySignature's ticket, TPM 2.0 Library 1.59, Part 2, 10.7.3).
+///
+/// It lies in the LUKS2 token, and anyone can write there. Only this TPM can make one
+/// that it takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Approved {
+    /// The policy.
+    pub policy: Sha256Digest,
+    /// The ticket's HMAC.
+    #[serde(with = "hex::serde")]
+    pub ticket: Vec<u8>,
 }
 
 /// A public key that a TPM loads: RSA of 2048 bits or ECC on P-256.

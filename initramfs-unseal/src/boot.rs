@@ -1,6 +1,6 @@
 //! One boot: look, decide ([`crate::flow`]), and carry the decision out.
 
-use crate::authority::{self, SignedError};
+use crate::authority::{self, Approved, SignedError};
 use crate::blockdev;
 use crate::board;
 use crate::boot_partition::{BootPartition, read_bounded};
@@ -61,6 +61,8 @@ pub struct Boot {
     report: Report,
     tpm: Option<Tpm>,
     provisioned: bool,
+    /// What the TPM has verified in this boot, and not in the one before.
+    approved: Option<Approved>,
     /// The PIN that was chosen in this boot; asked for once is enough.
     pin: Option<Pin>,
     /// TPM commands of a provisioning that came before the unlock.
@@ -79,6 +81,7 @@ impl Boot {
             report,
             tpm: None,
             provisioned: false,
+            approved: None,
             pin: None,
             commands_before: 0,
         }
@@ -147,6 +150,7 @@ impl Boot {
                             let method =
                                 if self.provisioned { Method::Provisioned } else { Method::Tpm };
                             self.consoles.say("unlocked by the TPM");
+                            self.keep_approval(volume);
                             self.retire(volume, &key, pin.as_ref(), token);
                             return Ok(method);
                         }
@@ -323,11 +327,6 @@ impl Boot {
     /// Unseals; where there is a PIN, until it is right or the tries are used up.
     fn unseal(&mut self, token: &Token, place: Place, index: &Index) -> Result<Unsealed> {
         let guard = token.guard(self.config.signed.as_ref())?;
-        let file = match &self.config.signed {
-            None => None,
-            Some(_) => Some(read_signatures(&self.config)?),
-        };
-        self.report.reached("signatures");
         let mut tries = 1..=self.config.recovery_tries;
         loop {
             let pin = match (guard.pin(), self.pin.take()) {
@@ -348,16 +347,24 @@ impl Boot {
                 lock: true,
             };
             let Some(tpm) = self.tpm.as_mut() else { bail!(Why::NoTpm) };
-            let result = match (&self.config.signed, &file) {
-                (Some(authority), Some(file)) => tpm.unseal_signed(index, what, authority, file),
-                _ => tpm.unseal(index, what).map_err(SignedError::Tpm),
+            let config = &self.config;
+            let result = match &config.signed {
+                Some(authority) => {
+                    let file = || read_signatures(config);
+                    let known = token.approved.as_ref();
+                    tpm.unseal_signed(index, what, authority, known, file)
+                }
+                None => tpm.unseal(index, what).map(|s| (s, None)).map_err(SignedError::Tpm),
             };
             if guard.pin() {
                 // A cut from here on is none that guesses.
                 tpm.orderly()?;
             }
             match result {
-                Ok(sealed) => return Ok(Unsealed::Sealed(sealed, pin)),
+                Ok((sealed, approved)) => {
+                    self.approved = approved;
+                    return Ok(Unsealed::Sealed(sealed, pin));
+                }
                 Err(SignedError::Tpm(wrong @ TpmError::WrongPin)) => {
                     let Some(attempt) = tries.next() else { bail!(wrong) };
                     let of = self.config.recovery_tries;
@@ -388,6 +395,20 @@ impl Boot {
                 // It costs no try: the TPM has not seen it.
                 Err(why) => self.consoles.say(&format!("this is no PIN: {why}")),
             }
+        }
+    }
+
+    /// Keeps what the TPM has verified for the next boot: one write of the header for
+    /// each new image. Without it the next boot verifies again.
+    fn keep_approval(&mut self, volume: &mut Volume) {
+        let Some(approved) = self.approved.take() else { return };
+        let kept = volume.metadata().map_err(anyhow::Error::from).and_then(|metadata| {
+            let (number, mut token) = Token::find(&metadata)?;
+            token.approved = Some(approved);
+            Ok(volume.replace_token(number, &token)?)
+        });
+        if let Err(why) = kept {
+            self.consoles.say(&format!("the TPM's approval of this image is not kept: {why}"));
         }
     }
 

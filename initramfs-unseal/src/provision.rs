@@ -400,8 +400,8 @@ impl Provisioning<'_> {
         Ok(match &self.config.signed {
             None => self.tpm.unseal(&index, what)?,
             Some(authority) => {
-                let file = signatures(&self.signatures)?;
-                self.tpm.unseal_signed(&index, what, authority, file)?
+                let file = || Ok(signatures(&self.signatures)?.to_vec());
+                self.tpm.unseal_signed(&index, what, authority, None, file)?.0
             }
         })
     }

@@ -6,7 +6,7 @@
 //! TPM refuse. It decides what an operator reads on the console, and that
 //! text is advice.
 
-use crate::authority::Authority;
+use crate::authority::{Approved, Authority};
 use crate::config::{Config, handle, write_handle};
 use crate::guard::{BranchCount, Guard};
 use pcr_measure::digest::Sha256Digest;
@@ -121,6 +121,9 @@ pub struct Token {
     /// Whether the TPM wants a PIN too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pin: bool,
+    /// For the binding `signed`: what the TPM verified for the boot before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved: Option<Approved>,
     /// What was measured in the boot that was sealed against.
     pub reference: Reference,
     /// Further boots that the secret is released to: updates that were staged.
@@ -177,6 +180,7 @@ impl Token {
             policy,
             recovery_slot: RECOVERY_SLOT,
             pin: false,
+            approved: None,
             reference,
             pending: Vec::new(),
             retire: false,
@@ -271,7 +275,7 @@ pub(crate) mod tests {
     fn a_token_reads_back_and_says_only_what_there_is() {
         let plain = sample();
         let json = serde_json::to_value(&plain).unwrap();
-        for absent in ["pin", "pending", "retire", "recovery_slot"] {
+        for absent in ["pin", "pending", "retire", "recovery_slot", "approved"] {
             assert!(json.get(absent).is_none(), "{absent}");
         }
         let [first, spare] = Place::both([plain.nv_index, 7]);
@@ -279,6 +283,7 @@ pub(crate) mod tests {
         full.pin = true;
         full.retire = true;
         full.recovery_slot = 3;
+        full.approved = Some(Approved { policy: Sha256Digest::ZERO, ticket: vec![1, 2] });
         full.pending = vec![plain.reference.clone()];
         for (token, place) in [(&plain, first), (&full, spare)] {
             let json = serde_json::to_value(token).unwrap();

@@ -225,9 +225,20 @@ impl Tpm {
     /// Sets which parameters of the next command the session encrypts. It
     /// stays open either way.
     fn encrypt(&mut self, session: AuthSession, what: Encrypt) -> Result<(), TpmError> {
+        self.encrypt_and(session, what, true)
+    }
+
+    /// As [`Tpm::encrypt`]; the command, if it succeeds, ends the session unless it
+    /// is to go on.
+    fn encrypt_and(
+        &mut self,
+        session: AuthSession,
+        what: Encrypt,
+        go_on: bool,
+    ) -> Result<(), TpmError> {
         // The builder puts every attribute it was told about into the mask.
         let (attributes, mask) = SessionAttributesBuilder::new()
-            .with_continue_session(true)
+            .with_continue_session(go_on)
             .with_decrypt(what == Encrypt::Command)
             .with_encrypt(what == Encrypt::Response)
             .build();

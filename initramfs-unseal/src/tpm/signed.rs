@@ -3,8 +3,9 @@
 
 use super::counter::Counter;
 use super::{Index, Tpm, TpmError, Unsealing, error};
-use crate::authority::{Authority, PolicyKey, SignedError};
+use crate::authority::{Approved, Authority, PolicyKey, SignedError};
 use crate::sealed::Sealed;
+use crate::volume::LATCH;
 use pcr_measure::digest::Sha256Digest;
 use pcr_measure::pcr::PcrSelection;
 use pcr_measure::policy::{NvOperation, Rollback};
@@ -18,7 +19,7 @@ use tss_esapi::structures::{
     Digest, EccParameter, EccSignature, Name, Nonce, Public, PublicKeyRsa, RsaSignature, Signature,
 };
 use tss_esapi::traits::UnMarshall;
-use tss_esapi::tss2_esys::TPMT_TK_VERIFIED;
+use tss_esapi::tss2_esys::{TPM2B_DIGEST, TPMT_TK_VERIFIED};
 
 /// `TPM_RC_POLICY`: PolicyNV compared, and it does not hold (TPM 2.0 Library
 /// 1.59, Part 2, 6.6.3).
@@ -28,6 +29,10 @@ const RC_POLICY: u32 = 0x126;
 const RC_NOT_APPROVED: u32 = 0x1c4;
 /// Bits of a format-one code that is about the second parameter (6.6.2).
 const SECOND_PARAMETER: u32 = 0x2c0;
+/// `TPM_ST_VERIFIED` (Part 2, 6.9).
+const TPM2_ST_VERIFIED: u16 = 0x8022;
+/// `TPM_RH_OWNER` (Part 2, 7.4).
+const TPM2_RH_OWNER: u32 = 0x4000_0001;
 /// All bits but those that say which error.
 const ABOUT: u32 = !0x3f;
 
@@ -41,9 +46,38 @@ struct Approval {
     rollback: Rollback,
 }
 
+impl Approval {
+    /// What the next boot needs of it; `None` for a ticket of an odd form.
+    fn to_keep(&self) -> Option<Approved> {
+        let policy = Sha256Digest::from(<[u8; 32]>::try_from(self.policy.as_bytes()).ok()?);
+        let size = usize::from(self.ticket.digest.size);
+        let ticket = self.ticket.digest.buffer.get(..size)?.to_vec();
+        Some(Approved { policy, ticket })
+    }
+}
+
+/// A ticket of the owner hierarchy with this HMAC.
+fn ticket(hmac: &[u8]) -> Result<TPMT_TK_VERIFIED, TpmError> {
+    let mut digest = TPM2B_DIGEST::default();
+    let room = digest.buffer.get_mut(..hmac.len());
+    room.ok_or_else(|| TpmError::Library("a ticket that is too long".into()))?
+        .copy_from_slice(hmac);
+    digest.size = u16::try_from(hmac.len()).unwrap_or(0);
+    Ok(TPMT_TK_VERIFIED { tag: TPM2_ST_VERIFIED, hierarchy: TPM2_RH_OWNER, digest })
+}
+
+fn name_of(key: &PolicyKey) -> Result<Name, TpmError> {
+    Name::try_from(key.name().to_vec()).map_err(|e| error::from_esapi(e, 0))
+}
+
 impl Tpm {
-    /// Reads the secret as [`Tpm::unseal`] does, under the binding `signed`.
-    /// `file` holds the signed policies.
+    /// Reads the secret as [`Tpm::unseal`] does, under the binding `signed`. No read
+    /// lock follows: the policy has to be run anew for one, and the index' own policy
+    /// wants the latch open, which is as good until the next reset.
+    ///
+    /// What was `approved` before is tried first. `file` gives the signed policies
+    /// where that does not do; then what the TPM has verified comes with the secret,
+    /// to be kept for the next boot.
     ///
     /// # Errors
     /// [`SignedError`] by what an operator can do about it.
@@ -52,13 +86,54 @@ impl Tpm {
         index: &Index,
         what: Unsealing<'_>,
         authority: &Authority,
-        file: &[u8],
-    ) -> Result<Sealed, SignedError> {
+        approved: Option<&Approved>,
+        file: impl FnOnce() -> Result<Vec<u8>, SignedError>,
+    ) -> Result<(Sealed, Option<Approved>), SignedError> {
         if index.policy() != what.guard.policy()?.as_bytes() {
             return Err(SignedError::OtherAuthority);
         }
-        let approval = self.approve(what.pcrs, authority, file)?;
-        self.unseal_under(index, what, |tpm, policy| tpm.satisfy(policy, what.pcrs, &approval))
+        let what = Unsealing { lock: false, ..what };
+        if let Some(approved) = approved {
+            match self.unseal_approved(index, what, authority, approved) {
+                Ok(sealed) => return Ok((sealed, None)),
+                // That the policy holds is proven; another ticket changes nothing.
+                Err(SignedError::Tpm(wrong @ (TpmError::WrongPin | TpmError::Lockout))) => {
+                    return Err(wrong.into());
+                }
+                // Another image, a TPM that was cleared, something that was made up.
+                Err(_) => {}
+            }
+        }
+        let approval = self.approve(what.pcrs, authority, &file()?)?;
+        let sealed = self.unseal_by(index, what, &approval)?;
+        Ok((sealed, approval.to_keep()))
+    }
+
+    fn unseal_approved(
+        &mut self,
+        index: &Index,
+        what: Unsealing<'_>,
+        authority: &Authority,
+        approved: &Approved,
+    ) -> Result<Sealed, SignedError> {
+        let rollback = authority.rollback();
+        let approval = Approval {
+            policy: super::to_digest(&approved.policy)?,
+            key: name_of(&authority.policy_key)?,
+            ticket: ticket(&approved.ticket)?,
+            counter: self.counter(&rollback)?,
+            rollback,
+        };
+        self.unseal_by(index, what, &approval)
+    }
+
+    fn unseal_by(
+        &mut self,
+        index: &Index,
+        what: Unsealing<'_>,
+        approval: &Approval,
+    ) -> Result<Sealed, SignedError> {
+        self.unseal_under(index, what, |tpm, policy| tpm.satisfy(policy, what.pcrs, approval))
     }
 
     /// Runs the whole policy in a session that counts, and reads nothing: what
@@ -96,10 +171,9 @@ impl Tpm {
         let rollback = authority.rollback();
         let counter = self.counter(&rollback)?;
         let ticket = self.verify(&authority.policy_key, &entry)?;
-        let wrapped = |e| SignedError::Tpm(error::from_esapi(e, 0));
         Ok(Approval {
             policy: super::to_digest(&entry.policy)?,
-            key: Name::try_from(authority.policy_key.name().to_vec()).map_err(wrapped)?,
+            key: name_of(&authority.policy_key)?,
             ticket,
             counter,
             rollback,
@@ -131,7 +205,8 @@ impl Tpm {
         Ok(ticket.try_into().map_err(|e| error::from_esapi(e, 0))?)
     }
 
-    /// PolicyPCR, PolicyNV, PolicyAuthorize. Three commands.
+    /// PolicyPCR, PolicyNV, PolicyAuthorize, and PolicyPCR over the latch. Four
+    /// commands.
     fn satisfy(
         &mut self,
         policy: PolicySession,
@@ -153,9 +228,12 @@ impl Tpm {
         });
         authorized.map_err(|refusal| match refusal {
             // The PCRs have moved since they were read.
-            TpmError::Other(RC_NOT_APPROVED) => TpmError::PolicyFailed.into(),
+            TpmError::Other(RC_NOT_APPROVED) => SignedError::from(TpmError::PolicyFailed),
             other => other.into(),
-        })
+        })?;
+        let latch = PcrSelection::sha256(&[LATCH.into()]);
+        let latch = latch.map_err(|e| TpmError::Library(e.to_string()))?;
+        Ok(self.policy_pcr(policy, &latch)?)
     }
 
     /// PolicyNV: the counter is at most this image's version.

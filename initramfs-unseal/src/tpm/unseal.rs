@@ -61,16 +61,18 @@ impl Tpm {
         let srk = self.pinned_srk(what.srk, what.srk_name)?;
         let session = self.session(srk, SessionType::Policy)?;
         let result = self.read_and_lock(session, index, what, &satisfy);
-        if what.lock && result.is_ok() {
-            // NV_ReadLock was its last command, and ended it.
-            self.forget(session);
-            return result;
+        match result {
+            Ok(sealed) => {
+                // Its last command has ended it.
+                self.forget(session);
+                Ok(sealed)
+            }
+            Err(first) => {
+                // The session ends all the same; its error must not hide the first.
+                let _ = self.close(session);
+                Err(first)
+            }
         }
-        // The session ends either way; its error must not hide the first.
-        let closed = self.close(session);
-        let sealed = result?;
-        closed?;
-        Ok(sealed)
     }
 
     /// The SRK, when it is the one that was pinned.
@@ -106,7 +108,7 @@ impl Tpm {
         };
         let satisfy = &satisfy;
         let read = |tpm: &mut Self| {
-            tpm.encrypt(session, Encrypt::Response)?;
+            tpm.encrypt_and(session, Encrypt::Response, what.lock)?;
             tpm.run(what.nv_index, |c| {
                 c.execute_with_session(Some(session), |c| {
                     c.nv_read(NvAuth::NvIndex(index.handle), index.handle, SEALED_LEN, 0)

@@ -3,7 +3,7 @@
 //! the TPM's.
 
 use super::SoftTpm;
-use initramfs_unseal::authority::{Authority, PolicyKey, SignedError};
+use initramfs_unseal::authority::{Approved, Authority, PolicyKey, SignedError};
 use initramfs_unseal::guard::Guard;
 use initramfs_unseal::sealed::Sealed;
 use initramfs_unseal::secret::Secret;
@@ -96,7 +96,12 @@ impl Board {
         Self { soft, key, authority, file, srk_name, sealed }
     }
 
-    fn what<'a>(&'a self, pcrs: &'a PcrSelection, guard: &'a Guard, lock: bool) -> Unsealing<'a> {
+    pub(crate) fn what<'a>(
+        &'a self,
+        pcrs: &'a PcrSelection,
+        guard: &'a Guard,
+        lock: bool,
+    ) -> Unsealing<'a> {
         let (srk_name, pin) = (self.srk_name.as_slice(), None);
         Unsealing { srk: SRK, srk_name, pcrs, guard, pin, nv_index: INDEX, lock }
     }
@@ -110,7 +115,24 @@ impl Board {
     ) -> Result<Sealed, SignedError> {
         let index = tpm.index(INDEX)?.ok_or(TpmError::IndexMissing(INDEX))?;
         let guard = authority.guard().unwrap();
-        tpm.unseal_signed(&index, self.what(&pcrs(), &guard, lock), authority, file.as_bytes())
+        let file = || Ok(file.as_bytes().to_vec());
+        let pcrs = pcrs();
+        let what = self.what(&pcrs, &guard, lock);
+        Ok(tpm.unseal_signed(&index, what, authority, None, file)?.0)
+    }
+
+    /// As a boot does it, with what the boot before has kept.
+    pub(crate) fn unseal(
+        &self,
+        tpm: &mut Tpm,
+        approved: Option<&Approved>,
+        file: &str,
+    ) -> Result<(Sealed, Option<Approved>), SignedError> {
+        let guard = self.authority.guard().unwrap();
+        let index = tpm.index_of(INDEX, &guard)?.ok_or(TpmError::IndexMissing(INDEX))?;
+        let (pcrs, file) = (pcrs(), || Ok(file.as_bytes().to_vec()));
+        let what = self.what(&pcrs, &guard, true);
+        tpm.unseal_signed(&index, what, &self.authority, approved, file)
     }
 
     pub(crate) fn opens(&self, tpm: &mut Tpm, authority: &Authority, file: &str) -> bool {
@@ -155,6 +177,7 @@ impl Board {
             format!("tpm2_policypcr -Q -S s -l sha256:{PCRS}"),
             format!("tpm2_policynv -Q -S s -C {counter} -i operand {counter} ule"),
             "tpm2_policyauthorize -Q -S s -i pol -n name -t t".to_owned(),
+            "tpm2_policypcr -Q -S s -l sha256:15".to_owned(),
             format!("tpm2_nvread {index} -P session:s -o out"),
         ];
         let failed = lines.iter().find_map(|line| {

@@ -75,4 +75,7 @@ fn a_signed_update_unlocks_without_a_new_seal_and_the_old_image_never_again() {
     device.card.take_boot_files_of(&second).unwrap();
     let mut boot = device.boot("again", &dir.join("again")).unwrap();
     boot.expect("the TPM unlocks the update", "initramfs-unseal: unlocked by the TPM\n").unwrap();
+    // What the TPM verified in the boot before serves in this one.
+    let status = boot.userland().unwrap().status().unwrap();
+    assert_eq!((status.report.tpm_commands, status.sealed.as_str()), (12, "unreachable"));
 }
