@@ -20,6 +20,7 @@ fn find(metadata: &Value) {
     let mut ours = tokens.iter().filter(|(_, token)| token["type"] == TYPE);
     assert_eq!(ours.next().unwrap().0.parse(), Ok(number));
     assert!(ours.next().is_none());
+    let _ = token.guard(None);
     let written = serde_json::to_value(&token).unwrap();
     let again = json!({ "tokens": { number.to_string(): written } });
     assert_eq!(Token::find(&again).unwrap(), (number, token));
