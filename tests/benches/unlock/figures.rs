@@ -34,6 +34,9 @@ pub(crate) struct Figures {
     load: String,
 }
 
+/// The stages of initramfs-unseal's report that are reached by TPM commands.
+const TPM_STAGES: [&str; 5] = ["tpm", "signatures", "unsealed", "latched", "handed-over"];
+
 /// What the goal is: at most this times the floor.
 const GOAL: f64 = 1.25;
 
@@ -82,7 +85,8 @@ fn ms(time: Duration) -> f64 {
 }
 
 fn round(value: f64) -> f64 {
-    (value * 1e3).round() / 1e3
+    // An empty sum is -0.0.
+    (value * 1e3).round() / 1e3 + 0.0
 }
 
 impl Of {
@@ -290,21 +294,22 @@ impl Figures {
             there.median / floors.median,
             there.min / floors.min,
         );
-        let first = |of: &Of| of.first.as_ref().map_or(f64::NAN, |run| ms(run.whole));
+        let first = ours.first.as_ref().map_or(f64::NAN, |run| ms(run.whole));
         let _ = writeln!(
             out,
-            "the first time in this boot, not counted: initramfs-unseal {:.0} ms, {} {:.0} ms",
-            first(ours),
-            floor.name,
-            first(floor)
+            "the first time in this boot, when QEMU translates its code, not counted: {first:.0} ms"
         );
+        let stages = ours.stages();
+        let speaking: f64 =
+            stages.iter().filter(|s| TPM_STAGES.contains(&&*s.0)).map(|s| s.1).sum();
         let _ = writeln!(
             out,
-            "initramfs-unseal ({} bytes) by its own report, swtpm itself having {:.1} ms of it:",
+            "initramfs-unseal ({} bytes) by its own report; {speaking:.0} ms are in stages that \
+             speak to the TPM, and swtpm itself has {:.1} ms of them:",
             self.unseal,
             ours.tpm().median,
         );
-        for (stage, took) in ours.stages() {
+        for (stage, took) in stages {
             let _ = writeln!(out, "  until {stage:<12} {took:>4.0} ms");
         }
         if let Some(recovery) = &self.recovery {
@@ -341,7 +346,6 @@ impl Figures {
                     "rounds": of.runs.len(),
                     "ratio_to_end": Self::ratio(of, floor, |run| run.whole).json(),
                     "ratio_to_device": Self::ratio(of, floor, |run| run.there).json(),
-                    "first_in_boot_ms": of.first.as_ref().map(|run| round(ms(run.whole))),
                     "tpm_ms": of.tpm().json(),
                     "tpm_commands": of.commands().len(),
                     "tpm_context_swaps": of.swaps(),
@@ -362,6 +366,7 @@ impl Figures {
                 "at_most": GOAL,
             },
             "stages_ms": self.find(ours).stages().into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+            "first_in_boot_ms": self.find(ours).first.as_ref().map(|run| round(ms(run.whole))),
             "host_load": self.load,
             "recovery": self.recovery.as_ref().map(|recovery| json!({
                 "typed_to_open_ms": round(ms(recovery.ours)),
