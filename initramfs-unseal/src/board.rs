@@ -81,8 +81,10 @@ fn bytes(path: &Path, most: u64) -> Vec<u8> {
 }
 
 /// A device tree's string: printable ASCII up to a NUL (Devicetree Specification
-/// 0.4, 2.2.4). `None` when nothing is left.
-fn text(bytes: &[u8]) -> Option<String> {
+/// 0.4, 2.2.4). `None` when nothing is left. Foreign bytes in, nothing in the result
+/// that a console or a log would act on.
+#[must_use]
+pub fn text(bytes: &[u8]) -> Option<String> {
     let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     let printable = |byte: &&u8| (b' '..=b'~').contains(*byte);
     let text: String = text.iter().filter(printable).map(|byte| char::from(*byte)).collect();
