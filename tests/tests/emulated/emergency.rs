@@ -78,6 +78,8 @@ fn neither_words_nor_keys_nor_a_flood_give_a_shell_before_the_root_is_open() {
     // Echoed first, then said by cat: it runs, and takes the signal.
     shell.boot().expect("it runs", "says so itself\n(?s:.*)says so itself\n").unwrap();
     shell.boot().board.console.send("\x03").unwrap();
+    // The signal also throws away what was typed until it came: wait for the prompt.
+    shell.boot().expect("it is ended", "/ # ").unwrap();
     shell.run("stty -a").unwrap();
     shell.power_off().unwrap();
     let lines = boot.lines();
