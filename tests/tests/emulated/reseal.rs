@@ -114,7 +114,7 @@ fn an_update_is_staged_and_then_the_old_image_is_retired() {
 #[test]
 #[ignore = "takes half an hour; make test-long"]
 fn power_cuts_while_resealing_shut_nobody_out() {
-    let cuts = std::env::var("MSEC_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(100);
+    let cuts = std::env::var("MSEC_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(125);
     let dir = scratch("reseal-cuts");
     let (old, new) = (release(&dir, "old"), release(&dir, "new"));
     let mut device = Device::new(&dir.join("device"), &old).unwrap();
