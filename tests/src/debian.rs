@@ -5,12 +5,7 @@
 //! maintainer script has run in it; the few lines of theirs that matter stand in
 //! [`SETUP`].
 
-use std::{
-    fs,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::{fs, os::unix::fs::symlink, path::PathBuf, process::Command};
 
 use image_builder::{
     cache::{
@@ -25,7 +20,10 @@ use image_builder::{
     sources::{newer::WhenGone, store::Store},
 };
 
-use crate::built::{Built, tree};
+use crate::{
+    built::{Built, tree},
+    unpack::{self, run},
+};
 
 /// Who makes the initramfs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,8 +65,11 @@ const TABLES: [(&str, &str); 2] = [
 ];
 
 /// How this works, as an input of what it makes.
-const CODE: [(&str, &[u8]); 2] =
-    [("debian.rs", include_bytes!("debian.rs")), ("arm64", include_bytes!("../debian/arm64"))];
+const CODE: [(&str, &[u8]); 3] = [
+    ("debian.rs", include_bytes!("debian.rs")),
+    ("unpack.rs", include_bytes!("unpack.rs")),
+    ("arm64", include_bytes!("../debian/arm64")),
+];
 
 impl Built {
     /// The initramfs that `maker` makes for the built kernel, with our package and this
@@ -98,7 +99,7 @@ impl Built {
             let out = entry.begin(&claim).expect("the cache");
             let root = entry.work().join("root");
             run(Command::new("cp").args(["-al", "--"]).args([&debian, &root]), entry.log());
-            open_package(&package, &root, entry.log());
+            unpack::one(&package, &root, entry.log());
             let release = fs::read_to_string(kernel.join("release")).expect("the kernel's release");
             let release = release.trim();
             let modules = root.join("usr/lib/modules").join(release);
@@ -138,13 +139,7 @@ impl Built {
         let claim = entry.claim(|| ()).expect("the cache");
         if !entry.exists() {
             let root = entry.begin(&claim).expect("the cache").join("root");
-            fs::create_dir_all(&root).expect("a directory");
-            // The links of a merged /usr first.
-            let (first, rest): (Vec<_>, Vec<_>) =
-                packages.iter().partition(|package| package.name == "base-files");
-            for package in first.into_iter().chain(rest) {
-                open_package(&package.deb, &root, entry.log());
-            }
+            unpack::all(&packages, &root, entry.log());
             for (name, text) in SETUP.into_iter().chain(TABLES) {
                 fs::write(root.join(name), text).expect("a file of the tree");
             }
@@ -156,27 +151,4 @@ impl Built {
         }
         (entry.dir().join("root"), key.to_string())
     }
-}
-
-/// Opens a package, without its scripts.
-fn open_package(package: &Path, root: &Path, log: &Path) {
-    let mut data = Command::new("dpkg-deb")
-        .arg("--fsys-tarfile")
-        .arg(package)
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("dpkg-deb");
-    let from = data.stdout.take().expect("a pipe");
-    let mut tar = Command::new("tar");
-    tar.args(["--extract", "--keep-directory-symlink", "--directory"]).arg(root).stdin(from);
-    run(&mut tar, log);
-    assert!(data.wait().expect("dpkg-deb").success(), "{}", package.display());
-}
-
-/// Runs a command; its words go to the log.
-fn run(command: &mut Command, log: &Path) {
-    let open = || fs::File::options().create(true).append(true).open(log).expect("the log");
-    let status = command.stdout(open()).stderr(open()).status();
-    let status = status.unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(status.success(), "{command:?}: {status}; log: {}", log.display());
 }

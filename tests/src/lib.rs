@@ -1,7 +1,7 @@
 //! What the tests on emulated boards share.
 //!
 //! It takes the image that `image-builder build` left in the checkout, makes
-//! variants of it, has initramfs made by Debian's own tools ([`debian`]), provisions
+//! variants of it, has initramfs made by Debian's own tools ([`debian`], [`unpack`]), provisions
 //! one device for all tests of a run ([`shared`]), keeps the number of boards that
 //! are on at once within what two cores carry ([`slots`]), speaks to a device's TPM
 //! without its board ([`host_tpm`]), reads device records as the one they are made for
@@ -31,3 +31,4 @@ pub mod peers;
 pub mod program;
 pub mod shared;
 pub mod slots;
+pub mod unpack;

@@ -8,7 +8,7 @@ use std::{
     fs,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use image_builder::{
@@ -26,7 +26,10 @@ use image_builder::{
     sources::{newer::WhenGone, store::Store},
 };
 
-use crate::built::{Built, tree};
+use crate::{
+    built::{Built, tree},
+    unpack::{self, run},
+};
 
 /// Size of their file system in bytes.
 const SIZE: u64 = 104 << 20;
@@ -40,7 +43,8 @@ const THIRD_ENTRY: u64 = 446 + 2 * 16;
 const START: u64 = 64 << 20;
 
 /// How this works, as an input of what it makes.
-const CODE: &[u8] = include_bytes!("peers.rs");
+const CODE: [(&str, &[u8]); 2] =
+    [("peers.rs", include_bytes!("peers.rs")), ("unpack.rs", include_bytes!("unpack.rs"))];
 
 /// The programs beside ours.
 #[derive(Debug)]
@@ -66,19 +70,15 @@ impl Peers {
         for package in &packages {
             description.text(Kind::Source, &package.name, &package.version);
         }
-        description.contents(Kind::Code, "peers.rs", CODE);
+        for (name, bytes) in CODE {
+            description.contents(Kind::Code, name, bytes);
+        }
         let entry = Entry::new(built.cache(), "test-peers", &description.key());
         let claim = entry.claim(|| ()).expect("the cache");
         if !entry.exists() {
             let out = entry.begin(&claim).expect("the cache");
             let root = entry.work().join("root");
-            fs::create_dir_all(&root).expect("a directory");
-            // The links of a merged /usr first.
-            let (first, rest): (Vec<_>, Vec<_>) =
-                packages.iter().partition(|package| package.name == "base-files");
-            for package in first.into_iter().chain(rest) {
-                unpack(&package.deb, &root, entry.log());
-            }
+            unpack::all(&packages, &root, entry.log());
             for path in TRIMMED {
                 // Not every version brings each of them.
                 let _ = fs::remove_dir_all(root.join(path));
@@ -136,27 +136,4 @@ pub fn stopwatch(dir: &Path) -> PathBuf {
     compile.arg(tree().join("tests/peers/stopwatch.c"));
     run(&mut compile, &dir.join("stopwatch.log"));
     program
-}
-
-/// Unpacks a package, without its scripts.
-fn unpack(package: &Path, root: &Path, log: &Path) {
-    let mut data = Command::new("dpkg-deb")
-        .arg("--fsys-tarfile")
-        .arg(package)
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("dpkg-deb");
-    let from = data.stdout.take().expect("a pipe");
-    let mut tar = Command::new("tar");
-    tar.args(["--extract", "--keep-directory-symlink", "--directory"]).arg(root).stdin(from);
-    run(&mut tar, log);
-    assert!(data.wait().expect("dpkg-deb").success(), "{}", package.display());
-}
-
-/// Runs a command; its words go to the log.
-fn run(command: &mut Command, log: &Path) {
-    let open = || fs::File::options().create(true).append(true).open(log).expect("the log");
-    let status = command.stdout(open()).stderr(open()).status();
-    let status = status.unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(status.success(), "{command:?}: {status}; log: {}", log.display());
 }
