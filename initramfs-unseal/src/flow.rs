@@ -41,6 +41,14 @@ pub enum IndexState {
     Locked,
 }
 
+/// What the two indices that may hold the secret come to, where no token says which
+/// one counts: one that is finished stands for both. A board that holds a sealed root
+/// anywhere shows no new recovery key.
+#[must_use]
+pub fn of_both(first: IndexState, spare: IndexState) -> IndexState {
+    if spare == IndexState::Locked { spare } else { first }
+}
+
 /// The root partition, as far as the decision needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RootFound {
@@ -231,6 +239,17 @@ mod tests {
         for (p, t, r, plan) in every() {
             if t == TpmFound::Index(IndexState::Locked) || p == Provision::Never {
                 assert!(!matches!(plan, Plan::Provision(_)), "{p:?} {t:?} {r:?}: {plan:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_finished_index_in_either_place_ends_provisioning() {
+        use IndexState::{Locked, Missing, Open};
+        for one in [Missing, Open, Locked] {
+            assert_eq!(of_both(one, Locked), Locked, "{one:?}");
+            for spare in [Missing, Open] {
+                assert_eq!(of_both(one, spare), one, "{one:?} {spare:?}");
             }
         }
     }

@@ -27,6 +27,7 @@ pub mod boot_partition;
 pub mod config;
 pub mod console;
 pub mod disk_state;
+pub mod evidence;
 pub mod flow;
 pub mod guard;
 pub mod header;

@@ -22,6 +22,7 @@ use crate::blockdev::{self, BlockError};
 use crate::config::{Cipher, Config};
 use crate::console::Consoles;
 use crate::disk_state::Seen;
+use crate::evidence::BootError;
 use crate::flow::Step;
 use crate::guard::Guard;
 use crate::luks::{ADIANTUM, AES_XTS, LuksError, NewVolume, Progress, Volume};
@@ -32,12 +33,8 @@ use crate::secret::{self, RandomError, Secret};
 use crate::token::{Binding, Objects, Phase, TPM_SLOT, Token, TokenError};
 use crate::tpm::health::Unfit;
 use crate::tpm::{Index, Sealing, Tpm, TpmError, Unsealing};
-use crate::volume::{Fingerprint, LATCH};
-use pcr_measure::digest::Sha256Digest;
-use pcr_measure::eventlog::EventLog;
-use pcr_measure::explain::{MeasuredLog, explain};
-use pcr_measure::manifest::{Manifest, ManifestError, Reference};
-use pcr_measure::pcr::{PcrBank, PcrIndex, PcrSelection};
+use crate::volume::Fingerprint;
+use pcr_measure::manifest::{Manifest, Reference};
 use pcr_measure::policy;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -93,51 +90,6 @@ pub enum ProvisionError {
     IndexGone,
 }
 
-/// Why a boot is not one to seal against.
-#[derive(Debug, thiserror::Error)]
-pub enum BootError {
-    /// No manifest on the boot partition.
-    #[error("the boot partition has no boot manifest ({0}); write the image to the card again")]
-    NoManifest(String),
-    /// A manifest that is none.
-    #[error("the boot manifest is broken ({0}); write the image to the card again")]
-    BadManifest(#[from] ManifestError),
-    /// No event log.
-    #[error(
-        "the firmware left no event log ({0}); check that U-Boot and the device tree reserve it"
-    )]
-    NoLog(String),
-    /// The manifest was made for other PCRs.
-    #[error(
-        "the boot manifest seals {manifest}, the initramfs {config}; build both from one recipe"
-    )]
-    Selection {
-        /// What the manifest says.
-        manifest: PcrSelection,
-        /// What the configuration says.
-        config: PcrSelection,
-    },
-    /// Log and PCRs tell different stories.
-    #[error(
-        "the event log does not lead to the TPM's value of PCR {0}: the log is broken, or something else measured"
-    )]
-    Contradiction(PcrIndex),
-    /// The manifest belongs to another image.
-    #[error(
-        "the boot manifest does not belong to what was booted ({0}); write the image to the card again"
-    )]
-    Manifest(String),
-    /// A PCR without a measurement.
-    #[error("PCR {0} is all zeros or all ones: nothing was measured into it")]
-    Unmeasured(u8),
-    /// The latch is already shut.
-    #[error("PCR 15 is not zero any more: reset the board and boot again")]
-    Latched,
-    /// No policy can be computed.
-    #[error("no policy for these PCRs: {0}")]
-    Policy(String),
-}
-
 /// What provisioning works on.
 #[derive(Debug)]
 pub struct Provisioning<'a> {
@@ -158,44 +110,6 @@ pub struct Provisioning<'a> {
     pub cpu_has_aes: bool,
     /// The PIN, where the configuration wants one.
     pub pin: Option<&'a Pin>,
-}
-
-/// Checks that a boot can be sealed against: the event log leads to the PCR
-/// values, both are what the manifest predicts, and something was measured
-/// into every PCR of the policy but the latch. Gives what is to be recorded.
-///
-/// # Errors
-/// [`BootError`] naming what is not so.
-pub fn check_boot(
-    selection: &PcrSelection,
-    manifest: &[u8],
-    log: &[u8],
-    live: &PcrBank,
-) -> Result<Reference, BootError> {
-    let reference = Manifest::from_json(manifest)?.reference();
-    if reference.seal() != selection {
-        return Err(BootError::Selection { manifest: *reference.seal(), config: *selection });
-    }
-    for pcr in selection.iter() {
-        let value = live.sha256(pcr).ok_or(BootError::Unmeasured(pcr.get()))?;
-        let blank = [[0; 32], [0xff; 32]].contains(value.as_bytes());
-        match pcr.get() {
-            LATCH if value != Sha256Digest::ZERO => return Err(BootError::Latched),
-            LATCH => {}
-            measured if blank => return Err(BootError::Unmeasured(measured)),
-            _ => {}
-        }
-    }
-    let log = EventLog::parse(log);
-    let measured = MeasuredLog::from_log(&log);
-    let explained = explain(&reference, Some(&measured), live);
-    if let Some(first) = explained.contradictions().next() {
-        return Err(BootError::Contradiction(first.pcr));
-    }
-    if let Some(first) = explained.differences().first() {
-        return Err(BootError::Manifest(first.to_string()));
-    }
-    Ok(reference)
 }
 
 impl Provisioning<'_> {

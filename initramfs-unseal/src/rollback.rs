@@ -3,8 +3,8 @@
 
 use crate::authority::{Authority, SignedError};
 use crate::report;
-use crate::status::{Objects, TPM_DEVICE};
-use crate::tpm::Tpm;
+use crate::status::Objects;
+use crate::tpm::{SHARED_DEVICE, Tpm};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::Path;
@@ -80,7 +80,7 @@ pub fn rollback(to: u64) -> Result<Moved, RollbackError> {
     let report = std::fs::read(report::PATH).map_err(|_| RollbackError::NoReport)?;
     let report = serde_json::from_slice(&report).map_err(|_| RollbackError::NoReport)?;
     let authority = allowed(&report, to)?;
-    let mut tpm = Tpm::open(Path::new(TPM_DEVICE)).map_err(SignedError::from)?;
+    let mut tpm = Tpm::open(Path::new(SHARED_DEVICE)).map_err(SignedError::from)?;
     advance(&mut tpm, &authority, to)
 }
 

@@ -7,7 +7,7 @@ use crate::guard::Guard;
 use crate::luks::Volume;
 use crate::report;
 use crate::token::Token;
-use crate::tpm::{Index, Tpm, TpmError, Unsealing};
+use crate::tpm::{Index, SHARED_DEVICE, Tpm, TpmError, Unsealing};
 use crate::volume::LATCH;
 use anyhow::Result;
 use pcr_measure::digest::Sha256Digest;
@@ -15,8 +15,6 @@ use pcr_measure::pcr::{PcrBank, PcrIndex, PcrSelection};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// Through the resource manager: other programs use the TPM too.
-pub(crate) const TPM_DEVICE: &str = "/dev/tpmrm0";
 /// What `status` shows: firmware, boot loader, IMA, phases, the latch.
 const SHOWN: &str = "0-11,15";
 
@@ -141,7 +139,7 @@ pub fn status() -> Result<Status> {
     let objects =
         report.as_ref().and_then(|r| r.get("sealed")).and_then(|o| Objects::deserialize(o).ok());
     let token = objects.as_ref().and_then(|objects| token(&objects.root));
-    let (pcrs, binding, sealed) = match Tpm::open(Path::new(TPM_DEVICE)) {
+    let (pcrs, binding, sealed) = match Tpm::open(Path::new(SHARED_DEVICE)) {
         Ok(mut tpm) => {
             let pcrs = SHOWN.parse().ok().and_then(|all| tpm.pcrs(&all).ok());
             let binding = objects.as_ref().map(|o| bound(&mut tpm, o, token.as_ref()));

@@ -5,11 +5,11 @@
 //! loaded. What it must not do: give anybody a shell before this step, or after it
 //! has failed (docs/other-initramfs.md).
 
-use crate::boot::{Boot, TPM_DEVICE};
+use crate::boot::Boot;
 use crate::config::Config;
 use crate::console::Consoles;
 use crate::sys;
-use crate::tpm::Tpm;
+use crate::tpm::{DEVICE, Tpm};
 use crate::volume::{self, LATCH, OPENED_BY_HAND};
 use anyhow::{Context as _, Result, anyhow};
 use nix::mount::{MsFlags, mount};
@@ -55,7 +55,7 @@ fn show_event_log() {
 
 /// Shuts the latch where there is not even a configuration to boot by.
 fn shut_latch() -> Result<()> {
-    let mut tpm = Tpm::open(Path::new(TPM_DEVICE))?;
+    let mut tpm = Tpm::open(Path::new(DEVICE))?;
     tpm.extend(PcrIndex::new(LATCH.into())?, &volume::words(OPENED_BY_HAND))?;
     Ok(())
 }

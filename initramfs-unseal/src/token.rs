@@ -11,7 +11,7 @@ use crate::config::{Config, handle, write_handle};
 use crate::guard::{BranchCount, Guard};
 use pcr_measure::digest::Sha256Digest;
 use pcr_measure::manifest::Reference;
-use pcr_measure::pcr::PcrSelection;
+use pcr_measure::pcr::{PcrBank, PcrSelection};
 use pcr_measure::policy::{self, PolicyError};
 use serde::{Deserialize, Serialize};
 
@@ -202,6 +202,22 @@ impl Token {
     /// Every boot that the secret is released to, for the binding `pcr`.
     pub fn boots(&self) -> impl Iterator<Item = &Reference> {
         std::iter::once(&self.reference).chain(&self.pending)
+    }
+
+    /// Of those the one that leads to these values.
+    ///
+    /// # Errors
+    /// A selected PCR has no value.
+    pub fn boot_with(
+        &self,
+        pcrs: &PcrSelection,
+        values: &PcrBank,
+    ) -> Result<Option<&Reference>, PolicyError> {
+        let wanted = policy::pcr_digest(pcrs, values)?;
+        Ok(self.boots().find(|boot| {
+            let digest = policy::pcr_digest(boot.seal(), &boot.sealed_values());
+            digest.is_ok_and(|digest| digest == wanted)
+        }))
     }
 
     /// What guards the index, as far as token and configuration say; the TPM has

@@ -93,20 +93,24 @@ impl Device {
         tpm
     }
 
-    /// Power off and on, and a boot of this image: whether the TPM opens the volume.
-    fn unlocks(&mut self, kernel: &str, pin: Option<&Pin>) -> Result<Place, TpmError> {
-        self.soft.cut_power();
-        let mut tpm = self.boot(kernel);
+    /// Reads the secret as a boot does that the token in the header guides.
+    fn read(
+        &self,
+        tpm: &mut Tpm,
+        pin: Option<&Pin>,
+        lock: bool,
+    ) -> (Place, Result<Sealed, TpmError>) {
         let mut volume = Volume::load(&self.disk()).unwrap();
-        let facts = volume.check(RESERVE).unwrap().unwrap();
-        assert!(!facts.reencrypting);
+        assert!(!volume.check(RESERVE).unwrap().unwrap().reencrypting);
         let (_, token) = Token::find(&volume.metadata().unwrap()).unwrap();
         let place = token.place(INDICES).unwrap();
         let guard = token.guard(None).unwrap();
         let before = tpm.commands();
         let index = tpm.index_of(place.nv_index, &guard).unwrap();
         assert_eq!(tpm.commands(), before + 1, "the index is as the token says");
-        let index = index.ok_or(TpmError::IndexMissing(place.nv_index))?;
+        let Some(index) = index else {
+            return (place, Err(TpmError::IndexMissing(place.nv_index)));
+        };
         assert_eq!(index.state(), IndexState::Locked);
         let what = Unsealing {
             srk: SRK,
@@ -115,13 +119,22 @@ impl Device {
             guard: &guard,
             pin,
             nv_index: place.nv_index,
-            lock: true,
+            lock,
         };
         let sealed = tpm.unseal(&index, what);
         if guard.pin() && self.tells {
             tpm.orderly().unwrap();
         }
+        (place, sealed)
+    }
+
+    /// Power off and on, and a boot of this image: whether the TPM opens the volume.
+    fn unlocks(&mut self, kernel: &str, pin: Option<&Pin>) -> Result<Place, TpmError> {
+        self.soft.cut_power();
+        let mut tpm = self.boot(kernel);
+        let (place, sealed) = self.read(&mut tpm, pin, true);
         let sealed = sealed?;
+        let mut volume = Volume::load(&self.disk()).unwrap();
         let key = volume.volume_key(place.slot, sealed.secret.expose()).unwrap();
         assert_eq!(key.as_slice(), self.volume_key);
         assert_eq!(sealed.fingerprint, Fingerprint::of(&key));
@@ -225,21 +238,8 @@ fn a_staged_boot_unlocks_within_the_budget_of_commands() {
     device.reseal(&["a", "b"], Step::ALL.len(), None).unwrap();
     device.soft.cut_power();
     let mut tpm = device.boot("b");
-    let mut volume = Volume::load(&device.disk()).unwrap();
-    let (_, token) = Token::find(&volume.metadata().unwrap()).unwrap();
-    let guard = token.guard(None).unwrap();
     let before = tpm.commands();
-    let index = tpm.index_of(SPARE, &guard).unwrap().unwrap();
-    let what = Unsealing {
-        srk: SRK,
-        srk_name: &token.srk_name,
-        pcrs: &pcrs(),
-        guard: &guard,
-        pin: None,
-        nv_index: SPARE,
-        lock: true,
-    };
-    tpm.unseal(&index, what).unwrap();
+    device.read(&mut tpm, None, true).1.unwrap();
     assert_eq!(tpm.commands() - before, 9);
 }
 
@@ -259,33 +259,27 @@ fn a_foreign_index_in_the_spare_place_is_left_alone() {
 
 #[test]
 fn the_secret_of_a_reseal_does_not_cross_the_bus() {
-    let device = Device::provisioned(None);
+    let mut device = Device::provisioned(None);
     device.soft.wire();
     device.reseal(&["a", "b"], Step::ALL.len(), None).unwrap();
     let wire = device.soft.wire();
-    let mut tpm = {
-        let mut device = device;
-        device.soft.cut_power();
-        let tpm = device.boot("b");
-        (tpm, device)
-    };
-    let mut volume = Volume::load(&tpm.1.disk()).unwrap();
-    let (_, token) = Token::find(&volume.metadata().unwrap()).unwrap();
-    let guard = token.guard(None).unwrap();
-    let index = tpm.0.index_of(SPARE, &guard).unwrap().unwrap();
-    let what = Unsealing {
-        srk: SRK,
-        srk_name: &token.srk_name,
-        pcrs: &pcrs(),
-        guard: &guard,
-        pin: None,
-        nv_index: SPARE,
-        lock: false,
-    };
-    let sealed = tpm.0.unseal(&index, what).unwrap();
-    let leaks = |secret: &[u8]| secret.windows(8).any(|run| wire.contains(&hex::encode(run)));
-    assert!(!leaks(sealed.secret.expose()));
     assert!(wire.contains(&hex::encode(SPARE.to_be_bytes())), "the capture saw it");
+    device.soft.cut_power();
+    let mut tpm = device.boot("b");
+    let sealed = device.read(&mut tpm, None, false).1.unwrap();
+    drop(tpm);
+    let leaks =
+        |wire: &str| sealed.secret.expose().windows(8).any(|run| wire.contains(&hex::encode(run)));
+    assert!(!leaks(&wire));
+    // The premise: written without a session, it is found.
+    std::fs::write(device.soft.dir().join("secret"), sealed.secret.expose()).unwrap();
+    device.soft.wire();
+    for line in ["tpm2_nvdefine 0x01800001 -C o -s 32", "tpm2_nvwrite 0x01800001 -C o -i secret"] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let ran = device.soft.tool(words[0], &words[1..]);
+        assert!(ran.status.success(), "{ran:?}");
+    }
+    assert!(leaks(&device.soft.wire()), "premise");
 }
 
 /// Guesses that the TPM has counted.

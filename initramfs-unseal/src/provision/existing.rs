@@ -7,23 +7,20 @@
 //! says "encrypting", is provisioned from the beginning by the next call, and opens by
 //! its passphrases all along.
 
-use super::{ProvisionError, Provisioning, check_boot, has_aes};
-use crate::authority::{self, SignedError};
-use crate::boot::{EVENT_LOG, MANIFEST, MAX_EVENT_LOG, MAX_MANIFEST, firmware_and};
-use crate::boot_partition::{BootPartition, read_bounded};
+use super::{ProvisionError, Provisioning, has_aes};
+use crate::authority::SignedError;
+use crate::boot_partition::BootPartition;
 use crate::config::Config;
 use crate::console::Consoles;
+use crate::evidence::{BootError, Evidence, check_boot, firmware_and, unlatched};
 use crate::flow::IndexState;
 use crate::header::Refusal;
 use crate::luks::{LuksError, Volume};
 use crate::pin::{BadPin, Pin};
 use crate::prompt;
-use crate::provision::BootError;
-use crate::reseal::unlatched;
 use crate::secret::Secret;
-use crate::status::TPM_DEVICE;
 use crate::token::{Phase, Place, SPARE_SLOT, TPM_SLOT, Token, TokenError};
-use crate::tpm::{Tpm, TpmError, lockout};
+use crate::tpm::{SHARED_DEVICE, Tpm, TpmError, lockout};
 use crate::volume::{self, LATCH, OPENED_BY_HAND};
 use pcr_measure::digest::Sha256Digest;
 use pcr_measure::manifest::Manifest;
@@ -180,7 +177,7 @@ pub fn provision(config: &Config) -> Result<(), ExistingError> {
         Err(other) => return Err(ProvisionError::from(other).into()),
     };
     let consoles = Consoles::terminal().map_err(ExistingError::NoTerminal)?;
-    let mut tpm = Tpm::open(Path::new(TPM_DEVICE))?;
+    let mut tpm = Tpm::open(Path::new(SHARED_DEVICE))?;
     for index in config.indices() {
         if tpm.index(index)?.is_some_and(|index| index.state() == IndexState::Locked) {
             return Err(ExistingError::TpmTaken);
@@ -188,20 +185,15 @@ pub fn provision(config: &Config) -> Result<(), ExistingError> {
     }
     tpm.check_fit(config.nv_index, config.srk).map_err(ProvisionError::from)?;
 
-    let read = |e: io::Error| BootError::NoManifest(e.to_string());
-    let files = [(MANIFEST, MAX_MANIFEST), (authority::FILE, authority::MAX_FILE)];
     let boot = config.partition(config.boot_partition);
-    let [manifest, signatures] = BootPartition::read_files(&boot, files).map_err(read)?;
-    let manifest = manifest.map_err(read)?;
+    let Evidence { manifest, signatures, log } = Evidence::read(&boot)?;
     BootPartition::for_writing(&boot).and_then(BootPartition::close).map_err(|cause| {
         let device = boot.clone();
         ExistingError::BootPartition { device, cause }
     })?;
-    let log = read_bounded(Path::new(EVENT_LOG), MAX_EVENT_LOG);
-    let log = log.map_err(|e| BootError::NoLog(e.to_string()))?;
     let all = firmware_and(&config.pcrs).map_err(|e| BootError::Policy(e.to_string()))?;
     let live = tpm.pcrs(&all)?;
-    let reference = check_boot(&config.pcrs, &manifest, &log, &unlatched(&live))?;
+    let reference = check_boot(&config.pcrs, &manifest, &log, &before_latch(&live))?;
     let manifest = Manifest::from_json(&manifest).map_err(BootError::from)?;
 
     let ask = |question: &str| prompt::ask(question).map_err(ExistingError::Ask);
@@ -221,7 +213,7 @@ pub fn provision(config: &Config) -> Result<(), ExistingError> {
         consoles: &consoles,
         reference: &reference,
         manifest: &manifest,
-        signatures: signatures.map_err(|e| e.to_string()),
+        signatures,
         cpu_has_aes,
         pin: pin.as_ref(),
     };
@@ -249,14 +241,16 @@ fn choose_pin(
     Ok(Some(Pin::parse(&first)?))
 }
 
-/// As in the initramfs; through the resource manager, which takes whole commands.
 fn limit_guesses(tpm: &mut Tpm) -> Result<(), ExistingError> {
     if tpm.lockout_has_password()? {
         return Err(TpmError::WrongPassword.into());
     }
-    let device = std::fs::File::options().read(true).write(true).open(TPM_DEVICE);
-    let mut device = device.map_err(|_| TpmError::Absent(TPM_DEVICE.into()))?;
-    Ok(lockout::set_parameters(&mut device)?)
+    Ok(lockout::limit_guesses(Path::new(SHARED_DEVICE))?)
+}
+
+/// PCRs as if the latch were open, which it is where another program opened the root.
+fn before_latch(live: &PcrBank) -> PcrBank {
+    unlatched(live).unwrap_or_else(|_| live.clone())
 }
 
 impl Provisioning<'_> {
@@ -299,7 +293,7 @@ impl Provisioning<'_> {
             return Err(SignedError::BornAhead { version: authority.version, value }.into());
         }
         let file = super::signatures(&self.signatures)?;
-        authority.choose(file, &self.config.pcrs, &unlatched(live))?;
+        authority.choose(file, &self.config.pcrs, &before_latch(live))?;
         Ok(())
     }
 

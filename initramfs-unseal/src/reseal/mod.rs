@@ -24,9 +24,7 @@ use crate::sealed::Sealed;
 use crate::secret::{self, RandomError, Secret};
 use crate::token::{GuardError, Place, Token, TokenError};
 use crate::tpm::{Sealing, Tpm, TpmError};
-use crate::volume::{Fingerprint, LATCH};
-use pcr_measure::digest::Sha256Digest;
-use pcr_measure::pcr::{PcrBank, PcrIndex};
+use crate::volume::Fingerprint;
 use pcr_measure::policy::PolicyError;
 
 /// Why a secret was not sealed anew. What opened the root before still does.
@@ -193,13 +191,4 @@ impl<'a> Resealing<'a> {
         let key = self.volume.volume_key(self.to.slot, secret.expose())?;
         if key.as_slice() == self.volume_key { Ok(()) } else { Err(ResealError::Proof) }
     }
-}
-
-/// PCRs as they stood before the latch of this boot shut: what a secret that is
-/// sealed to this boot is bound to.
-#[must_use]
-pub fn unlatched(live: &PcrBank) -> PcrBank {
-    let open = |pcr: PcrIndex, value| if pcr.get() == LATCH { Sha256Digest::ZERO } else { value };
-    let values = live.iter().filter_map(|(pcr, value)| Some((pcr, value.as_sha256()?)));
-    values.map(|(pcr, value)| (pcr, open(pcr, value))).collect()
 }

@@ -1,24 +1,23 @@
 //! `reseal` in the running system: decides what the new secret is bound to, and
 //! asks for the recovery key.
 
-use super::{ResealError, Resealing, unlatched};
+use super::{ResealError, Resealing};
 use crate::authority::SignedError;
-use crate::boot::{EVENT_LOG, MANIFEST, MAX_EVENT_LOG, MAX_MANIFEST};
-use crate::boot_partition::{BootPartition, read_bounded};
+use crate::boot_partition::read_bounded;
+use crate::evidence::{self, BootError, Evidence, MAX_MANIFEST, check_boot, unlatched};
 use crate::header::Refusal;
 use crate::luks::{LuksError, Volume};
 use crate::pin::{BadPin, Pin};
 use crate::prompt;
-use crate::provision::{BootError, check_boot};
 use crate::recovery::RecoveryKey;
 use crate::report;
-use crate::status::{Objects, TPM_DEVICE};
+use crate::status::Objects;
 use crate::token::{Binding, Token, TokenError};
-use crate::tpm::{Tpm, TpmError};
+use crate::tpm::{SHARED_DEVICE, Tpm, TpmError, lockout};
 use pcr_measure::digest::Sha256Digest;
 use pcr_measure::manifest::{Manifest, ManifestError, Reference};
 use pcr_measure::pcr::{PcrBank, PcrSelection};
-use pcr_measure::policy::{self, PolicyError};
+use pcr_measure::policy::PolicyError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io;
@@ -107,6 +106,9 @@ pub enum RequestError {
     /// Not the recovery key.
     #[error("this is not the recovery key of the root")]
     WrongKey,
+    /// Two PINs.
+    #[error("the two PINs were not the same")]
+    PinsDiffer,
     /// A PIN that cannot be one.
     #[error(transparent)]
     Pin(#[from] BadPin),
@@ -137,6 +139,8 @@ impl RequestError {
                 | Self::Unmeasured { .. }
                 | Self::Boot(_)
                 | Self::WrongKey
+                | Self::PinsDiffer
+                | Self::Pin(_)
         )
     }
 }
@@ -224,8 +228,9 @@ pub fn reseal(request: &Request) -> Result<Done, RequestError> {
     }
     let next = next.iter().map(|path| staged(path, &objects.pcrs));
     let next = next.collect::<Result<Vec<_>, _>>()?;
-    let mut tpm = Tpm::open(Path::new(TPM_DEVICE))?;
-    let live = unlatched(&tpm.pcrs(&objects.pcrs)?);
+    let mut tpm = Tpm::open(Path::new(SHARED_DEVICE))?;
+    let live = unlatched(&tpm.pcrs(&objects.pcrs)?)?;
+    evidence::check_measured(&objects.pcrs, &live)?;
     let reference = this_boot(&mut tpm, &token, &live, &objects)?;
     let recovery_slot = token.recovery_slot;
     let mut wanted = token;
@@ -244,7 +249,7 @@ pub fn reseal(request: &Request) -> Result<Done, RequestError> {
         other => other?,
     };
     let pin = match objects.pin {
-        true => Some(Pin::parse(&prompt::ask("new PIN").map_err(RequestError::Ask)?)?),
+        true => Some(new_pin(&mut tpm)?),
         false => None,
     };
     let indices = objects.indices();
@@ -255,7 +260,25 @@ pub fn reseal(request: &Request) -> Result<Done, RequestError> {
         token.pending = wanted.pending;
     })?
     .run()?;
+    if objects.pin {
+        tpm.close_lockout(objects.srk, &objects.srk_name, &volume_key)?;
+    }
     Ok(Done::Sealed { policy, boots })
+}
+
+/// Asks for a PIN, twice. A TPM whose guesses nobody has limited yet, for the root had
+/// no PIN before, gets its limits.
+fn new_pin(tpm: &mut Tpm) -> Result<Pin, RequestError> {
+    let ask = |question: &str| prompt::ask(question).map_err(RequestError::Ask);
+    let (first, again) = (ask("new PIN")?, ask("new PIN again")?);
+    if first != again {
+        return Err(RequestError::PinsDiffer);
+    }
+    let pin = Pin::parse(&first)?;
+    if !tpm.lockout_has_password()? {
+        lockout::limit_guesses(Path::new(SHARED_DEVICE))?;
+    }
+    Ok(pin)
 }
 
 /// Writes the request for the initramfs into the token.
@@ -325,30 +348,12 @@ fn this_boot(
     live: &PcrBank,
     objects: &Objects,
 ) -> Result<Reference, RequestError> {
-    if let Some(known) = known(token, live, &objects.pcrs)? {
+    if let Some(known) = token.boot_with(&objects.pcrs, live)? {
         return Ok(known.clone());
     }
-    let no_manifest = |e: io::Error| BootError::NoManifest(e.to_string());
-    let [manifest] = BootPartition::read_files(&objects.boot, [(MANIFEST, MAX_MANIFEST)])
-        .map_err(no_manifest)?;
-    let manifest = manifest.map_err(no_manifest)?;
-    let log = read_bounded(Path::new(EVENT_LOG), MAX_EVENT_LOG);
-    let log = log.map_err(|e| BootError::NoLog(e.to_string()))?;
-    let all = crate::boot::firmware_and(&objects.pcrs).map_err(PolicyError::from)?;
-    Ok(check_boot(&objects.pcrs, &manifest, &log, &unlatched(&tpm.pcrs(&all)?))?)
-}
-
-/// The boot of the token's that leads to these values.
-pub(crate) fn known<'a>(
-    token: &'a Token,
-    values: &PcrBank,
-    pcrs: &PcrSelection,
-) -> Result<Option<&'a Reference>, PolicyError> {
-    let wanted = policy::pcr_digest(pcrs, values)?;
-    Ok(token.boots().find(|boot| {
-        let digest = policy::pcr_digest(boot.seal(), &boot.sealed_values());
-        digest.is_ok_and(|digest| digest == wanted)
-    }))
+    let Evidence { manifest, log, .. } = Evidence::read(&objects.boot)?;
+    let all = evidence::firmware_and(&objects.pcrs).map_err(PolicyError::from)?;
+    Ok(check_boot(&objects.pcrs, &manifest, &log, &unlatched(&tpm.pcrs(&all)?)?)?)
 }
 
 /// The boots that differ from this one and from each other in what is sealed.

@@ -84,6 +84,17 @@ pub fn set_parameters(tpm: &mut (impl Read + Write)) -> Result<(), TpmError> {
     exchange(tpm, &command(PARAMETERS, &[MAX_TRIES, RECOVERY_TIME, LOCKOUT_RECOVERY]))
 }
 
+/// [`set_parameters`] through the resource manager, in the running system: it takes
+/// whole commands beside those of `tpm`.
+///
+/// # Errors
+/// [`TpmError`] when the TPM refuses.
+pub fn limit_guesses(device: &Path) -> Result<(), TpmError> {
+    let opened = File::options().read(true).write(true).open(device);
+    let mut device = opened.map_err(|_| TpmError::Absent(device.display().to_string()))?;
+    set_parameters(&mut device)
+}
+
 /// Forgives all wrong guesses, while the lockout hierarchy has no password.
 ///
 /// # Errors

@@ -38,6 +38,12 @@ use tss_esapi::structures::{Digest, SymmetricDefinition};
 use tss_esapi::tcti_ldr::TctiNameConf;
 use tss_esapi::{Context, Error as Esapi};
 
+/// The TPM itself.
+pub const DEVICE: &str = "/dev/tpm0";
+/// The TPM through the kernel's resource manager: for the running system, where other
+/// programs use it too.
+pub const SHARED_DEVICE: &str = "/dev/tpmrm0";
+
 /// A connection to a TPM 2.0.
 #[derive(Debug)]
 pub struct Tpm(pcr_measure::tpm::Tpm);

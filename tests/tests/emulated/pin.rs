@@ -7,6 +7,7 @@ use image_builder::{
 };
 use msec_tests::{
     built::{built, scratch},
+    host_tpm::HostTpm,
     slots,
 };
 use pcr_measure::Sha256Digest;
@@ -16,6 +17,7 @@ use crate::check::no_shell;
 const BY_TPM: &str = "initramfs-unseal: unlocked by the TPM\n";
 const PIN: &str = "135791";
 const WRONG: &str = "135790";
+const NEW: &str = "a longer one";
 
 fn answer(boot: &mut Boot, question: &str, text: &str) {
     boot.expect(question, &format!("{question}[^\n]*: $")).unwrap();
@@ -60,11 +62,22 @@ fn a_pin_is_chosen_asked_for_counted_and_forgiven() {
     let mut shell = boot.userland().unwrap();
     assert_eq!(shell.status().unwrap().sealed, "unreachable");
     no_pin_on_the_wire(&boot);
+    // Another PIN, from the running system.
+    boot.board.console.send("initramfs-unseal reseal; echo @DONE''=$?\r").unwrap();
+    boot.expect("the key", "recovery key: $").unwrap();
+    boot.board.console.send(&key.typed()).unwrap();
+    answer(&mut boot, "new PIN", NEW);
+    answer(&mut boot, "new PIN again", NEW);
+    boot.expect("the end of it", "sealed anew, to this boot alone\n@DONE=0\n").unwrap();
+    boot.board.cut_power();
+    let mut boot = device.boot("new", &dir.join("new")).unwrap();
+    answer(&mut boot, "enter the PIN", NEW);
+    boot.expect("the TPM unlocks", BY_TPM).unwrap();
     boot.board.cut_power();
 
     let mut boot = device.boot("wrong", &dir.join("wrong")).unwrap();
     for _ in 0..3 {
-        answer(&mut boot, "enter the PIN", WRONG);
+        answer(&mut boot, "enter the PIN", PIN);
     }
     boot.expect("the refusal", "the TPM did not release the key: the PIN is wrong\n").unwrap();
     boot.type_recovery_key(&key).unwrap();
@@ -80,4 +93,11 @@ fn a_pin_is_chosen_asked_for_counted_and_forgiven() {
     boot.expect("the key opens", "unlocked by the recovery key\n").unwrap();
     let mut shell = boot.userland().unwrap();
     assert_eq!(shell.status().unwrap().sealed, "unreachable");
+    shell.power_off().unwrap();
+    // Nobody but who opened the root could have forgiven them.
+    let tpm = HostTpm::power_on_copy(&device.tpm);
+    let state = String::from_utf8(tpm.must("tpm2_getcap properties-variable")).unwrap();
+    let set = state.lines().find(|line| line.contains("lockoutAuthSet")).unwrap();
+    assert!(set.trim_end().ends_with('1'), "{set}");
+    assert!(tpm.tool("tpm2_dictionarylockout -c").is_err(), "without the password");
 }
