@@ -107,6 +107,17 @@ fn an_update_is_staged_and_then_the_old_image_is_retired() {
     device.card.take_boot_files_of(&new).unwrap();
     let mut boot = device.boot("again", &logs("again")).unwrap();
     boot.expect("the TPM unlocks the update", BY_TPM).unwrap();
+    // A TPM that was reset behind the running system is not sealed to, though it has the
+    // right measurements again.
+    let mut shell = boot.userland().unwrap();
+    let mut refused = |why: &str| {
+        let said = shell.run("initramfs-unseal reseal </dev/null").unwrap();
+        assert_eq!(said.code, 1, "{}", said.text);
+        assert!(said.text.contains(why), "{}", said.text);
+        shell.boot().board.reset_tpm().unwrap();
+    };
+    refused("this is not the recovery key"); // the premise: it got as far as that
+    refused("the TPM was reset since this boot began");
 }
 
 /// Cuts at many instants of resealing: the next boot unlocks by itself, whichever of
