@@ -199,6 +199,10 @@ impl Volume {
         progress: &mut Progress<'_>,
     ) -> Result<(), LuksError> {
         self.repair(secret)?;
+        // Where the cut came in the last blocks, nothing is left to resume.
+        if self.encryption()? == CryptReencryptInfo::None {
+            return Ok(());
+        }
         let mut handle = self.device.reencrypt_handle();
         let resumed = handle.reencrypt_init_by_passphrase(
             None,
@@ -212,12 +216,17 @@ impl Volume {
         self.ok("encrypting", run)
     }
 
+    /// Whether an encryption is under way, and whether it was cut.
+    fn encryption(&mut self) -> Result<CryptReencryptInfo, LuksError> {
+        let mut handle = self.device.reencrypt_handle();
+        let status = handle.status(reencryption(None, CryptReencrypt::empty()));
+        self.ok("looking at the encryption", status)
+    }
+
     /// Writes the blocks that were in flight at a power cut anew, out of the
     /// journal. Does nothing where none were.
     fn repair(&mut self, secret: &Secret) -> Result<(), LuksError> {
-        let mut handle = self.device.reencrypt_handle();
-        let status = handle.status(reencryption(None, CryptReencrypt::empty()));
-        if self.ok("looking at the encryption", status)? != CryptReencryptInfo::Crash {
+        if self.encryption()? != CryptReencryptInfo::Crash {
             return Ok(());
         }
         let repaired = self.device.reencrypt_handle().reencrypt_init_by_passphrase(

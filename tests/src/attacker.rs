@@ -19,6 +19,10 @@ const SECTOR: usize = 512;
 /// The attacker's own recovery key, in the form that the prompt takes.
 pub const KEY: &str = "dddddddd-eeeeeeee-ffffffff-gggggggg-hhhhhhhh-iiiiiiii-jjjjjjjj-kkkkkkkk";
 
+/// Bytes of a LUKS2 binary header, before the JSON area (LUKS2 On-Disk Format
+/// Specification 1.1.1, 2.1).
+const BINARY: usize = 4096;
+
 /// Something to put in the place of the root.
 #[derive(Debug)]
 pub struct Volume {
@@ -51,12 +55,27 @@ pub fn replace_root(card: &Card, bytes: &[u8]) {
     file.write_all_at(bytes, root.start).expect("the root partition");
 }
 
+/// The metadata of the volume in a card's root partition, as the first header has it
+/// now. `None` where there is none, or where it is being written.
+#[must_use]
+pub fn metadata(card: &Card) -> Option<serde_json::Value> {
+    let file = fs::File::open(card.path()).expect("the card");
+    let start = card.table().root.start;
+    let mut size = [0; 8];
+    file.read_exact_at(&mut size, start + 8).expect("the root partition");
+    let room = u64::from_be_bytes(size).checked_sub(BINARY as u64)?;
+    // Sixteen sizes are allowed; provisioning takes the smallest.
+    let mut area = vec![0; usize::try_from(room).ok().filter(|room| *room <= 64 * 1024)?];
+    file.read_exact_at(&mut area, start + BINARY as u64).expect("the root partition");
+    let end = area.iter().position(|b| *b == 0)?;
+    serde_json::from_slice(area.get(..end)?).ok()
+}
+
 /// Changes the metadata of a LUKS2 volume, keeping both copies and their checksums valid
 /// (LUKS2 On-Disk Format Specification 1.1.1, 2.1: a binary header of 4096 bytes with
 /// the SHA-256 over it and the JSON area, the checksum's own field as zeros).
 pub fn edit(volume: &mut [u8], change: impl Fn(&mut serde_json::Value)) {
     use sha2::Digest as _;
-    const BINARY: usize = 4096;
     const CHECKSUM: std::ops::Range<usize> = 448..512;
     let size = u64::from_be_bytes(volume[8..16].try_into().expect("eight bytes"));
     let size = usize::try_from(size).expect("a size");

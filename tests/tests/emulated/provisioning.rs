@@ -1,8 +1,12 @@
 //! Provisioning in bad weather: what must not be sealed, and power cuts.
 
 use std::{
-    collections::BTreeMap, fs, os::unix::fs::FileExt as _, path::Path, process::Command,
-    time::Duration,
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::FileExt as _,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
 };
 
 use emulated_board::Ended;
@@ -16,6 +20,7 @@ use image_builder::{
     image::tamper::Tamper,
 };
 use msec_tests::{
+    attacker,
     built::{built, scratch},
     instants::Instants,
     operator::Operator,
@@ -148,6 +153,54 @@ fn power_cuts_lose_neither_data_nor_the_device() {
     );
 }
 
+/// The last blocks are repaired out of the journal, and then there is nothing to resume:
+/// the board goes on by itself all the same.
+#[test]
+fn a_cut_in_the_last_blocks_needs_nobody() {
+    let dir = scratch("last-blocks");
+    let image = built().small_image(&dir);
+    let device = Device::new(&dir.join("device"), &image).unwrap();
+    let _slot = slots::slot();
+    let mut boot = device.boot("cut", &dir.join("cut")).unwrap();
+    boot.expect("it encrypts", "encrypting /dev/mmcblk0p2: +[1-9][0-9] %").unwrap();
+    // The root begins before where it began in the image.
+    let card = Card::open(device.card.path()).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while !last_blocks_in_flight(&card) {
+        assert!(Instant::now() < deadline, "the encryption comes to its last blocks");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    boot.board.cut_power();
+    assert!(last_blocks_in_flight(&card), "the cut came while they were written");
+    let mut boot = device.boot("resumed", &dir.join("resumed")).unwrap();
+    boot.expect("it goes on", "initramfs-unseal: provisioning goes on: [^\n]*\n").unwrap();
+    finish(&mut boot);
+    assert_eq!(files_of_guest(&mut boot), files_of_image(&image, &dir));
+}
+
+/// Whether the header says that a stretch is being encrypted behind which there is none
+/// (LUKS2 On-Disk Format Specification 1.1.1, 3.3, "in-reencryption").
+fn last_blocks_in_flight(card: &Card) -> bool {
+    let number = |segment: &serde_json::Value, of: &str| -> Option<u64> {
+        segment.get(of)?.as_str()?.parse().ok()
+    };
+    let ends_in_flight = |metadata: &serde_json::Value| -> Option<bool> {
+        let segments = metadata.get("segments")?.as_object()?;
+        // Those of before and after the encryption lie there too, as backups.
+        let now = segments.values().filter(|segment| {
+            let flags = segment.get("flags").and_then(|flags| flags.as_array());
+            let backup = |flag: &serde_json::Value| {
+                flag.as_str().is_some_and(|flag| flag.starts_with("backup-"))
+            };
+            !flags.is_some_and(|flags| flags.iter().any(backup))
+        });
+        let last = now.max_by_key(|segment| number(segment, "offset"))?;
+        let flags = last.get("flags")?.as_array()?;
+        Some(flags.iter().any(|flag| flag == "in-reencryption"))
+    };
+    attacker::metadata(card).is_some_and(|metadata| ends_in_flight(&metadata) == Some(true))
+}
+
 /// Many more cuts, each on a new device. Not part of `make test`: it takes half
 /// an hour.
 #[test]
@@ -156,10 +209,11 @@ fn power_cuts_at_many_instants() {
     let mut at = Instants::new();
     for round in 0..20 {
         let data = "encrypting /dev/mmcblk0p2: +[0-9]+ %";
+        let last = Duration::from_secs(2);
         let cuts = [
             Cut { after: "provisioning: ", and: at.within(Duration::from_secs(20)) },
             Cut { after: data, and: at.within(Duration::from_secs(15)) },
-            Cut { after: data, and: at.within(Duration::from_secs(15)) },
+            Cut { after: "encrypting /dev/mmcblk0p2: +8[0-9] %", and: at.within(last) },
             Cut { after: "provisioning goes on", and: at.within(Duration::from_secs(30)) },
         ];
         survives(&format!("power-cuts-{round}"), &cuts);
