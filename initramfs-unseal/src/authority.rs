@@ -6,6 +6,10 @@
 //! signatures lie on the boot partition and are foreign: what is chosen here is
 //! a claim until the TPM has verified it ([`crate::tpm`]).
 
+mod approved;
+
+pub use approved::{Approvals, Approved};
+
 use crate::config::{handle, write_handle};
 use crate::guard::Guard;
 use crate::tpm::TpmError;
@@ -90,6 +94,21 @@ pub enum SignedError {
     Tpm(#[from] TpmError),
 }
 
+impl SignedError {
+    /// Whether it is a refusal, and not something that could not be done.
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::NoEntry(_)
+                | Self::BadSignature
+                | Self::CounterAhead { .. }
+                | Self::BornAhead { .. }
+                | Self::OtherAuthority
+        )
+    }
+}
+
 /// Who may approve a boot, and which version this image is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -148,26 +167,50 @@ impl Authority {
         values: &PcrBank,
     ) -> Result<SignedPolicy, SignedError> {
         let file = SignatureFile::from_json(file).map_err(SignedError::BadFile)?;
-        let policy = policy_with(pcrs, values, Some(&self.rollback()))?;
+        let policy = self.policy_of(pcrs, values)?;
         let found = file.find(self.policy_key.fingerprint, pcrs, policy);
         found.cloned().map_err(SignedError::NoEntry)
     }
-}
 
-/// A policy whose signature the TPM has verified, and its word for it: valid until
-/// the TPM is cleared, so that the next boot need not verify it again
-/// (TPM2_VerifySignature's ticket, TPM 2.0 Library 1.59, Part 2, 10.7.3).
-///
-/// It lies in the LUKS2 token, and anyone can write there. Only this TPM can make one
-/// that it takes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Approved {
-    /// The policy.
-    pub policy: Sha256Digest,
-    /// The ticket's HMAC.
-    #[serde(with = "hex::serde")]
-    pub ticket: Vec<u8>,
+    /// The policy that has to be signed for a boot of this image whose PCRs hold `values`.
+    ///
+    /// # Errors
+    /// A PCR without a value.
+    pub fn policy_of(
+        &self,
+        pcrs: &PcrSelection,
+        values: &PcrBank,
+    ) -> Result<Sha256Digest, PolicyError> {
+        policy_with(pcrs, values, Some(&self.rollback()))
+    }
+
+    /// The entry of another image's signature file, for a boot of it whose PCRs hold
+    /// `values`, with that image's version. Unverified.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn choose_next(
+        &self,
+        file: &SignatureFile,
+        pcrs: &PcrSelection,
+        values: &PcrBank,
+    ) -> Result<(SignedPolicy, u64), NoEntry> {
+        let of_version = |version| {
+            let policy = Self { version, ..self.clone() }.policy_of(pcrs, values).ok()?;
+            let found = file.find(self.policy_key.fingerprint, pcrs, policy).ok()?;
+            Some((found.clone(), version))
+        };
+        let mut versions: Vec<u64> = file.entries().filter_map(|entry| entry.rollback).collect();
+        versions.sort_unstable();
+        versions.dedup();
+        versions.into_iter().rev().find_map(of_version).ok_or_else(|| {
+            // The reason is the same for every version.
+            let no_policy = Sha256Digest::ZERO;
+            file.find(self.policy_key.fingerprint, pcrs, no_policy)
+                .err()
+                .unwrap_or(NoEntry::OtherPolicy)
+        })
+    }
 }
 
 /// A public key that a TPM loads: RSA of 2048 bits or ECC on P-256.

@@ -77,6 +77,22 @@ pub(crate) enum Command {
         #[arg(long, value_enum, default_value = "text")]
         format: Format,
     },
+    /// Let the TPM verify the signature of an update before it is installed.
+    ///
+    /// For a root whose binding is `signed`. The first boot of the update then need not
+    /// verify it again, and one that this board would not take is found while the old
+    /// image still runs. Exit code 0: approved. 1: refused. 2: it could not be done.
+    Approve {
+        /// The boot manifest of the update.
+        #[arg(long, value_name = "MANIFEST")]
+        next: PathBuf,
+        /// Its signed policies (tpm2-pcr-signature.json).
+        #[arg(long, value_name = "FILE")]
+        signatures: PathBuf,
+        /// How to print it.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
     /// Move the rollback counter, so that images older than N unlock no more.
     ///
     /// For a root whose binding is `signed`, in a boot that the TPM unlocked.

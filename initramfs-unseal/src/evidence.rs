@@ -112,6 +112,16 @@ pub fn event_log() -> io::Result<Vec<u8>> {
     read_bounded(Path::new(EVENT_LOG), MAX_EVENT_LOG)
 }
 
+/// What the firmware's event log leads to, for these PCRs; one that it does not mention
+/// holds what a reset leaves. A claim: it costs no command of the TPM's, and the TPM has
+/// the last word. `None` where the log is none.
+#[must_use]
+pub fn logged(log: &[u8], pcrs: &PcrSelection) -> Option<PcrBank> {
+    let replayed = EventLog::parse(log).replay(pcrs.bank()).ok()?;
+    let value = |pcr| replayed.get_or_reset(pcr).as_sha256();
+    pcrs.iter().map(|pcr| Some((pcr, value(pcr)?))).collect()
+}
+
 /// The signed policies, as they lie on the boot partition.
 ///
 /// # Errors

@@ -19,6 +19,7 @@
 //! them, the kernel, and its own configuration, which is measured with it.
 
 pub mod age;
+pub mod approve;
 pub mod authority;
 pub mod blockdev;
 pub mod board;
@@ -45,6 +46,7 @@ pub mod reseal;
 pub mod rollback;
 pub mod sealed;
 pub mod secret;
+pub mod staged;
 pub mod status;
 pub mod step;
 pub mod switch_root;

@@ -5,12 +5,15 @@ mod cli;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use cli::{Cli, Command, Format};
+use initramfs_unseal::approve::{ApproveError, Update};
 use initramfs_unseal::boot::Refused;
 use initramfs_unseal::config::Config;
 use initramfs_unseal::provision::existing::{self, ExistingError};
 use initramfs_unseal::reseal::request::{Request, RequestError};
 use initramfs_unseal::rollback::RollbackError;
 use initramfs_unseal::{step, sys};
+use serde::Serialize;
+use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -31,6 +34,9 @@ fn main() -> ExitCode {
             done.map(|()| ExitCode::SUCCESS)
         }
         Command::Status { format } => status(format),
+        Command::Approve { next, signatures, format } => {
+            approve(&Update { manifest: next, signatures }, format)
+        }
         Command::Rollback { to, format } => rollback(to, format),
         Command::Provision { config } => provision(&config),
         Command::Reseal { next, trust_this_boot, retire, format } => {
@@ -44,6 +50,7 @@ fn main() -> ExitCode {
         let refused = why.downcast_ref().is_some_and(RollbackError::is_refusal)
             || why.downcast_ref().is_some_and(RequestError::is_refusal)
             || why.downcast_ref().is_some_and(ExistingError::is_refusal)
+            || why.downcast_ref().is_some_and(ApproveError::is_refusal)
             || why.is::<Refused>();
         ExitCode::from(if refused { 1 } else { 2 })
     })
@@ -55,10 +62,17 @@ fn check(config: &Path) -> Result<ExitCode> {
 }
 
 fn rollback(to: u64, format: Format) -> Result<ExitCode> {
-    let moved = initramfs_unseal::rollback::rollback(to)?;
+    print(&initramfs_unseal::rollback::rollback(to)?, format)
+}
+
+fn approve(update: &Update, format: Format) -> Result<ExitCode> {
+    print(&initramfs_unseal::approve::approve(update)?, format)
+}
+
+fn print(done: &(impl Display + Serialize), format: Format) -> Result<ExitCode> {
     match format {
-        Format::Text => println!("{moved}"),
-        Format::Json => println!("{}", serde_json::to_string_pretty(&moved)?),
+        Format::Text => println!("{done}"),
+        Format::Json => println!("{}", serde_json::to_string_pretty(done)?),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -71,12 +85,7 @@ fn provision(config: &Path) -> Result<ExitCode> {
 
 fn reseal(request: &Request, format: Format) -> Result<ExitCode> {
     sys::harden().context("keeping secrets in this process")?;
-    let done = initramfs_unseal::reseal::request::reseal(request)?;
-    match format {
-        Format::Text => println!("{done}"),
-        Format::Json => println!("{}", serde_json::to_string_pretty(&done)?),
-    }
-    Ok(ExitCode::SUCCESS)
+    print(&initramfs_unseal::reseal::request::reseal(request)?, format)
 }
 
 fn status(format: Format) -> Result<ExitCode> {

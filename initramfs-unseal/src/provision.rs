@@ -17,7 +17,7 @@ pub mod existing;
 mod handover;
 
 use crate::age::EncryptError;
-use crate::authority::SignedError;
+use crate::authority::{Approved, SignedError};
 use crate::blockdev::{self, BlockError};
 use crate::config::{Cipher, Config};
 use crate::console::Consoles;
@@ -123,7 +123,7 @@ impl Provisioning<'_> {
         if matches!(step, Step::Grow | Step::Seal) {
             self.tpm.check_fit(self.config.nv_index, self.config.srk)?;
         }
-        self.check_signatures()?;
+        let approved = self.check_signatures()?;
         if step == Step::Grow {
             self.consoles.say(&format!("provisioning: {} is a plain ext4 root", root.display()));
             let disk = &self.config.disk;
@@ -139,14 +139,14 @@ impl Provisioning<'_> {
         if step != Step::Finish {
             self.encrypt(&root)?;
         }
-        self.finish(&root)
+        self.finish(&root, approved)
     }
 
     /// For the binding `signed`, before anything is touched: the counter is
     /// there and allows this image, and the TPM accepts a signature for this
-    /// very boot.
-    fn check_signatures(&mut self) -> Result<(), ProvisionError> {
-        let Some(authority) = &self.config.signed else { return Ok(()) };
+    /// very boot. Gives what spares the next boots the signature.
+    fn check_signatures(&mut self) -> Result<Option<Approved>, ProvisionError> {
+        let Some(authority) = &self.config.signed else { return Ok(None) };
         let file = signatures(&self.signatures)?;
         let (_, value) = self.tpm.ensure_counter(&authority.rollback())?;
         if value > authority.version {
@@ -162,12 +162,12 @@ impl Provisioning<'_> {
             nv_index: self.config.nv_index,
             lock: false,
         };
-        self.tpm.try_signed(what, authority, file)?;
+        let approved = self.tpm.try_signed(what, authority, file)?;
         self.consoles.say(&format!(
             "this boot is signed: version {}, rollback counter at {value}",
             authority.version
         ));
-        Ok(())
+        Ok(approved)
     }
 
     /// What guards the secret.
@@ -253,14 +253,14 @@ impl Provisioning<'_> {
     }
 
     /// Step 5.
-    fn finish(&mut self, root: &Path) -> Result<(), ProvisionError> {
+    fn finish(&mut self, root: &Path, approved: Option<Approved>) -> Result<(), ProvisionError> {
         let (mut volume, token) = load(root)?;
         let sealed = self.unseal(&token)?;
         let volume_key = volume.volume_key(TPM_SLOT, sealed.secret.expose())?;
         if Fingerprint::of(&volume_key) != sealed.fingerprint {
             return Err(ProvisionError::Proof);
         }
-        self.complete(&mut volume, &token, &volume_key)?;
+        self.complete(&mut volume, &token, &volume_key, approved)?;
         self.consoles.say(&format!(
             "provisioned: {} is encrypted, its key is sealed to PCRs {}",
             root.display(),
@@ -276,6 +276,7 @@ impl Provisioning<'_> {
         volume: &mut Volume,
         token: &Token,
         volume_key: &[u8],
+        approved: Option<Approved>,
     ) -> Result<(), ProvisionError> {
         // Whatever can fail without the key comes before it.
         let record = self.describe(volume, token)?;
@@ -289,6 +290,7 @@ impl Provisioning<'_> {
         self.hand_over(record, &recovery)?;
         let (number, mut token) = Token::find(&volume.metadata()?)?;
         token.phase = Phase::Sealed;
+        token.approved = approved.into();
         volume.replace_token(number, &token)?;
         let index = self.index()?;
         Ok(self.tpm.lock_index(&index, self.config.nv_index)?)

@@ -1,6 +1,8 @@
 //! The report that outlives the initramfs: what happened when, what unlocked
 //! the root, what differed. It holds no secret.
 
+pub mod this_boot;
+
 use crate::status::Objects;
 use crate::sys;
 use crate::tpm::platform::Platform;

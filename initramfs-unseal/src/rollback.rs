@@ -2,11 +2,9 @@
 //! older images unlock no more. There is no way back.
 
 use crate::authority::{Authority, SignedError};
-use crate::report;
-use crate::status::Objects;
+use crate::report::this_boot::{NoReport, ThisBoot};
 use crate::tpm::{SHARED_DEVICE, Tpm};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
 use std::path::Path;
 
 /// Most steps of one call: each writes the TPM's memory, which wears out.
@@ -16,11 +14,8 @@ const MAX_STEPS: u64 = 1000;
 #[derive(Debug, thiserror::Error)]
 pub enum RollbackError {
     /// No report of the initramfs.
-    #[error(
-        "there is no report of the boot at {}: this system was not started by initramfs-unseal",
-        report::PATH
-    )]
-    NoReport,
+    #[error(transparent)]
+    NoReport(#[from] NoReport),
     /// Another binding.
     #[error("the root is bound to one boot (binding pcr): there is no rollback counter")]
     NotSigned,
@@ -77,9 +72,7 @@ pub struct Moved {
 /// # Errors
 /// [`RollbackError`].
 pub fn rollback(to: u64) -> Result<Moved, RollbackError> {
-    let report = std::fs::read(report::PATH).map_err(|_| RollbackError::NoReport)?;
-    let report = serde_json::from_slice(&report).map_err(|_| RollbackError::NoReport)?;
-    let authority = allowed(&report, to)?;
+    let authority = allowed(ThisBoot::read()?, to)?;
     let mut tpm = Tpm::open(Path::new(SHARED_DEVICE)).map_err(SignedError::from)?;
     advance(&mut tpm, &authority, to)
 }
@@ -99,12 +92,10 @@ pub fn advance(tpm: &mut Tpm, authority: &Authority, to: u64) -> Result<Moved, R
 
 /// Key, counter and version of the running image, if its report allows to move
 /// the counter to `to`.
-fn allowed(report: &Value, to: u64) -> Result<Authority, RollbackError> {
-    let objects = report.get("sealed").and_then(|sealed| Objects::deserialize(sealed).ok());
-    let objects = objects.ok_or(RollbackError::NoReport)?;
-    let authority = objects.signed.ok_or(RollbackError::NotSigned)?;
-    let method = report.get("method").and_then(Value::as_str);
-    if !matches!(method, Some("tpm" | "provisioned")) {
+fn allowed(boot: ThisBoot, to: u64) -> Result<Authority, RollbackError> {
+    let by_tpm = boot.unlocked_by_tpm().is_ok();
+    let authority = boot.objects.signed.ok_or(RollbackError::NotSigned)?;
+    if !by_tpm {
         return Err(RollbackError::ByHand);
     }
     if to > authority.version {
@@ -134,40 +125,26 @@ impl std::fmt::Display for Moved {
 mod tests {
     use super::*;
     use crate::authority::tests::sample;
-    use serde_json::json;
-
-    fn report(method: &str, signed: bool) -> Value {
-        let mut sealed = json!({
-            "root": "/dev/mmcblk0p2", "data_offset": 16_777_216, "boot": "/dev/mmcblk0p1",
-            "nv_index": "0x01806d73", "spare_index": "0x01806d75",
-            "srk": "0x81000001", "srk_name": "000b", "pcrs": [0, 15],
-        });
-        if signed {
-            sealed["signed"] = sample();
-        }
-        json!({ "method": method, "sealed": sealed })
-    }
+    use crate::report::this_boot::tests::report;
 
     #[test]
     fn only_an_image_that_unlocked_moves_the_counter_and_never_past_itself() {
         let version = sample()["rollback"].as_u64().unwrap();
+        let boot =
+            |method: &str, signed: bool| ThisBoot::of(report(method, signed.then(sample))).unwrap();
         for method in ["tpm", "provisioned"] {
             for to in 0..=version {
-                assert_eq!(allowed(&report(method, true), to).unwrap().version, version);
+                assert_eq!(allowed(boot(method, true), to).unwrap().version, version);
             }
         }
         let refusals = [
-            (report("tpm", true), version + 1, "shut itself out"),
-            (report("recovery", true), version, "not unlocked by the TPM"),
-            (report("tpm", false), version, "binding pcr"),
+            (boot("tpm", true), version + 1, "shut itself out"),
+            (boot("recovery", true), version, "not unlocked by the TPM"),
+            (boot("tpm", false), version, "binding pcr"),
         ];
-        for (report, to, want) in refusals {
-            let refusal = allowed(&report, to).unwrap_err();
+        for (boot, to, want) in refusals {
+            let refusal = allowed(boot, to).unwrap_err();
             assert!(refusal.is_refusal() && refusal.to_string().contains(want), "{refusal}");
-        }
-        for broken in [json!({}), json!({"method": "tpm", "sealed": null}), json!(1)] {
-            let error = allowed(&broken, 1).unwrap_err();
-            assert!(!error.is_refusal() && error.to_string().contains("no report"), "{error}");
         }
     }
 }

@@ -6,7 +6,7 @@
 //! TPM refuse. It decides what an operator reads on the console, and that
 //! text is advice.
 
-use crate::authority::{Approved, Authority};
+use crate::authority::{Approvals, Authority};
 use crate::config::{Config, handle, write_handle};
 use crate::guard::{BranchCount, Guard};
 use pcr_measure::digest::Sha256Digest;
@@ -121,9 +121,9 @@ pub struct Token {
     /// Whether the TPM wants a PIN too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pin: bool,
-    /// For the binding `signed`: what the TPM verified for the boot before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub approved: Option<Approved>,
+    /// For the binding `signed`: what the TPM has verified already.
+    #[serde(default, skip_serializing_if = "Approvals::is_empty")]
+    pub approved: Approvals,
     /// What was measured in the boot that was sealed against.
     pub reference: Reference,
     /// Further boots that the secret is released to: updates that were staged.
@@ -180,7 +180,7 @@ impl Token {
             policy,
             recovery_slot: RECOVERY_SLOT,
             pin: false,
-            approved: None,
+            approved: Approvals::default(),
             reference,
             pending: Vec::new(),
             retire: false,
@@ -275,6 +275,7 @@ pub struct Objects {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::authority::Approved;
     use pcr_measure::manifest::Manifest;
     use serde_json::json;
 
@@ -299,7 +300,7 @@ pub(crate) mod tests {
         full.pin = true;
         full.retire = true;
         full.recovery_slot = 3;
-        full.approved = Some(Approved { policy: Sha256Digest::ZERO, ticket: vec![1, 2] });
+        full.approved.keep(Approved { policy: Sha256Digest::ZERO, ticket: vec![1, 2] });
         full.pending = vec![plain.reference.clone()];
         for (token, place) in [(&plain, first), (&full, spare)] {
             let json = serde_json::to_value(token).unwrap();

@@ -6,6 +6,7 @@
 
 mod common;
 
+use common::SoftTpm;
 use common::vendor::*;
 use initramfs_unseal::authority::SignedError;
 use initramfs_unseal::guard::Guard;
@@ -45,6 +46,48 @@ fn what_was_sealed_comes_back_within_the_budget_of_commands() {
                 assert!(left.status.success() && left.stdout.is_empty(), "{what}: {left:?}");
             }
         }
+    }
+}
+
+/// What `approve` does for an update that is not installed yet: its policy is predicted,
+/// and the ticket that the TPM gives for it spares the update's first boot the signature.
+#[test]
+fn an_update_that_was_approved_before_opens_without_its_signature() {
+    for kind in [RSA, ECC] {
+        let mut board = Board::sealed(kind);
+        // The vendor signs what the update will measure; no TPM of this board's is there.
+        let next = SoftTpm::start();
+        let mut elsewhere = next.connect();
+        measure(&mut elsewhere, "new");
+        let predicted = elsewhere.pcrs(&pcrs()).unwrap();
+        let file = signed(&mut elsewhere, &board.key, &pcrs(), 2);
+
+        let (entry, version) = board.authority.choose_next(&file, &pcrs(), &predicted).unwrap();
+        assert_eq!(version, 2);
+        let mut tpm = board.soft.connect();
+        let key = &board.authority.policy_key;
+        let approved = tpm.approve_entry(key, &entry).unwrap();
+        let mut forged = entry.clone();
+        forged.policy = [7; 32].into();
+        let refusal = tpm.approve_entry(key, &forged).unwrap_err();
+        assert!(matches!(refusal, SignedError::BadSignature) && refusal.is_refusal(), "{refusal}");
+        let other = tpm.pcrs(&pcrs()).unwrap();
+        let none = board.authority.choose_next(&file, &pcrs(), &other).unwrap_err();
+        assert_eq!(none, NoEntry::OtherPolicy);
+        let none = board.authority.choose_next(&SignatureFile::new(), &pcrs(), &predicted);
+        assert_eq!(none.unwrap_err(), NoEntry::OtherKey);
+        drop(tpm);
+
+        board.soft.cut_power();
+        let mut tpm = board.soft.connect();
+        measure(&mut tpm, "new");
+        board.authority = authority(&board.key, 2);
+        let before = tpm.commands();
+        let nothing = SignatureFile::new().to_json().unwrap();
+        let (got, kept) = board.unseal(&mut tpm, Some(&approved), &nothing).unwrap();
+        assert_eq!(got.secret.expose(), board.sealed.secret.expose());
+        // With the latch's two and the platform's one these are twelve.
+        assert_eq!((tpm.commands() - before, kept), (9, None));
     }
 }
 

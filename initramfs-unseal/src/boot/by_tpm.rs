@@ -1,7 +1,7 @@
 //! The TPM's way into the root, and what follows while the volume key is at hand.
 
 use super::{Boot, guesses::Typed};
-use crate::authority::SignedError;
+use crate::authority::{Approved, SignedError};
 use crate::evidence;
 use crate::flow::Why;
 use crate::guard::Guard;
@@ -59,6 +59,7 @@ impl Boot {
     /// Unseals; where there is a PIN, until it is right or the tries are used up.
     fn unseal(&mut self, token: &Token, place: Place, index: &Index) -> Result<Unsealed> {
         let guard = token.guard(self.config.signed.as_ref())?;
+        let known = self.known(token);
         let mut tries = 1..=self.config.recovery_tries;
         loop {
             let pin = match (guard.pin(), self.pin.take()) {
@@ -83,7 +84,6 @@ impl Boot {
             let result = match &config.signed {
                 Some(authority) => {
                     let file = || evidence::signatures(&config.partition(config.boot_partition));
-                    let known = token.approved.as_ref();
                     tpm.unseal_signed(index, what, authority, known, file)
                 }
                 None => tpm.unseal(index, what).map(|s| (s, None)).map_err(SignedError::Tpm),
@@ -110,13 +110,22 @@ impl Boot {
         }
     }
 
+    /// What the TPM has verified of this boot before: found by the event log, which
+    /// costs no command of the TPM's.
+    fn known<'t>(&self, token: &'t Token) -> Option<&'t Approved> {
+        let authority = self.config.signed.as_ref()?;
+        let log = evidence::event_log().ok()?;
+        let values = evidence::logged(&log, &self.config.pcrs)?;
+        token.approved.of(authority.policy_of(&self.config.pcrs, &values).ok()?)
+    }
+
     /// Keeps what the TPM has verified for the next boot: one write of the header for
     /// each new image. Without it the next boot verifies again.
     pub(super) fn keep_approval(&mut self, volume: &mut Volume) {
         let Some(approved) = self.approved.take() else { return };
         let kept = volume.metadata().map_err(anyhow::Error::from).and_then(|metadata| {
             let (number, mut token) = Token::find(&metadata)?;
-            token.approved = Some(approved);
+            token.approved.keep(approved);
             Ok(volume.replace_token(number, &token)?)
         });
         if let Err(why) = kept {

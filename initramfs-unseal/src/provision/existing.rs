@@ -8,7 +8,7 @@
 //! its passphrases all along.
 
 use super::{ProvisionError, Provisioning, has_aes};
-use crate::authority::SignedError;
+use crate::authority::{Approved, SignedError};
 use crate::boot_partition::BootPartition;
 use crate::config::Config;
 use crate::console::Consoles;
@@ -263,7 +263,7 @@ impl Provisioning<'_> {
         slots: Slots,
         live: &PcrBank,
     ) -> Result<(), ProvisionError> {
-        self.check_existing_signatures(live)?;
+        let approved = self.check_existing_signatures(live)?;
         self.tpm.destroy(self.config.nv_index)?;
         if slots.left_over {
             volume.remove_slot(TPM_SLOT)?;
@@ -277,13 +277,16 @@ impl Provisioning<'_> {
             None => volume.add_token(&new)?,
         }
         self.prove(volume, &new, &secret, volume_key)?;
-        self.complete(volume, &new, volume_key)
+        self.complete(volume, &new, volume_key, approved)
     }
 
-    /// For the binding `signed`: the counter allows this image, and the vendor signed
-    /// this boot; behind the latch that is all that can be tried.
-    fn check_existing_signatures(&mut self, live: &PcrBank) -> Result<(), ProvisionError> {
-        let Some(authority) = &self.config.signed else { return Ok(()) };
+    /// For the binding `signed`: the counter allows this image, and the TPM takes the
+    /// vendor's signature of this boot; behind the latch that is all that can be tried.
+    fn check_existing_signatures(
+        &mut self,
+        live: &PcrBank,
+    ) -> Result<Option<Approved>, ProvisionError> {
+        let Some(authority) = &self.config.signed else { return Ok(None) };
         let latch = PcrIndex::new(LATCH.into()).ok().and_then(|pcr| live.sha256(pcr));
         if latch == Some(Sha256Digest::ZERO) {
             return self.check_signatures();
@@ -293,8 +296,8 @@ impl Provisioning<'_> {
             return Err(SignedError::BornAhead { version: authority.version, value }.into());
         }
         let file = super::signatures(&self.signatures)?;
-        authority.choose(file, &self.config.pcrs, &before_latch(live))?;
-        Ok(())
+        let entry = authority.choose(file, &self.config.pcrs, &before_latch(live))?;
+        Ok(Some(self.tpm.approve_entry(&authority.policy_key, &entry)?))
     }
 
     fn prove(

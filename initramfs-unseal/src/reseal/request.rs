@@ -2,24 +2,23 @@
 //! asks for the recovery key.
 
 use super::{ResealError, Resealing};
-use crate::authority::SignedError;
-use crate::boot_partition::read_bounded;
-use crate::evidence::{self, BootError, Evidence, MAX_MANIFEST, check_boot, unlatched};
+use crate::authority::{Approved, Authority, SignedError};
+use crate::evidence::{self, BootError, Evidence, check_boot, unlatched};
 use crate::header::Refusal;
 use crate::luks::{LuksError, Volume};
 use crate::pin::{BadPin, Pin};
 use crate::prompt;
 use crate::recovery::RecoveryKey;
-use crate::report;
+use crate::report::this_boot::{NoReport, ThisBoot};
+use crate::staged::{StagedError, staged};
 use crate::status::Objects;
 use crate::token::{Binding, Token, TokenError};
 use crate::tpm::{SHARED_DEVICE, Tpm, TpmError, lockout};
 use pcr_measure::digest::Sha256Digest;
-use pcr_measure::manifest::{Manifest, ManifestError, Reference};
-use pcr_measure::pcr::{PcrBank, PcrSelection};
+use pcr_measure::manifest::Reference;
+use pcr_measure::pcr::PcrBank;
 use pcr_measure::policy::PolicyError;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Serialize;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -41,11 +40,8 @@ pub enum Request {
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// No report of the initramfs.
-    #[error(
-        "there is no report of the boot at {}: this system was not started by initramfs-unseal",
-        report::PATH
-    )]
-    NoReport,
+    #[error(transparent)]
+    NoReport(#[from] NoReport),
     /// The recovery key opened the root.
     #[error(
         "the TPM did not unlock this boot ({0}): find out why first; if this boot is as you want it, say so with --trust-this-boot"
@@ -53,50 +49,15 @@ pub enum RequestError {
     ByHand(String),
     /// Staged boots, where the vendor's signature decides.
     #[error(
-        "the root is released to every boot that the vendor signed: an update needs no resealing, only its signed policies on the boot partition"
+        "the root is released to every boot that the vendor signed: an update needs no resealing, only its signed policies on the boot partition (initramfs-unseal approve has the TPM try them before)"
     )]
     SignedNeedsNone,
     /// Nothing to retire.
     #[error("the root is sealed to one boot alone already: there is nothing to retire")]
     NothingPending,
-    /// A boot manifest that cannot be read.
-    #[error("{path} cannot be read: {cause}")]
-    Manifest {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        cause: io::Error,
-    },
-    /// A boot manifest that is none.
-    #[error("{path} is no boot manifest: {cause}")]
-    BadManifest {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        cause: ManifestError,
-    },
-    /// A boot manifest for other PCRs.
-    #[error(
-        "{path} seals PCRs {manifest}, this root is sealed to {root}: build it from the recipe of this image"
-    )]
-    Selection {
-        /// The file.
-        path: PathBuf,
-        /// What it seals.
-        manifest: PcrSelection,
-        /// What the root is sealed to.
-        root: PcrSelection,
-    },
-    /// A boot manifest that predicts nothing for a PCR.
-    #[error(
-        "{path} measures nothing into PCR {pcr}: a boot that leaves it at zero must not be sealed to"
-    )]
-    Unmeasured {
-        /// The file.
-        path: PathBuf,
-        /// The PCR.
-        pcr: u8,
-    },
+    /// A boot manifest.
+    #[error(transparent)]
+    Staged(#[from] StagedError),
     /// This boot is not one to seal to.
     #[error("this boot must not be sealed to: {0}")]
     Boot(#[from] BootError),
@@ -130,18 +91,18 @@ impl RequestError {
     /// Whether it is a refusal, and not something that could not be done.
     #[must_use]
     pub const fn is_refusal(&self) -> bool {
-        matches!(
-            self,
+        match self {
+            Self::Staged(why) => why.is_refusal(),
+            Self::Signed(why) => why.is_refusal(),
             Self::ByHand(_)
-                | Self::SignedNeedsNone
-                | Self::NothingPending
-                | Self::Selection { .. }
-                | Self::Unmeasured { .. }
-                | Self::Boot(_)
-                | Self::WrongKey
-                | Self::PinsDiffer
-                | Self::Pin(_)
-        )
+            | Self::SignedNeedsNone
+            | Self::NothingPending
+            | Self::Boot(_)
+            | Self::WrongKey
+            | Self::PinsDiffer
+            | Self::Pin(_) => true,
+            _ => false,
+        }
     }
 }
 
@@ -209,19 +170,17 @@ impl std::fmt::Display for Done {
 /// # Errors
 /// [`RequestError`]; what opened the root before still does.
 pub fn reseal(request: &Request) -> Result<Done, RequestError> {
-    let report = std::fs::read(report::PATH).map_err(|_| RequestError::NoReport)?;
-    let report: Value = serde_json::from_slice(&report).map_err(|_| RequestError::NoReport)?;
-    let objects = report.get("sealed").and_then(|sealed| Objects::deserialize(sealed).ok());
-    let objects = objects.ok_or(RequestError::NoReport)?;
+    let boot = ThisBoot::read()?;
+    let objects = &boot.objects;
     let mut volume = Volume::load(&objects.root)?;
     volume.check(objects.data_offset)??;
     let (number, token) = Token::find(&volume.metadata()?)?;
     let (next, trust_this_boot) = match request {
         Request::Seal { next, trust_this_boot } => (next, *trust_this_boot),
-        Request::Retire => return retire(&mut volume, number, token, &objects),
+        Request::Retire => return retire(&mut volume, number, token, objects),
     };
     if !trust_this_boot {
-        unlocked_by_tpm(&report)?;
+        boot.unlocked_by_tpm().map_err(|why| RequestError::ByHand(why.to_owned()))?;
     }
     if objects.signed.is_some() && !next.is_empty() {
         return Err(RequestError::SignedNeedsNone);
@@ -231,7 +190,11 @@ pub fn reseal(request: &Request) -> Result<Done, RequestError> {
     let mut tpm = Tpm::open(Path::new(SHARED_DEVICE))?;
     let live = unlatched(&tpm.pcrs(&objects.pcrs)?)?;
     evidence::check_measured(&objects.pcrs, &live)?;
-    let reference = this_boot(&mut tpm, &token, &live, &objects)?;
+    let reference = this_boot(&mut tpm, &token, &live, objects)?;
+    let approved = match &objects.signed {
+        Some(authority) => Some(approval(&mut tpm, authority, objects, &live)?),
+        None => None,
+    };
     let recovery_slot = token.recovery_slot;
     let mut wanted = token;
     wanted.pending = distinct(&reference, next);
@@ -258,12 +221,26 @@ pub fn reseal(request: &Request) -> Result<Done, RequestError> {
         token.pin = wanted.pin;
         token.reference = wanted.reference;
         token.pending = wanted.pending;
+        token.approved = approved.into();
     })?
     .run()?;
     if objects.pin {
         tpm.close_lockout(objects.srk, &objects.srk_name, &volume_key)?;
     }
     Ok(Done::Sealed { policy, boots })
+}
+
+/// The TPM's word that the vendor signed this boot: to seal to a key that did not
+/// would shut everybody out.
+fn approval(
+    tpm: &mut Tpm,
+    authority: &Authority,
+    objects: &Objects,
+    live: &PcrBank,
+) -> Result<Approved, SignedError> {
+    let file = evidence::signatures(&objects.boot)?;
+    let entry = authority.choose(&file, &objects.pcrs, live)?;
+    tpm.approve_entry(&authority.policy_key, &entry)
 }
 
 /// Asks for a PIN, twice. A TPM whose guesses nobody has limited yet, for the root had
@@ -301,44 +278,6 @@ fn retire(
     Ok(Done::Retiring { boots })
 }
 
-/// Refuses a boot that was opened by hand.
-fn unlocked_by_tpm(report: &Value) -> Result<(), RequestError> {
-    let text = |name: &str| report.get(name).and_then(Value::as_str);
-    match text("method") {
-        Some("tpm" | "provisioned") => Ok(()),
-        _ => Err(RequestError::ByHand(text("refusal").unwrap_or("no reason is known").to_owned())),
-    }
-}
-
-/// What a boot manifest predicts, if it is one to seal to.
-fn staged(path: &Path, pcrs: &PcrSelection) -> Result<Reference, RequestError> {
-    let bytes = read_bounded(path, MAX_MANIFEST);
-    let bytes = bytes.map_err(|cause| RequestError::Manifest { path: path.to_owned(), cause })?;
-    let manifest = Manifest::from_json(&bytes);
-    let manifest =
-        manifest.map_err(|cause| RequestError::BadManifest { path: path.to_owned(), cause })?;
-    sealable(path, manifest.reference(), pcrs)
-}
-
-fn sealable(
-    path: &Path,
-    reference: Reference,
-    root: &PcrSelection,
-) -> Result<Reference, RequestError> {
-    let path = || path.to_owned();
-    if reference.seal() != root {
-        let manifest = *reference.seal();
-        return Err(RequestError::Selection { path: path(), manifest, root: *root });
-    }
-    let values = reference.sealed_values();
-    let latch = crate::volume::LATCH;
-    let blank = |pcr| values.sha256(pcr).is_none_or(|value| value == Sha256Digest::ZERO);
-    match root.iter().find(|pcr| pcr.get() != latch && blank(*pcr)) {
-        Some(pcr) => Err(RequestError::Unmeasured { path: path(), pcr: pcr.get() }),
-        None => Ok(reference),
-    }
-}
-
 /// What was measured in this boot: the token's word for it where that leads to the
 /// PCRs as they are, else the manifest on the boot partition, checked as at
 /// provisioning.
@@ -373,48 +312,7 @@ fn distinct(this: &Reference, next: Vec<Reference>) -> Vec<Reference> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-
-    fn boot(kernel: &[u8]) -> Reference {
-        Manifest::builder("test", "test")
-            .event(0, "U-Boot version", b"v".as_slice(), "")
-            .event(8, "kernel", kernel, "")
-            .seal(&[0, 8, 15])
-            .build()
-            .unwrap()
-            .reference()
-    }
-
-    #[test]
-    fn a_boot_that_was_opened_by_hand_is_not_sealed_to() {
-        for method in ["tpm", "provisioned"] {
-            unlocked_by_tpm(&json!({ "method": method })).unwrap();
-        }
-        let by_hand = json!({"method": "recovery", "refusal": "the boot differs"});
-        let refusal = unlocked_by_tpm(&by_hand).unwrap_err();
-        assert!(refusal.is_refusal(), "{refusal}");
-        assert!(refusal.to_string().contains("(the boot differs)"), "{refusal}");
-        unlocked_by_tpm(&json!({})).unwrap_err();
-    }
-
-    #[test]
-    fn manifests_of_other_pcrs_and_blank_ones_are_refused() {
-        let path = Path::new("next.json");
-        let same = PcrSelection::sha256(&[0, 8, 15]).unwrap();
-        assert_eq!(sealable(path, boot(b"k"), &same).unwrap(), boot(b"k"));
-        let more = PcrSelection::sha256(&[0, 8, 9, 15]).unwrap();
-        let refusal = sealable(path, boot(b"k"), &more).unwrap_err();
-        assert!(matches!(refusal, RequestError::Selection { .. }), "{refusal}");
-        let blank = Manifest::builder("test", "test")
-            .event(0, "U-Boot version", b"v".as_slice(), "")
-            .seal(&[0, 8, 15])
-            .build()
-            .unwrap()
-            .reference();
-        let refusal = sealable(path, blank, &same).unwrap_err();
-        assert!(matches!(refusal, RequestError::Unmeasured { pcr: 8, .. }), "{refusal}");
-        assert!(refusal.is_refusal());
-    }
+    use crate::staged::tests::boot;
 
     #[test]
     fn the_same_boot_counts_once() {

@@ -36,7 +36,7 @@ const TPM2_RH_OWNER: u32 = 0x4000_0001;
 /// All bits but those that say which error.
 const ABOUT: u32 = !0x3f;
 
-/// A policy that the TPM has verified the signature of.
+/// A policy that the TPM has verified the signature of, with what it takes to satisfy it.
 #[derive(Debug)]
 struct Approval {
     policy: Digest,
@@ -46,14 +46,11 @@ struct Approval {
     rollback: Rollback,
 }
 
-impl Approval {
-    /// What the next boot needs of it; `None` for a ticket of an odd form.
-    fn to_keep(&self) -> Option<Approved> {
-        let policy = Sha256Digest::from(<[u8; 32]>::try_from(self.policy.as_bytes()).ok()?);
-        let size = usize::from(self.ticket.digest.size);
-        let ticket = self.ticket.digest.buffer.get(..size)?.to_vec();
-        Some(Approved { policy, ticket })
-    }
+/// What a later boot needs of a ticket; `None` for one of an odd form.
+fn to_keep(policy: Sha256Digest, ticket: &TPMT_TK_VERIFIED) -> Option<Approved> {
+    let size = usize::from(ticket.digest.size);
+    let ticket = ticket.digest.buffer.get(..size)?.to_vec();
+    Some(Approved { policy, ticket })
 }
 
 /// A ticket of the owner hierarchy with this HMAC.
@@ -75,9 +72,9 @@ impl Tpm {
     /// lock follows: the policy has to be run anew for one, and the index' own policy
     /// wants the latch open, which is as good until the next reset.
     ///
-    /// What was `approved` before is tried first. `file` gives the signed policies
-    /// where that does not do; then what the TPM has verified comes with the secret,
-    /// to be kept for the next boot.
+    /// What was `approved` before, for this very boot, is tried first. `file` gives the
+    /// signed policies where that does not do; then what the TPM has verified comes with
+    /// the secret, to be kept for the next boot.
     ///
     /// # Errors
     /// [`SignedError`] by what an operator can do about it.
@@ -104,9 +101,9 @@ impl Tpm {
                 Err(_) => {}
             }
         }
-        let approval = self.approve(what.pcrs, authority, &file()?)?;
+        let (approval, kept) = self.approve(what.pcrs, authority, &file()?)?;
         let sealed = self.unseal_by(index, what, &approval)?;
-        Ok((sealed, approval.to_keep()))
+        Ok((sealed, kept))
     }
 
     fn unseal_approved(
@@ -137,7 +134,7 @@ impl Tpm {
     }
 
     /// Runs the whole policy in a session that counts, and reads nothing: what
-    /// a boot of this kind would be told.
+    /// a boot of this kind would be told. Gives what spares that boot the signature.
     ///
     /// # Errors
     /// As [`Tpm::unseal_signed`].
@@ -146,8 +143,8 @@ impl Tpm {
         what: Unsealing<'_>,
         authority: &Authority,
         file: &[u8],
-    ) -> Result<(), SignedError> {
-        let approval = self.approve(what.pcrs, authority, file)?;
+    ) -> Result<Option<Approved>, SignedError> {
+        let (approval, kept) = self.approve(what.pcrs, authority, file)?;
         let srk = self.pinned_srk(what.srk, what.srk_name)?;
         let session = self.session(srk, SessionType::Policy)?;
         let result = super::unseal::policy_session(session)
@@ -155,7 +152,23 @@ impl Tpm {
             .and_then(|policy| self.satisfy(policy, what.pcrs, &approval));
         let closed = self.close(session);
         result?;
-        Ok(closed?)
+        closed?;
+        Ok(kept)
+    }
+
+    /// Lets the TPM verify the signature of a policy, of this boot or of another one.
+    /// Three commands.
+    ///
+    /// # Errors
+    /// [`SignedError::BadSignature`]; [`SignedError::Tpm`].
+    pub fn approve_entry(
+        &mut self,
+        key: &PolicyKey,
+        entry: &SignedPolicy,
+    ) -> Result<Approved, SignedError> {
+        let ticket = self.verify(key, entry)?;
+        let odd = || TpmError::Library("a ticket that is too long".into());
+        Ok(to_keep(entry.policy, &ticket).ok_or_else(odd)?)
     }
 
     /// Finds the policy of this boot among the signed ones and lets the TPM
@@ -165,19 +178,21 @@ impl Tpm {
         pcrs: &PcrSelection,
         authority: &Authority,
         file: &[u8],
-    ) -> Result<Approval, SignedError> {
+    ) -> Result<(Approval, Option<Approved>), SignedError> {
         let values = self.pcrs(pcrs)?;
         let entry = authority.choose(file, pcrs, &values)?;
         let rollback = authority.rollback();
         let counter = self.counter(&rollback)?;
         let ticket = self.verify(&authority.policy_key, &entry)?;
-        Ok(Approval {
+        let kept = to_keep(entry.policy, &ticket);
+        let approval = Approval {
             policy: super::to_digest(&entry.policy)?,
             key: name_of(&authority.policy_key)?,
             ticket,
             counter,
             rollback,
-        })
+        };
+        Ok((approval, kept))
     }
 
     /// The TPM's word that the key signed the entry's policy. The key is loaded
