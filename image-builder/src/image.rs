@@ -46,6 +46,14 @@ pub enum ImageError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// TF-A's output is not what U-Boot expects to have been started from.
+    #[error("{path} is not BL1 and a package behind it: {source}")]
+    Armstub {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: pcr_measure::fip::FipError,
+    },
     /// A part could not be put into its form.
     #[error("cannot pack a part of the image: {0}")]
     Config(String),

@@ -21,7 +21,7 @@ use image_builder::component::{self, Component};
 use image_builder::image::packages::Package;
 use image_builder::image::tamper::{self, Signing, Tamper, TamperError};
 use image_builder::image::verify::{Outcome, RootState, verify};
-use image_builder::image::{Image, ImageError, assemble, card, fit};
+use image_builder::image::{Image, ImageError, assemble, boot_manifest, card, fit};
 use image_builder::progress::Progress;
 use image_builder::recipe::{MIB, Recipe};
 use image_builder::sources::newer::{self, WhenGone};
@@ -72,6 +72,20 @@ struct Bench {
     packages: Vec<Package>,
 }
 
+/// BL1, and a FIP with this BL33.
+fn armstub(bl33: &[u8]) -> Vec<u8> {
+    let mut stub = vec![0x1b; boot_manifest::BL1_SIZE];
+    stub.extend(0xaa64_0001_u32.to_le_bytes());
+    stub.extend([0; 12]);
+    stub.extend(0xd6d0_eea7_fcea_d54b_9782_9934_f234_b6e4_u128.to_be_bytes());
+    for word in [96, bl33.len() as u64, 0] {
+        stub.extend(word.to_le_bytes());
+    }
+    stub.extend([0; 40]);
+    stub.extend(bl33);
+    stub
+}
+
 impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -87,11 +101,7 @@ impl Bench {
         dtb("compatible = \"test\";", "linux.dtb");
         dtb("signature { key-fit { required = \"conf\"; }; };", "control.dtb");
         let control = fs::read(at("control.dtb")).unwrap();
-        fs::write(
-            at("armstub8.bin"),
-            [&b"BL1 and a FIP with "[..], version, &control, b"end"].concat(),
-        )
-        .unwrap();
+        fs::write(at("armstub8.bin"), armstub(&[&version[..], &control, b"end"].concat())).unwrap();
         fs::create_dir(at("firmware")).unwrap();
         for name in ["bootcode.bin", "start.elf", "fixup.dat", "LICENCE.broadcom"] {
             fs::write(at("firmware").join(name), name).unwrap();
@@ -301,6 +311,7 @@ fn broken_variants_are_found_out() {
     };
     for (tamper, what) in [
         (Tamper::FlippedBit, "kernel"),
+        (Tamper::Firmware { component: "BL33".to_owned(), text: "end".to_owned() }, "BL33"),
         (Tamper::ManifestDigit, "manifest"),
         (Tamper::ManifestCut, "manifest"),
         (Tamper::ManifestOf(other.path), "kernel"),
@@ -314,7 +325,7 @@ fn broken_variants_are_found_out() {
             .checks
             .iter()
             .filter(|check| check.outcome == Outcome::Bad)
-            .map(|check| check.what)
+            .map(|check| check.what.as_str())
             .collect();
         assert_eq!(bad, [what], "{tamper:?}: {}", report.text());
         assert!(report.text().contains("The image is NOT good"));
@@ -340,7 +351,7 @@ fn an_unsigned_fit_has_no_signature() {
         .checks
         .iter()
         .filter(|check| check.outcome == Outcome::Bad)
-        .map(|check| check.what)
+        .map(|check| check.what.as_str())
         .collect();
     assert_eq!(bad, ["signature"], "{}", report.text());
 }

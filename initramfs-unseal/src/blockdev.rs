@@ -63,6 +63,15 @@ pub fn wait_for(path: &Path, patience: Duration, hint: &'static str) -> Result<(
     }
 }
 
+/// How many bytes a whole disk writes at once, so that a power cut leaves all of them or
+/// none: its physical block size, as the kernel has it. 512 where that is not known.
+#[must_use]
+pub fn atomic_size(disk: &Path) -> u32 {
+    let name = disk.file_name().unwrap_or_default();
+    let size = Path::new("/sys/class/block").join(name).join("queue/physical_block_size");
+    std::fs::read_to_string(size).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(512)
+}
+
 /// Looks at the start of the root partition and behind the reserve.
 ///
 /// # Errors

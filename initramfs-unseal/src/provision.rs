@@ -201,8 +201,7 @@ impl Provisioning<'_> {
             secret: &secret,
             token: &token,
             data_offset: self.config.reserve(),
-            // Larger sectors are faster; the file system's block is the bound.
-            sector_size: if fs.block_size == 4096 { 4096 } else { 512 },
+            sector_size: sector_size(fs.block_size, blockdev::atomic_size(&self.config.disk)),
         };
         Volume::create(root, &new)?;
         Ok(())
@@ -327,6 +326,17 @@ impl Provisioning<'_> {
     }
 }
 
+/// How many bytes are encrypted as one, for a file system of this block size on a disk
+/// that writes `atomic` bytes whole or not at all.
+///
+/// Larger sectors are faster. But a sector of Adiantum that was torn by a power cut is
+/// noise from its first byte to its last, and ext4 looks at its group descriptors before
+/// it replays its journal: a card that tears 4096 bytes then holds a root that nothing
+/// mounts any more.
+const fn sector_size(fs_block: u32, atomic: u32) -> u32 {
+    if fs_block >= 4096 && atomic >= 4096 { 4096 } else { 512 }
+}
+
 fn signatures(read: &Result<Vec<u8>, String>) -> Result<&[u8], SignedError> {
     read.as_deref().map_err(|why| SignedError::NoFile(why.clone()))
 }
@@ -346,4 +356,18 @@ pub fn has_aes(cpuinfo: &str) -> bool {
         .filter_map(|line| line.split_once(':'))
         .filter(|(name, _)| matches!(name.trim(), "Features" | "flags"))
         .any(|(_, features)| features.split_whitespace().any(|f| f == "aes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sector_size;
+
+    #[test]
+    fn no_sector_is_larger_than_what_the_disk_writes_whole() {
+        for (fs_block, atomic, want) in
+            [(4096, 512, 512), (4096, 4096, 4096), (1024, 4096, 512), (4096, 8192, 4096)]
+        {
+            assert_eq!(sector_size(fs_block, atomic), want, "{fs_block} {atomic}");
+        }
+    }
 }

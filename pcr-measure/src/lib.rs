@@ -2,7 +2,8 @@
 //!
 //! What it does: computes which values a set of artifacts leads to
 //! ([`manifest`]), reads TCG event logs ([`eventlog`]), compares the two and
-//! names the component that differs ([`explain`]), reads and writes the log of
+//! names the component that differs ([`explain`]), takes the firmware apart that U-Boot
+//! measures ([`fip`]), reads and writes the log of
 //! what userspace measured ([`userlog`]), computes policy digests as a TPM does
 //! ([`policy`]), reads and writes files of signed ones ([`signed_policy`]), and
 //! with the feature `signature` signs and verifies them and verifies quotes
@@ -20,6 +21,7 @@
 pub mod digest;
 pub mod eventlog;
 pub mod explain;
+pub mod fip;
 #[cfg(feature = "signature")]
 pub mod key;
 pub mod manifest;

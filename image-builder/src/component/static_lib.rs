@@ -14,8 +14,10 @@ pub(super) const TARGET: &str = "aarch64-linux-gnu";
 /// Debian's own libraries for the target.
 const DEBIAN_PC: &str = "/usr/lib/aarch64-linux-gnu/pkgconfig:/usr/share/pkgconfig";
 
-/// Small code first; what nothing uses can be dropped when linking.
-const CFLAGS: &str = "-Os -g0 -ffunction-sections -fdata-sections";
+/// Small code first; what nothing uses can be dropped when linking. Nobody unwinds
+/// through these libraries: the program aborts where it panics.
+const CFLAGS: &str = "-Os -g0 -ffunction-sections -fdata-sections \
+                      -fno-asynchronous-unwind-tables -fno-unwind-tables";
 
 /// Where pkg-config looks, our components before Debian's.
 pub(super) fn pkg_config_path(job: &Job<'_>, needs: &[Component]) -> String {

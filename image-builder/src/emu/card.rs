@@ -156,21 +156,24 @@ impl Card {
         Ok(image::Card::open(&self.path)?.boot_file(name)?)
     }
 
-    /// Puts FIT, boot manifest and signed policies (where it has some) of another
-    /// image onto this card, as an update would, or someone who has the card in a
-    /// reader. The root stays as it is.
+    /// Puts FIT, boot manifest, the firmware behind the VideoCore's, and signed policies
+    /// (where it has some) of another image onto this card, as an update would, or someone
+    /// who has the card in a reader. The root stays as it is.
     ///
     /// # Errors
     /// [`CardError`]; the card is unchanged then.
     pub fn take_boot_files_of(&mut self, other: &Self) -> Result<(), CardError> {
-        let (fit, manifest) = (other.boot_file(FIT)?, other.boot_file(MANIFEST)?);
-        if self.boot_file(FIT)? == fit && self.boot_file(MANIFEST)? == manifest {
+        let of_other = |name| Ok((name, other.boot_file(name)?));
+        let mut files = [FIT, MANIFEST, ARMSTUB, BOARD_DTB]
+            .into_iter()
+            .map(of_other)
+            .collect::<Result<Vec<_>, CardError>>()?;
+        if files.iter().all(|(name, new)| self.boot_file(name).is_ok_and(|old| old == *new)) {
             return Ok(());
         }
         // Only images of the binding `signed` have them.
-        let signatures = other.boot_file(SIGNATURES).ok();
-        let mut files: Vec<(&str, &[u8])> = vec![(FIT, &fit), (MANIFEST, &manifest)];
-        files.extend(signatures.as_deref().map(|text| (SIGNATURES, text)));
+        files.extend(other.boot_file(SIGNATURES).ok().map(|text| (SIGNATURES, text)));
+        let files: Vec<_> = files.iter().map(|(name, new)| (*name, new.as_slice())).collect();
         image::Card::open(&self.path)?.with_boot_files(&files, &self.path)?;
         *self = Self::open(&self.path)?;
         Ok(())

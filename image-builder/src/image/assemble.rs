@@ -95,10 +95,13 @@ pub fn assemble(
     fit::check_signature(&fit, &artifacts.fit_check_sign, &artifacts.uboot_dtb)?;
 
     task.step("boot manifest");
+    let firmware = boot_manifest::firmware(&read(&artifacts.armstub)?)
+        .map_err(|source| ImageError::Armstub { path: artifacts.armstub.clone(), source })?;
     let manifest = boot_manifest::of_image(
         recipe,
         &contents,
         &artifacts.uboot_version,
+        &firmware,
         &artifacts.kernel_version,
     )?;
     let json = manifest.to_json()?;

@@ -1,6 +1,7 @@
 //! The boot manifest of an image: what U-Boot will measure, in its order.
 
-use pcr_measure::manifest::{Manifest, ManifestError, Measurement, Uboot, component};
+use pcr_measure::fip::FipError;
+use pcr_measure::manifest::{Firmware, Manifest, ManifestError, Measurement, Uboot, component};
 
 use super::fit::Contents;
 use crate::recipe::Recipe;
@@ -16,11 +17,13 @@ pub fn of_image(
     recipe: &Recipe,
     contents: &Contents,
     uboot_version: &[u8],
+    firmware: &Firmware,
     kernel_version: &str,
 ) -> Result<Manifest, ManifestError> {
     Manifest::builder(recipe.name.as_str(), recipe.board.to_string())
         .uboot(&Uboot {
             version: uboot_version,
+            firmware,
             kernel: Measurement::of(&contents.kernel),
             kernel_note: kernel_version,
             initramfs: Measurement::of(&contents.ramdisk),
@@ -29,6 +32,23 @@ pub fn of_image(
         })
         .seal(&recipe.tpm.pcrs.as_slice().iter().map(|pcr| u32::from(*pcr)).collect::<Vec<_>>())
         .build()
+}
+
+/// Bytes of BL1 in front of the FIP (TF-A, plat/rpi/rpi3/include/platform_def.h,
+/// `PLAT_RPI3_FIP_BASE`; `CONFIG_MEASURE_FIP_BL1_SIZE` in U-Boot's configuration).
+pub const BL1_SIZE: usize = 0x20000;
+/// Most bytes of the FIP (`PLAT_RPI3_FIP_MAX_SIZE`, `CONFIG_MEASURE_FIP_MAX_SIZE`).
+const FIP_MAX: usize = 0x1e_0000;
+
+/// What U-Boot measures of the firmware on a card.
+///
+/// # Errors
+/// If the stub is not one of TF-A's, or larger than what TF-A and U-Boot read.
+pub fn firmware(armstub: &[u8]) -> Result<Firmware, FipError> {
+    if armstub.len() > BL1_SIZE + FIP_MAX {
+        return Err(FipError::Endless);
+    }
+    Firmware::of_armstub(armstub, BL1_SIZE)
 }
 
 /// What a FIT's parts are measured as, by the names of the manifest.
@@ -41,13 +61,18 @@ pub fn parts(contents: &Contents) -> [(&'static str, Measurement); 4] {
     ]
 }
 
-/// The manifest of an image whose FIT was exchanged: the same events in the
-/// same order, with the new parts' digests.
+/// The manifest of an image whose FIT was exchanged, or its firmware: the same events
+/// in the same order, with the new parts' digests.
 ///
 /// # Errors
 /// If the new command line cannot stand in a manifest.
-pub fn of_variant(old: &Manifest, contents: &Contents) -> Result<Manifest, ManifestError> {
-    let parts = parts(contents);
+pub fn of_variant(
+    old: &Manifest,
+    contents: &Contents,
+    firmware: Option<&Firmware>,
+) -> Result<Manifest, ManifestError> {
+    let firmware = firmware.into_iter().flat_map(Firmware::parts);
+    let parts: Vec<(&str, Measurement)> = parts(contents).into_iter().chain(firmware).collect();
     let mut builder = Manifest::builder(old.image(), old.board());
     for event in old.events() {
         let new = parts.iter().find(|(name, _)| *name == event.component);
@@ -67,8 +92,22 @@ pub fn of_variant(old: &Manifest, contents: &Contents) -> Result<Manifest, Manif
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// BL1 and a FIP with this BL31.
+    pub(crate) fn armstub(bl31: &[u8]) -> Vec<u8> {
+        let mut stub = vec![0x1b; BL1_SIZE];
+        stub.extend(0xaa64_0001_u32.to_le_bytes());
+        stub.extend([0; 12]);
+        stub.extend(0x47d4_086d_4cfe_9846_9b95_2950_cbbd_5a00_u128.to_be_bytes());
+        for word in [96, bl31.len() as u64, 0] {
+            stub.extend(word.to_le_bytes());
+        }
+        stub.extend([0; 40]);
+        stub.extend(bl31);
+        stub
+    }
 
     fn contents(command_line: &str) -> Contents {
         Contents {
@@ -82,7 +121,8 @@ mod tests {
 
     fn manifest(contents: &Contents) -> Manifest {
         let recipe = Recipe::parse(include_str!("../../recipes/rpi3.toml"), "rpi3").unwrap();
-        of_image(&recipe, contents, b"U-Boot 2025.01\0", "6.12").unwrap()
+        let firmware = Firmware::of_armstub(&armstub(b"el3"), BL1_SIZE).unwrap();
+        of_image(&recipe, contents, b"U-Boot 2025.01\0", &firmware, "6.12").unwrap()
     }
 
     #[test]
@@ -95,6 +135,9 @@ mod tests {
             .collect();
         let mut expected = vec![
             (0, "U-Boot version", 15),
+            (0, "BL1", 0x20000),
+            (0, "FIP table", 96),
+            (0, "BL31", 3),
             (8, "kernel", 6),
             (9, "initramfs", 7),
             (1, "device tree", 3),
@@ -111,9 +154,15 @@ mod tests {
         let old = manifest(&contents("quiet"));
         let mut changed = contents("quiet lockdown=none");
         changed.ramdisk.push(0);
-        let new = of_variant(&old, &changed).unwrap();
+        let new = of_variant(&old, &changed, None).unwrap();
         assert_eq!(new, manifest(&changed));
         assert_ne!(new, old);
-        assert_eq!(of_variant(&old, &contents("quiet")).unwrap(), old);
+        let firmware = firmware(&armstub(b"el4")).unwrap();
+        let other = of_variant(&old, &contents("quiet"), Some(&firmware)).unwrap();
+        let differs = |n: &usize| other.events()[*n] != old.events()[*n];
+        let differing: Vec<_> = (0..old.events().len()).filter(differs).collect();
+        assert_eq!(differing.len(), 1);
+        assert_eq!(old.events()[differing[0]].component, "BL31");
+        assert_eq!(of_variant(&old, &contents("quiet"), None).unwrap(), old);
     }
 }

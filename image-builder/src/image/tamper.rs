@@ -7,9 +7,11 @@
 
 use std::path::{Path, PathBuf};
 
-use pcr_measure::manifest::Manifest;
+use pcr_measure::fip::Fip;
+use pcr_measure::manifest::{Manifest, component};
 
 use super::card::{self, Card, CardError};
+use super::config_txt::ARMSTUB;
 use super::fit::{self, Contents, FitError};
 use super::initramfs::{self, Entry};
 use super::{ImageError, boot_manifest};
@@ -53,6 +55,14 @@ pub enum Tamper {
     Unsigned,
     /// One bit of the kernel in the FIT is flipped; the signature stays.
     FlippedBit,
+    /// One letter of a text in the firmware that U-Boot was started from is in the other
+    /// case; the manifest stays.
+    Firmware {
+        /// `BL1`, or the name of an image of the FIP.
+        component: String,
+        /// The text, of which the first letter changes.
+        text: String,
+    },
     /// One digit of the manifest is changed.
     ManifestDigit,
     /// The manifest is cut in half.
@@ -77,6 +87,14 @@ pub enum TamperError {
     /// The device tree of the image is none.
     #[error("the device tree in boot.itb is too short to be one")]
     NoTree,
+    /// The firmware has no such text.
+    #[error("there is no {component} with the text `{text}` in {ARMSTUB}")]
+    NoText {
+        /// The component.
+        component: String,
+        /// The text.
+        text: String,
+    },
     /// The device tree describes no TPM.
     #[error("the device tree in boot.itb describes no TPM")]
     NoTpmNode,
@@ -114,7 +132,12 @@ pub fn variant(
     let card = Card::open(image)?;
     let fit = card.boot_file(card::FIT)?;
     let manifest = card.boot_file(card::MANIFEST)?;
+    let mut firmware = None;
     let (fit, manifest) = match tamper {
+        Tamper::Firmware { component, text } => {
+            firmware = Some(change_text(card.boot_file(ARMSTUB)?, component, text)?);
+            (fit, manifest)
+        }
         Tamper::FlippedBit => (flip_in_kernel(fit)?, manifest),
         Tamper::ManifestDigit => (fit, change_digit(manifest)),
         Tamper::ManifestCut => {
@@ -134,13 +157,14 @@ pub fn variant(
             let contents = changed(Contents::read(&fit)?, tamper)?;
             let old = Manifest::from_json(&manifest)
                 .map_err(|source| TamperError::Manifest { path: image.to_owned(), source })?;
-            let new = boot_manifest::of_variant(&old, &contents).map_err(ImageError::from)?;
+            let new = boot_manifest::of_variant(&old, &contents, None).map_err(ImageError::from)?;
             let json = new.to_json().map_err(ImageError::from)?;
             let fit = fit::pack(&contents, &signing.mkimage, Some(&signing.keys))?;
             (fit, json.into_bytes())
         }
     };
-    let files = [(card::FIT, fit.as_slice()), (card::MANIFEST, manifest.as_slice())];
+    let mut files = vec![(card::FIT, fit.as_slice()), (card::MANIFEST, manifest.as_slice())];
+    files.extend(firmware.as_deref().map(|stub| (ARMSTUB, stub)));
     card.with_boot_files(&files, out)?;
     Ok(Manifest::from_json(&manifest).ok())
 }
@@ -227,6 +251,30 @@ fn hide_tpm(fdt: &mut [u8]) -> Result<(), TamperError> {
         }
     }
     if hidden > 0 { Ok(()) } else { Err(TamperError::NoTpmNode) }
+}
+
+/// Changes the case of a text's first letter in one component of the firmware.
+fn change_text(mut stub: Vec<u8>, component: &str, text: &str) -> Result<Vec<u8>, TamperError> {
+    let place = |stub: &[u8]| -> Option<usize> {
+        let (bl1, rest) = stub.split_at_checked(boot_manifest::BL1_SIZE)?;
+        let (start, bytes) = if component == component::BL1 {
+            (0, bl1)
+        } else {
+            let fip = Fip::parse(rest).ok()?;
+            let image = *fip.images.iter().find(|image| image.name() == component)?;
+            (bl1.len() + image.offset, image.bytes)
+        };
+        let at = bytes.windows(text.len().max(1)).position(|w| w == text.as_bytes())?;
+        Some(start + at)
+    };
+    let at = place(&stub);
+    match at.and_then(|at| stub.get_mut(at)).filter(|letter| letter.is_ascii_alphabetic()) {
+        Some(letter) => *letter ^= 0x20,
+        None => {
+            return Err(TamperError::NoText { component: component.into(), text: text.into() });
+        }
+    }
+    Ok(stub)
 }
 
 /// Flips the lowest bit of the byte in the middle of the kernel.

@@ -65,8 +65,8 @@ impl VerifyError {
 struct Checks(Vec<Check>);
 
 impl Checks {
-    fn add(&mut self, what: &'static str, outcome: Outcome, detail: impl Into<String>) {
-        self.0.push(Check { what, outcome, detail: detail.into() });
+    fn add(&mut self, what: impl Into<String>, outcome: Outcome, detail: impl Into<String>) {
+        self.0.push(Check { what: what.into(), outcome, detail: detail.into() });
     }
 
     /// Passes a value on, or notes why there is none.
@@ -108,13 +108,16 @@ pub fn verify(
     }
     if let (Some(manifest), Some(armstub)) = (&manifest, &armstub) {
         uboot_version(manifest, armstub, &mut checks);
+        firmware(manifest, armstub, &mut checks);
     }
     if let (Some(fit), Some(armstub)) = (&fit, &armstub) {
         signature(fit, armstub, fit_check_sign, &mut checks)?;
     }
     let real = match (&manifest, &contents) {
         (Some(manifest), Some(contents)) => {
-            checks.take("PCRs", boot_manifest::of_variant(manifest, contents))
+            let firmware = armstub.as_deref().and_then(|stub| boot_manifest::firmware(stub).ok());
+            let real = boot_manifest::of_variant(manifest, contents, firmware.as_ref());
+            checks.take("PCRs", real)
         }
         _ => None,
     };
@@ -146,7 +149,7 @@ fn boot_files(card: &Card, checks: &mut Checks) -> Option<Vec<u8>> {
     }
     if checks.0.len() == before {
         let detail =
-            "firmware, config.txt, armstub and DTB are there (neither signed nor measured)";
+            "VideoCore's firmware, config.txt and DTB are there (neither signed nor measured)";
         checks.add("boot files", Outcome::Good, detail);
     }
     armstub
@@ -169,21 +172,34 @@ fn read_manifest(path: &Path) -> Result<Manifest, VerifyError> {
 /// What the FIT holds is what the manifest lists.
 fn parts(manifest: &Manifest, contents: &Contents, checks: &mut Checks) {
     for (name, measured) in boot_manifest::parts(contents) {
-        let listed = manifest
-            .events()
-            .iter()
-            .find(|event| event.component == name)
-            .map(|event| Measurement { digest: event.digest, size: event.size });
-        let show = |m: Measurement| format!("{}… ({} bytes)", m.digest.short(), m.size);
-        match listed {
-            Some(listed) if listed == measured => checks.add(name, Outcome::Good, show(measured)),
-            Some(listed) => checks.add(
-                name,
-                Outcome::Bad,
-                format!("the manifest lists {}, the FIT holds {}", show(listed), show(measured)),
-            ),
-            None => checks.add(name, Outcome::Bad, "the manifest does not list it"),
-        }
+        part(manifest, name, measured, "the FIT", checks);
+    }
+}
+
+/// What the armstub holds is what the manifest lists.
+fn firmware(manifest: &Manifest, armstub: &[u8], checks: &mut Checks) {
+    let Some(found) = checks.take("firmware", boot_manifest::firmware(armstub)) else { return };
+    for (name, measured) in found.parts() {
+        part(manifest, name, measured, config_txt::ARMSTUB, checks);
+    }
+}
+
+/// One part: what the manifest lists against what `holder` holds.
+fn part(manifest: &Manifest, name: &str, measured: Measurement, holder: &str, checks: &mut Checks) {
+    let listed = manifest
+        .events()
+        .iter()
+        .find(|event| event.component == name)
+        .map(|event| Measurement { digest: event.digest, size: event.size });
+    let show = |m: Measurement| format!("{}… ({} bytes)", m.digest.short(), m.size);
+    match listed {
+        Some(listed) if listed == measured => checks.add(name, Outcome::Good, show(measured)),
+        Some(listed) => checks.add(
+            name,
+            Outcome::Bad,
+            format!("the manifest lists {}, {holder} holds {}", show(listed), show(measured)),
+        ),
+        None => checks.add(name, Outcome::Bad, "the manifest does not list it"),
     }
 }
 
@@ -285,11 +301,25 @@ mod tests {
     fn manifest() -> Manifest {
         let text = include_str!("../../recipes/rpi3.toml");
         let recipe = crate::recipe::Recipe::parse(text, "rpi3").unwrap();
-        boot_manifest::of_image(&recipe, &contents(b"k"), b"U-Boot 1\0", "6").unwrap()
+        let armstub = boot_manifest::tests::armstub(b"el3");
+        let firmware = boot_manifest::firmware(&armstub).unwrap();
+        boot_manifest::of_image(&recipe, &contents(b"k"), b"U-Boot 1\0", &firmware, "6").unwrap()
     }
 
-    fn outcomes(checks: Checks) -> Vec<(&'static str, Outcome)> {
-        checks.0.iter().map(|c| (c.what, c.outcome)).collect()
+    fn outcomes(checks: &Checks) -> Vec<(&str, Outcome)> {
+        checks.0.iter().map(|c| (c.what.as_str(), c.outcome)).collect()
+    }
+
+    #[test]
+    fn firmware_that_differs_is_named() {
+        let good = |name: &'static str| (name, Outcome::Good);
+        let mut checks = Checks(vec![]);
+        firmware(&manifest(), &boot_manifest::tests::armstub(b"el4"), &mut checks);
+        let want = [good("BL1"), good("FIP table"), ("BL31", Outcome::Bad)];
+        assert_eq!(outcomes(&checks), want);
+        let mut checks = Checks(vec![]);
+        firmware(&manifest(), b"", &mut checks);
+        assert_eq!(outcomes(&checks), [("firmware", Outcome::Bad)]);
     }
 
     #[test]
@@ -297,7 +327,7 @@ mod tests {
         let mut checks = Checks(vec![]);
         parts(&manifest(), &contents(b"other"), &mut checks);
         assert_eq!(
-            outcomes(checks),
+            outcomes(&checks),
             [
                 ("kernel", Outcome::Bad),
                 ("initramfs", Outcome::Good),
@@ -316,7 +346,7 @@ mod tests {
         ] {
             let mut checks = Checks(vec![]);
             uboot_version(&manifest(), armstub, &mut checks);
-            assert_eq!(outcomes(checks), [("U-Boot version", expected)]);
+            assert_eq!(outcomes(&checks), [("U-Boot version", expected)]);
         }
     }
 
@@ -325,6 +355,6 @@ mod tests {
         let mut checks = Checks(vec![]);
         let armstub = [b"junk", FDT_MAGIC, &[0xff; 64]].concat();
         signature(b"fit", &armstub, None, &mut checks).unwrap();
-        assert_eq!(outcomes(checks), [("signature", Outcome::Bad)]);
+        assert_eq!(outcomes(&checks), [("signature", Outcome::Bad)]);
     }
 }

@@ -22,7 +22,7 @@ pub use build::{Builder, Measurement};
 pub use predict::{LATCH_PCR, replay};
 pub use reference::{Reference, ReferenceEvent};
 pub use replace::ReplaceError;
-pub use uboot::{Uboot, component};
+pub use uboot::{Firmware, Uboot, component};
 
 /// The one schema this crate reads and writes.
 pub const SCHEMA: &str = "msec-boot/boot-manifest/1";

@@ -1,8 +1,11 @@
 use super::*;
 
+static NO_FIRMWARE: std::sync::LazyLock<Firmware> = std::sync::LazyLock::new(Firmware::default);
+
 fn uboot() -> Uboot<'static> {
     Uboot {
         version: b"U-Boot 2025.01-3.2 (Jan 01 2025 - 00:00:00 +0000)\0",
+        firmware: &NO_FIRMWARE,
         kernel: Measurement::of(b"kernel"),
         kernel_note: "6.12.117",
         initramfs: Measurement::of(b"initramfs"),
@@ -45,6 +48,25 @@ fn pcr_0_is_the_replay_of_version_and_separator() {
     assert_eq!(predicted.sha256(pcr(0)), Some(want));
     let touched: Vec<u8> = predicted.iter().map(|(pcr, _)| pcr.get()).collect();
     assert_eq!(touched, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+}
+
+#[test]
+fn firmware_comes_between_version_and_separator() {
+    let fip = crate::fip::tests::package(&[([1; 16], b"one"), ([2; 16], b"two")]);
+    let stub = [b"bl1!".as_slice(), &fip].concat();
+    let firmware = Firmware::of_armstub(&stub, 4).unwrap();
+    let builder =
+        Manifest::builder("rpi3", "rpi3").uboot(&Uboot { firmware: &firmware, ..uboot() });
+    let manifest = builder.seal(&[0]).build().unwrap();
+    let of_pcr_0 = manifest.events().iter().filter(|event| event.pcr == pcr(0));
+    let seen: Vec<_> = of_pcr_0.map(|event| (event.digest, event.size)).skip(1).collect();
+    let measured = [&b"bl1!"[..], &fip[..16 + 3 * 40], b"one", b"two", &[0xff; 4]];
+    let want: Vec<_> =
+        measured.iter().map(|bytes| (Sha256Digest::of(bytes), bytes.len() as u64)).collect();
+    assert_eq!(seen, want);
+    for bad in [&stub[..3], &stub[..30], b""] {
+        Firmware::of_armstub(bad, 4).unwrap_err();
+    }
 }
 
 #[test]

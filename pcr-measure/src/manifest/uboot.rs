@@ -1,11 +1,17 @@
 //! What U-Boot measures, and in which order.
 
 use super::build::{Builder, Measurement};
+use crate::fip::{Fip, FipError};
 
 /// Names of components, as they stand in manifests and on the console.
 pub mod component {
     /// PCR 0: U-Boot's version string.
     pub const UBOOT_VERSION: &str = "U-Boot version";
+    /// PCR 0: TF-A's first stage, where it lies in front of the FIP.
+    pub const BL1: &str = "BL1";
+    /// PCR 0: the table of contents of the FIP. Its images follow by their names
+    /// ([`FipImage::name`](crate::fip::FipImage::name)).
+    pub const FIP_TABLE: &str = "FIP table";
     /// PCR 8: the kernel as stored in the FIT.
     pub const KERNEL: &str = "kernel";
     /// PCR 9: the initramfs as stored in the FIT.
@@ -18,12 +24,40 @@ pub mod component {
     pub const SEPARATOR: &str = "separator";
 }
 
+/// The firmware that U-Boot was started from, as it measures it with
+/// `CONFIG_MEASURE_FIP`: BL1, the FIP's table of contents, and every image.
+#[derive(Debug, Clone, Default)]
+pub struct Firmware(Vec<(String, Measurement)>);
+
+impl Firmware {
+    /// The parts of a stub for the VideoCore: `bl1_size` bytes of BL1
+    /// (`CONFIG_MEASURE_FIP_BL1_SIZE`), then the FIP.
+    ///
+    /// # Errors
+    /// [`FipError`].
+    pub fn of_armstub(stub: &[u8], bl1_size: usize) -> Result<Self, FipError> {
+        let (bl1, rest) = stub.split_at_checked(bl1_size).ok_or(FipError::None)?;
+        let fip = Fip::parse(rest)?;
+        let first = [(component::BL1, bl1), (component::FIP_TABLE, fip.table)];
+        let first = first.map(|(name, bytes)| (name.to_owned(), Measurement::of(bytes)));
+        let images = fip.images.iter().map(|image| (image.name(), Measurement::of(image.bytes)));
+        Ok(Self(first.into_iter().chain(images).collect()))
+    }
+
+    /// Names and measurements, in the order in which they are measured.
+    pub fn parts(&self) -> impl Iterator<Item = (&str, Measurement)> {
+        self.0.iter().map(|(name, measured)| (name.as_str(), *measured))
+    }
+}
+
 /// What U-Boot 2025.01 measures when `bootm` starts a FIT, with
 /// `CONFIG_MEASURED_BOOT` and `CONFIG_MEASURE_DEVICETREE`.
 #[derive(Debug, Clone)]
 pub struct Uboot<'a> {
     /// The version string as it stands in the binary, its NUL included.
     pub version: &'a [u8],
+    /// The firmware that it was started from; empty without `CONFIG_MEASURE_FIP`.
+    pub firmware: &'a Firmware,
     /// The kernel as stored in the FIT (compressed, if it is).
     pub kernel: Measurement,
     /// A note about the kernel, for instance its version.
@@ -46,8 +80,12 @@ impl Uboot<'_> {
     /// (lib/tpm_tcg2.c) around `bootm_measure` (boot/bootm.c).
     pub(super) fn add_to(&self, builder: Builder) -> Builder {
         let command_line = Measurement::of_c_string(self.command_line);
-        builder
-            .event(0, component::UBOOT_VERSION, self.version, self.version_note())
+        let version = self.version_note();
+        let builder = builder.event(0, component::UBOOT_VERSION, self.version, version);
+        let add = |builder: Builder, (name, measured)| builder.event(0, name, measured, "");
+        self.firmware
+            .parts()
+            .fold(builder, add)
             .event(8, component::KERNEL, self.kernel, self.kernel_note)
             .event(9, component::INITRAMFS, self.initramfs, "")
             .event(1, component::DEVICE_TREE, self.device_tree, "")

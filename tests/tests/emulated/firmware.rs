@@ -2,11 +2,13 @@
 
 use emulated_board::{Ended, SoftTpm, TpmLink};
 use image_builder::{
+    demo::journey::refusal,
     emu::{boot::Boot, card::Card},
     image::tamper::Tamper,
 };
 use msec_tests::{
     built::{built, scratch},
+    shared::shared,
     slots,
 };
 
@@ -55,4 +57,33 @@ fn a_fit_without_a_signature_is_refused() {
     let tpm = tpm("unsigned-tpm", "sha256");
     let why = "Verification failed|Failed to verify required signature|Boot refused";
     refused("unsigned", &card, tpm, why);
+}
+
+/// One letter in each image of the firmware that U-Boot was started from: it boots all the
+/// same, the TPM refuses, and the console names the image. The last one is the premise:
+/// the card as it was opens by itself.
+#[test]
+fn firmware_with_one_letter_changed_boots_and_unlocks_nothing() {
+    let changes = [
+        ("BL1", "Booting Trusted Firmware"),
+        ("BL2", "VERBOSE: "),
+        ("BL31", "VERBOSE: "),
+        ("BL32 extra 1", "arch: %s"),
+        ("BL33", "boot application image stored in memory"),
+    ];
+    let dir = scratch("firmware");
+    let mut device = shared().copy(&dir.join("device"), &built().image);
+    let _slot = slots::slot();
+    for (component, text) in changes {
+        let name = component.replace(' ', "-");
+        let tamper = Tamper::Firmware { component: component.to_owned(), text: text.to_owned() };
+        let changed = built().card(&tamper, &dir, &name);
+        device.card.take_boot_files_of(&changed).unwrap();
+        let mut boot = device.boot(&name, &dir.join(&name)).unwrap();
+        refusal(&mut boot, component).unwrap();
+        boot.board.cut_power();
+    }
+    device.card.take_boot_files_of(&built().image).unwrap();
+    let mut boot = device.boot("original", &dir.join("original")).unwrap();
+    boot.expect("the TPM unlocks", "initramfs-unseal: unlocked by the TPM\n").unwrap();
 }

@@ -172,6 +172,11 @@ fn a_cut_in_the_last_blocks_needs_nobody() {
     }
     boot.board.cut_power();
     assert!(last_blocks_in_flight(&card), "the cut came while they were written");
+    // What a cut can tear is no larger than what is encrypted as one.
+    let metadata = attacker::metadata(&card).unwrap();
+    let segments = metadata["segments"].as_object().unwrap().values();
+    let sectors: Vec<_> = segments.filter_map(|segment| segment.get("sector_size")).collect();
+    assert!(!sectors.is_empty() && sectors.iter().all(|size| **size == 512), "{sectors:?}");
     let mut boot = device.boot("resumed", &dir.join("resumed")).unwrap();
     boot.expect("it goes on", "initramfs-unseal: provisioning goes on: [^\n]*\n").unwrap();
     finish(&mut boot);

@@ -21,7 +21,7 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
     /// What was looked at.
-    pub what: &'static str,
+    pub what: String,
     /// What came of it.
     pub outcome: Outcome,
     /// In words.
