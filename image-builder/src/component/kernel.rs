@@ -1,5 +1,5 @@
-//! Linux, from Debian's source and our configuration fragments alone: what no
-//! fragment asks for is off.
+//! Linux, from Debian's source, our patches and our configuration fragments alone:
+//! what no fragment asks for is off.
 
 use super::{BuildError, CROSS, Component, Files, Spec, job::Job, kconfig, plan};
 
@@ -9,7 +9,7 @@ pub(super) const SPEC: Spec = Spec {
     code: include_str!("kernel.rs"),
     sources: &["linux-source-6.12"],
     needs: &[],
-    series: None,
+    series: Some("kernel-config/patches"),
     files: FRAGMENTS,
     certificate: false,
     build,
@@ -21,12 +21,7 @@ const FRAGMENTS: &[Files] = &[Files::Dir("kernel-config", "config")];
 const DTB: &str = "broadcom/bcm2837-rpi-3-b.dtb";
 
 fn build(job: &Job<'_>) -> Result<(), BuildError> {
-    let package = job.unpack("linux-source-6.12")?;
-    let source = job.work.join("linux");
-    std::fs::create_dir(&source).map_err(|error| job.wrong(error.to_string()))?;
-    let mut tar = job.command("tar", &source);
-    tar.args(["--extract", "--strip-components=1", "--file"]);
-    job.run("unpacking linux", tar.arg(package.join("usr/src/linux-source-6.12.tar.xz")))?;
+    let source = job.unpack("linux-source-6.12")?;
 
     let mut wanted = String::new();
     for path in plan::files(&job.context.tree, FRAGMENTS).map_err(|(path, source)| {

@@ -18,6 +18,7 @@ fn context() -> (tempfile::TempDir, Context) {
         "pcr-measure/Cargo.toml",
         "pcr-measure/src/lib.rs",
         "kernel-config/tpm.config",
+        "kernel-config/patches/f.patch",
         "kernel-config/overlays/rpi3-tpm-i2c.dtso",
         "uboot-patches/u-boot/rpi3.config",
         "uboot-patches/u-boot/a.patch",
@@ -34,6 +35,7 @@ fn context() -> (tempfile::TempDir, Context) {
     write(&tree, "uboot-patches/tf-a/series", "c.patch\n");
     write(&tree, "image-builder/patches/cryptsetup/series", "d.patch\n");
     write(&tree, "image-builder/patches/tpm2-tss/series", "e.patch\n");
+    write(&tree, "kernel-config/patches/series", "f.patch\n");
     let mut lock = "schema = \"msec-boot/sources-lock/1\"\n".to_owned();
     for name in C::ALL.iter().flat_map(|c| c.spec().sources) {
         lock.push_str(&format!(
@@ -74,13 +76,14 @@ fn changed_by(change: impl FnOnce(&mut Context)) -> Vec<C> {
 #[test]
 fn a_change_reaches_exactly_what_is_built_from_it() {
     let signed = [C::UBootKey, C::TfA];
-    let cases: [(&str, &[C]); 14] = [
+    let cases: [(&str, &[C]); 15] = [
         ("Cargo.lock", &[C::Unseal]),
         ("initramfs-unseal/src/deep/er.rs", &[C::Unseal]),
         ("pcr-measure/src/lib.rs", &[C::Unseal]),
         ("pcr-measure/src/new.rs", &[C::Unseal]),
         ("kernel-config/tpm.config", &[C::Kernel, C::DeviceTree]),
         ("kernel-config/new.config", &[C::Kernel, C::DeviceTree]),
+        ("kernel-config/patches/f.patch", &[C::Kernel, C::DeviceTree]),
         ("kernel-config/overlays/rpi3-tpm-i2c.dtso", &[C::UBootKey, C::TfA, C::DeviceTree]),
         ("uboot-patches/u-boot/a.patch", &[C::UBoot, C::UBootKey, C::TfA]),
         ("uboot-patches/u-boot/rpi3.config", &[C::UBoot, C::UBootKey, C::TfA]),
