@@ -95,13 +95,9 @@ fn a_demand_is_met_or_explained() {
         })
     );
     let config = "CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C=13\n";
-    for (more, expected) in [
-        ("", [].as_slice()),
-        ("CONFIG_B=y\n", &["B is y: say why"]),
-        ("CONFIG_D=y\n", &["D is y, as asked for"]),
-    ] {
-        assert_eq!(wrong(&demands, &format!("{config}{more}")), expected, "{more}");
-    }
+    assert_eq!(wrong(&demands, config), [""; 0]);
+    let on = config.replace("# CONFIG_B is not set", "CONFIG_B=y\nCONFIG_D=y");
+    assert_eq!(wrong(&demands, &on), ["B is y: say why", "D is y, as asked for"]);
     let other = config.replace("13", "14").replace("CONFIG_A=y\n", "");
     assert_eq!(wrong(&demands, &other), ["A is n: say why", "C is 14, and not 13"]);
 }
