@@ -28,7 +28,7 @@ test: ## format, lints, unit tests, and the demo's journey as assertions
 	$(BUILDER) build; export MSEC_REQUIRE_TOOLS=1 TSS2_LOG=all+none; \
 	cargo test --workspace --all-features --locked --no-fail-fast'
 
-test-long: ## what takes half an hour: 205 power cuts while provisioning and resealing
+test-long: ## what takes three quarters of an hour: 205 power cuts while provisioning and resealing, 50 boots for IMA
 	$(ENTER) sh -euc '$(BUILDER) build; cargo test --locked -p msec-tests -- --ignored --nocapture'
 
 FORMAT ?= text

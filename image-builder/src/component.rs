@@ -6,6 +6,7 @@
 
 pub mod engine;
 pub mod job;
+pub mod kconfig;
 pub mod plan;
 
 mod cryptsetup;
@@ -13,7 +14,6 @@ mod device_tree;
 mod devmapper;
 mod environment;
 mod firmware;
-mod kconfig;
 mod kernel;
 mod optee;
 mod policy_key;
@@ -147,6 +147,14 @@ impl Component {
     /// The components that it is built with or from.
     pub fn needs(self) -> &'static [Self] {
         self.spec().needs
+    }
+
+    /// What it is made from in addition when it is for the lab.
+    pub(crate) fn development_files(self) -> &'static [Files] {
+        match self {
+            Self::Kernel => kernel::DEVELOPMENT,
+            _ => &[],
+        }
     }
 
     /// The component of this name.

@@ -130,6 +130,10 @@ impl fmt::Display for Board {
 pub struct Kernel {
     /// The signed and measured command line.
     pub command_line: CommandLine,
+    /// A kernel for the lab: with what shows and debugs it, and what a shipped one must
+    /// not have.
+    #[serde(default)]
+    pub development: bool,
 }
 
 /// The initramfs.

@@ -56,6 +56,7 @@ fn mkimage() -> PathBuf {
         )
         .unwrap(),
         signing_key: component::ensure_signing_key(&cache, None).unwrap(),
+        development: false,
         tools: Context::tools().unwrap(),
         cache,
         tree: tree.to_owned(),

@@ -81,6 +81,7 @@ pub fn built() -> &'static Built {
             .expect("the lock file"),
             signing_key: component::ensure_signing_key(&cache, None).expect("the signing key"),
             tools: Context::tools().expect("the tools of the build root"),
+            development: false,
             cache,
             tree: tree().to_owned(),
         };

@@ -1,4 +1,4 @@
-//! A program for the board that makes one system call, as an ELF file of some hundred
+//! Programs for the board that make one system call each, as ELF files of some hundred
 //! bytes: images have no compiler and no interpreter, and need none for this.
 
 /// System calls of arm64 (Linux, include/uapi/asm-generic/unistd.h).
@@ -9,6 +9,8 @@ pub mod call {
     pub const KEXEC_LOAD: u16 = 104;
     /// reboot(2).
     pub const REBOOT: u16 = 142;
+    /// add_key(2).
+    pub const ADD_KEY: u16 = 217;
     /// kexec_file_load(2).
     pub const KEXEC_FILE_LOAD: u16 = 294;
 }
@@ -18,26 +20,46 @@ const BASE: u64 = 0x40_0000;
 /// Sizes of ELF64's file header and of one program header (ELF-64 Object File Format 1.5).
 const HEADERS: u64 = 64 + 56;
 
+/// The system call of which the number is in x8, then an exit with its error number.
+const CALL_AND_EXIT: [u32; 4] = [
+    0xd400_0001, // svc #0
+    0xcb00_03e0, // neg x0, x0
+    mov(8, call::EXIT),
+    0xd400_0001,
+];
+
+/// `mov x<register>, #<value>`.
+const fn mov(register: u32, value: u16) -> u32 {
+    0xd280_0000 | (value as u32) << 5 | register
+}
+
 /// A program that makes system call `number` with `first` and four zeros as arguments,
 /// and exits with the error number, 0 for success.
 #[must_use]
 pub fn program(number: u16, first: u16) -> Vec<u8> {
-    let mov = |register: u32, value: u16| 0xd280_0000 | u32::from(value) << 5 | register;
-    const SVC: u32 = 0xd400_0001;
-    const NEG_X0: u32 = 0xcb00_03e0;
-    let code = [
-        mov(0, first),
+    let load = [mov(0, first), mov(1, 0), mov(2, 0), mov(3, 0), mov(4, 0), mov(8, number)];
+    elf(&[&load[..], &CALL_AND_EXIT].concat(), &[])
+}
+
+/// A program that asks for a key of this type, without a description and with nothing in
+/// it, and exits with the error number: `ENODEV` when the kernel has no such type.
+#[must_use]
+pub fn key_of_type(name: &str) -> Vec<u8> {
+    const INSTRUCTIONS: u32 = 10;
+    let load = [
+        0x1000_0000 | INSTRUCTIONS << 5, // adr x0, the name behind the code
         mov(1, 0),
         mov(2, 0),
         mov(3, 0),
-        mov(4, 0),
-        mov(8, number),
-        SVC,
-        NEG_X0,
-        mov(8, call::EXIT),
-        SVC,
+        0x9280_0004, // mov x4, #-1: KEY_SPEC_THREAD_KEYRING (keyctl.h)
+        mov(8, call::ADD_KEY),
     ];
-    let size = HEADERS + 4 * code.len() as u64;
+    elf(&[&load[..], &CALL_AND_EXIT].concat(), &[name.as_bytes(), b"\0"].concat())
+}
+
+/// An executable of this code, with these data behind it.
+fn elf(code: &[u32], data: &[u8]) -> Vec<u8> {
+    let size = HEADERS + 4 * code.len() as u64 + data.len() as u64;
 
     let mut file = b"\x7fELF\x02\x01\x01".to_vec();
     file.resize(16, 0);
@@ -60,8 +82,9 @@ pub fn program(number: u16, first: u16) -> Vec<u8> {
         long(&mut file, value);
     }
     for instruction in code {
-        word(&mut file, instruction);
+        word(&mut file, *instruction);
     }
+    file.extend(data);
     file
 }
 
@@ -90,6 +113,16 @@ mod tests {
         assert_eq!(file[96..104], 160u64.to_le_bytes(), "p_filesz");
         assert_eq!(file[120..124], 0xd280_00e0u32.to_le_bytes(), "mov x0, #7");
         assert_eq!(file[140..144], 0xd280_0d08u32.to_le_bytes(), "mov x8, #104");
+    }
+
+    #[test]
+    fn the_name_of_a_key_type_stands_where_the_code_looks() {
+        let file = key_of_type("user");
+        assert_eq!(file[160..], *b"user\0");
+        let adr = u32::from_le_bytes(file[120..124].try_into().unwrap());
+        // Reference manual of the architecture: ADR, immhi in bits 5 to 23, in words.
+        assert_eq!((adr & 0x9f00_001f, (adr >> 5 & 0x7_ffff) * 4), (0x1000_0000, 160 - 120));
+        assert_eq!(file[96..104], 165u64.to_le_bytes(), "p_filesz");
     }
 
     #[test]

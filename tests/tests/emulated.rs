@@ -24,6 +24,8 @@ mod emergency;
 mod existing;
 #[path = "emulated/firmware.rs"]
 mod firmware;
+#[path = "emulated/ima.rs"]
+mod ima;
 #[path = "emulated/no_tpm.rs"]
 mod no_tpm;
 #[path = "emulated/pin.rs"]

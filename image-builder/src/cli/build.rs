@@ -68,6 +68,7 @@ pub(super) fn build(
     let path = args.recipe.clone().unwrap_or_else(|| context.tree.join(RECIPE));
     // A recipe that is wrong is reported now, not after the builds.
     let recipe = Recipe::load(&path)?;
+    let context = &for_recipe(context, &recipe);
     if let Binding::Signed(Signed { policy_key: None, .. }) = &recipe.tpm.binding {
         component::ensure_policy_key(&context.signing_key, global.signing_key.is_some())?;
     }
@@ -77,6 +78,11 @@ pub(super) fn build(
     let artifacts = component::artifacts(&plan, context.signing_key.clone())?;
     let image = image::assemble(&recipe, &artifacts, &packages, &output(context, args), progress)?;
     Ok((image, artifacts))
+}
+
+/// What the components of this recipe are built from.
+fn for_recipe(context: &Context, recipe: &Recipe) -> Context {
+    Context { development: recipe.kernel.development, ..context.clone() }
 }
 
 /// The directory that results go to.

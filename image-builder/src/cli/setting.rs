@@ -78,7 +78,8 @@ pub(super) fn when_gone(global: &Global) -> WhenGone {
     if global.take_newer { WhenGone::TakeNewer } else { WhenGone::from_env() }
 }
 
-/// Everything that builds start from. Makes the signing key if there is none.
+/// Everything that builds start from. Makes the signing key if there is none. Nothing is
+/// for the lab unless a recipe says so.
 pub(super) fn context(global: &Global) -> anyhow::Result<Context> {
     let tools = Context::tools()?;
     let tree = tree(global)?;
@@ -86,6 +87,7 @@ pub(super) fn context(global: &Global) -> anyhow::Result<Context> {
     Ok(Context {
         lock: newer::in_force(&lock_file(&tree), &Store::new(&cache), when_gone(global))?,
         signing_key: ensure_signing_key(&cache, global.signing_key.as_deref())?,
+        development: false,
         tools,
         cache,
         tree,

@@ -1,5 +1,7 @@
-//! Linux, from Debian's source and our configuration fragments alone: what no
-//! fragment asks for is off.
+//! Linux, from Debian's source, our patches and our configuration fragments alone:
+//! what no fragment asks for is off, and what must be absent is checked to be.
+
+use std::path::Path;
 
 use super::{BuildError, CROSS, Component, Files, Spec, job::Job, kconfig, plan};
 
@@ -9,32 +11,31 @@ pub(super) const SPEC: Spec = Spec {
     code: include_str!("kernel.rs"),
     sources: &["linux-source-6.12"],
     needs: &[],
-    series: None,
-    files: FRAGMENTS,
+    series: Some("kernel-config/patches"),
+    files: INPUTS,
     certificate: false,
     build,
 };
 
-const FRAGMENTS: &[Files] = &[Files::Dir("kernel-config", "config")];
+const FRAGMENTS: Files = Files::Dir("kernel-config", "config");
+
+/// Options that must be off, whatever the fragments say or do not say.
+const ABSENT: &str = "kernel-config/must-be-absent";
+
+/// Fragments for the lab; what they ask for need not be absent.
+pub(super) const DEVELOPMENT: &[Files] = &[Files::Dir("kernel-config/development", "config")];
+
+const INPUTS: &[Files] = &[FRAGMENTS, Files::One(ABSENT)];
 
 /// The board's device tree in the kernel's own tree.
 const DTB: &str = "broadcom/bcm2837-rpi-3-b.dtb";
 
 fn build(job: &Job<'_>) -> Result<(), BuildError> {
-    let package = job.unpack("linux-source-6.12")?;
-    let source = job.work.join("linux");
-    std::fs::create_dir(&source).map_err(|error| job.wrong(error.to_string()))?;
-    let mut tar = job.command("tar", &source);
-    tar.args(["--extract", "--strip-components=1", "--file"]);
-    job.run("unpacking linux", tar.arg(package.join("usr/src/linux-source-6.12.tar.xz")))?;
+    let source = job.unpack("linux-source-6.12")?;
 
-    let mut wanted = String::new();
-    for path in plan::files(&job.context.tree, FRAGMENTS).map_err(|(path, source)| {
-        BuildError::Input { component: Component::Kernel, path, source }
-    })? {
-        wanted.push_str(&String::from_utf8_lossy(&job.read(&job.context.tree.join(path))?));
-        wanted.push('\n');
-    }
+    let development =
+        if job.context.development { fragments(job, DEVELOPMENT)? } else { String::new() };
+    let wanted = fragments(job, &[FRAGMENTS])? + &development;
     let all = job.work.join("all.config");
     std::fs::write(&all, &wanted).map_err(|error| job.wrong(error.to_string()))?;
 
@@ -53,11 +54,18 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     };
     job.run("configure", make().env("KCONFIG_ALLCONFIG", &all).arg("allnoconfig"))?;
     let config = output.join(".config");
-    let missing = kconfig::missing(&wanted, &String::from_utf8_lossy(&job.read(&config)?));
-    if !missing.is_empty() {
+    let got = String::from_utf8_lossy(&job.read(&config)?).into_owned();
+    let absent = String::from_utf8_lossy(&job.read(&job.tree(ABSENT))?).into_owned();
+    let mut defined = kconfig::Defined::default();
+    kconfig_files(job, &source, &mut |text| defined.read(text))?;
+    let mut wrong = kconfig::missing(&wanted, &got);
+    wrong.extend(kconfig::present(&absent, &development, &got));
+    wrong.extend(defined.unknown(&absent));
+    if !wrong.is_empty() {
         return Err(job.wrong(format!(
-            "kconfig did not take all of kernel-config/ (a dependency is off?):\n  {}",
-            missing.join("\n  ")
+            "the configuration is not what kernel-config/ asks for (a dependency is off, or an \
+             option has gone or got another name?):\n  {}",
+            wrong.join("\n  ")
         )));
     }
     // -@: overlays refer to the tree's labels.
@@ -67,4 +75,30 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     job.keep(&boot.join("dts").join(DTB), "board.dtb")?;
     job.keep(&output.join("include/config/kernel.release"), "release")?;
     job.keep(&config, "config")
+}
+
+/// The text of these fragments, one after the other.
+fn fragments(job: &Job<'_>, files: &[Files]) -> Result<String, BuildError> {
+    let mut text = String::new();
+    for path in plan::files(&job.context.tree, files).map_err(|(path, source)| {
+        BuildError::Input { component: Component::Kernel, path, source }
+    })? {
+        text.push_str(&String::from_utf8_lossy(&job.read(&job.context.tree.join(path))?));
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// Gives the text of every Kconfig file in `dir` to `read`.
+fn kconfig_files(job: &Job<'_>, dir: &Path, read: &mut impl FnMut(&str)) -> Result<(), BuildError> {
+    let wrong = |error: std::io::Error| job.wrong(format!("{}: {error}", dir.display()));
+    for entry in std::fs::read_dir(dir).map_err(wrong)? {
+        let entry = entry.map_err(wrong)?;
+        if entry.file_type().map_err(wrong)?.is_dir() {
+            kconfig_files(job, &entry.path(), read)?;
+        } else if entry.file_name().to_string_lossy().starts_with("Kconfig") {
+            read(&String::from_utf8_lossy(&job.read(&entry.path())?));
+        }
+    }
+    Ok(())
 }

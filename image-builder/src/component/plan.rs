@@ -29,6 +29,8 @@ pub struct Context {
     pub tools: String,
     /// The key that signs images; its certificate goes into U-Boot.
     pub signing_key: KeyDir,
+    /// Whether the components are for the lab.
+    pub development: bool,
 }
 
 impl Context {
@@ -146,7 +148,11 @@ fn describe(
         }
         d.series(patches.iter().map(|(name, contents)| (name.as_str(), contents.as_slice())));
     }
-    for path in files(&context.tree, spec.files).map_err(|(path, source)| BuildError::Input {
+    let mut inputs = spec.files.to_vec();
+    if context.development {
+        inputs.extend(component.development_files());
+    }
+    for path in files(&context.tree, &inputs).map_err(|(path, source)| BuildError::Input {
         component,
         path,
         source,

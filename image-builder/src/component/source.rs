@@ -11,9 +11,9 @@ use crate::sources::lock::Kind;
 use crate::sources::store::Store;
 
 impl Job<'_> {
-    /// Verifies a source and unpacks it: a source package with Debian's patches and
-    /// the component's series, a binary package as it would be installed. Returns the
-    /// directory.
+    /// Verifies a source and unpacks it: a source package with Debian's patches, a
+    /// binary package as it would be installed, or the sources in it if it carries
+    /// some. Applies the component's series and returns the directory.
     ///
     /// No build applies its series itself, so none can forget it.
     pub(crate) fn unpack(&self, name: &str) -> Result<PathBuf, BuildError> {
@@ -40,7 +40,23 @@ impl Job<'_> {
             Kind::Deb => command.arg("--extract"),
         };
         self.run(&format!("unpacking {name}"), command.arg(main).arg(&dir))?;
+        let dir = self.carried(name, dir)?;
         self.patch(&dir)?;
+        Ok(dir)
+    }
+
+    /// The sources that an unpacked binary package carries as `linux-source-*` does, in
+    /// a tarball of its name; else the package itself.
+    fn carried(&self, name: &str, package: PathBuf) -> Result<PathBuf, BuildError> {
+        let tarball = package.join(format!("usr/src/{name}.tar.xz"));
+        if !tarball.is_file() {
+            return Ok(package);
+        }
+        let dir = self.work.join(format!("{name}.sources"));
+        fs::create_dir(&dir).on("cannot create", &dir)?;
+        let mut tar = self.command("tar", &dir);
+        tar.args(["--extract", "--strip-components=1", "--file"]).arg(tarball);
+        self.run(&format!("unpacking the sources in {name}"), &mut tar)?;
         Ok(dir)
     }
 

@@ -18,7 +18,10 @@ use msec_tests::{
 };
 use pcr_measure::{PcrIndex, Sha256Digest};
 
-use crate::check::says;
+use crate::{
+    check::says,
+    ima::{list_begins_with_this_boot, trusted_keys_have_their_tpm},
+};
 
 /// The latch has been shut in this boot.
 pub(crate) fn latched(status: &Status) {
@@ -78,6 +81,8 @@ fn nobody_unseals_again_in_a_boot_that_the_tpm_unlocked() {
     let status = shell.status().unwrap();
     assert_eq!((status.report.method.as_str(), status.sealed.as_str()), ("tpm", "unreachable"));
     latched(&status);
+    list_begins_with_this_boot(&mut shell, &status);
+    trusted_keys_have_their_tpm(&mut shell);
     tpm2_tools_refused(&mut shell, &status).unwrap();
     // Past the kernel's resource manager.
     must(&mut shell, "export TPM2TOOLS_TCTI=device:/dev/tpm0");

@@ -18,6 +18,9 @@ fn context() -> (tempfile::TempDir, Context) {
         "pcr-measure/Cargo.toml",
         "pcr-measure/src/lib.rs",
         "kernel-config/tpm.config",
+        "kernel-config/must-be-absent",
+        "kernel-config/development/debug.config",
+        "kernel-config/patches/f.patch",
         "kernel-config/overlays/rpi3-tpm-i2c.dtso",
         "uboot-patches/u-boot/rpi3.config",
         "uboot-patches/u-boot/a.patch",
@@ -34,6 +37,7 @@ fn context() -> (tempfile::TempDir, Context) {
     write(&tree, "uboot-patches/tf-a/series", "c.patch\n");
     write(&tree, "image-builder/patches/cryptsetup/series", "d.patch\n");
     write(&tree, "image-builder/patches/tpm2-tss/series", "e.patch\n");
+    write(&tree, "kernel-config/patches/series", "f.patch\n");
     let mut lock = "schema = \"msec-boot/sources-lock/1\"\n".to_owned();
     for name in C::ALL.iter().flat_map(|c| c.spec().sources) {
         lock.push_str(&format!(
@@ -46,6 +50,7 @@ fn context() -> (tempfile::TempDir, Context) {
         lock: Lock::parse(&lock, Path::new("lock")).unwrap(),
         tools: "00".into(),
         signing_key: KeyDir::new(tree.join("keys")),
+        development: false,
         tree,
     };
     (dir, context)
@@ -74,13 +79,15 @@ fn changed_by(change: impl FnOnce(&mut Context)) -> Vec<C> {
 #[test]
 fn a_change_reaches_exactly_what_is_built_from_it() {
     let signed = [C::UBootKey, C::TfA];
-    let cases: [(&str, &[C]); 14] = [
+    let cases: [(&str, &[C]); 16] = [
         ("Cargo.lock", &[C::Unseal]),
         ("initramfs-unseal/src/deep/er.rs", &[C::Unseal]),
         ("pcr-measure/src/lib.rs", &[C::Unseal]),
         ("pcr-measure/src/new.rs", &[C::Unseal]),
         ("kernel-config/tpm.config", &[C::Kernel, C::DeviceTree]),
         ("kernel-config/new.config", &[C::Kernel, C::DeviceTree]),
+        ("kernel-config/must-be-absent", &[C::Kernel, C::DeviceTree]),
+        ("kernel-config/patches/f.patch", &[C::Kernel, C::DeviceTree]),
         ("kernel-config/overlays/rpi3-tpm-i2c.dtso", &[C::UBootKey, C::TfA, C::DeviceTree]),
         ("uboot-patches/u-boot/a.patch", &[C::UBoot, C::UBootKey, C::TfA]),
         ("uboot-patches/u-boot/rpi3.config", &[C::UBoot, C::UBootKey, C::TfA]),
@@ -104,6 +111,8 @@ fn what_is_no_input_changes_nothing() {
         "initramfs-unseal/src/notes.txt",
         "initramfs-unseal/tests/t.rs",
         "kernel-config/.tpm.config",
+        "kernel-config/development/debug.config",
+        "kernel-config/self-protection",
         "kernel-config/tpm.config~",
         "uboot-patches/u-boot/not-in-the-series.patch",
     ] {
@@ -119,6 +128,16 @@ fn the_order_of_a_series_is_an_input() {
         [C::UBoot, C::UBootKey, C::TfA]
     );
     assert_eq!(changed_by(|c| write(&c.tree, series, "a.patch\n\n# a comment\nb.patch\n")), []);
+}
+
+#[test]
+fn what_is_for_the_lab_has_keys_of_its_own() {
+    assert_eq!(changed_by(|context| context.development = true), [C::Kernel, C::DeviceTree]);
+    let (_dir, mut context) = context();
+    context.development = true;
+    let before = keys(&context);
+    write(&context.tree, "kernel-config/development/debug.config", "changed");
+    assert_ne!(before[&C::Kernel], keys(&context)[&C::Kernel]);
 }
 
 #[test]
