@@ -31,6 +31,7 @@ use std::path::PathBuf;
 
 use crate::artifacts::{Artifacts, KeyDir};
 use crate::cache::CacheError;
+use crate::recipe::TpmBus;
 use crate::sources::SourceError;
 use job::Job;
 
@@ -147,6 +148,16 @@ impl Component {
     /// The components that it is built with or from.
     pub fn needs(self) -> &'static [Self] {
         self.spec().needs
+    }
+
+    /// Its inputs in the checkout that follow from where the recipe has the TPM.
+    pub(crate) fn overlays(self, tpm: TpmBus) -> Vec<Files> {
+        match self {
+            Self::UBootKey | Self::DeviceTree => {
+                device_tree::overlays(tpm).into_iter().map(Files::One).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// The component of this name.

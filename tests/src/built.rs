@@ -16,7 +16,7 @@ use image_builder::{
         tamper::{Signing, Tamper, variant},
     },
     progress::Progress,
-    recipe::{Binding, Recipe},
+    recipe::{Binding, Recipe, TpmBus},
     sources::{
         newer::{self, WhenGone},
         store::Store,
@@ -80,6 +80,7 @@ pub fn built() -> &'static Built {
             )
             .expect("the lock file"),
             signing_key: component::ensure_signing_key(&cache, None).expect("the signing key"),
+            tpm: TpmBus::default(),
             tools: Context::tools().expect("the tools of the build root"),
             cache,
             tree: tree().to_owned(),

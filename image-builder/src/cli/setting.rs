@@ -12,6 +12,7 @@ use crate::cache::Cache;
 use crate::component::plan::{Context, Plan};
 use crate::component::{self, Component, ensure_signing_key};
 use crate::progress::Progress;
+use crate::recipe::TpmBus;
 use crate::sources::newer::{self, WhenGone};
 use crate::sources::store::Store;
 
@@ -78,7 +79,8 @@ pub(super) fn when_gone(global: &Global) -> WhenGone {
     if global.take_newer { WhenGone::TakeNewer } else { WhenGone::from_env() }
 }
 
-/// Everything that builds start from. Makes the signing key if there is none.
+/// Everything that builds start from. Makes the signing key if there is none. The TPM is
+/// the one of a recipe that does not say; a build takes its recipe's.
 pub(super) fn context(global: &Global) -> anyhow::Result<Context> {
     let tools = Context::tools()?;
     let tree = tree(global)?;
@@ -86,6 +88,7 @@ pub(super) fn context(global: &Global) -> anyhow::Result<Context> {
     Ok(Context {
         lock: newer::in_force(&lock_file(&tree), &Store::new(&cache), when_gone(global))?,
         signing_key: ensure_signing_key(&cache, global.signing_key.as_deref())?,
+        tpm: TpmBus::default(),
         tools,
         cache,
         tree,

@@ -10,6 +10,7 @@ use crate::artifacts::KeyDir;
 use crate::cache::Cache;
 use crate::cache::entry::Entry;
 use crate::cache::key::{Description, Key, Kind};
+use crate::recipe::TpmBus;
 use crate::sources::lock::Lock;
 
 /// What identifies the tools: the build root's package list with versions, as a
@@ -29,6 +30,8 @@ pub struct Context {
     pub tools: String,
     /// The key that signs images; its certificate goes into U-Boot.
     pub signing_key: KeyDir,
+    /// Where the TPM is: the recipe's choice, which the device trees follow.
+    pub tpm: TpmBus,
 }
 
 impl Context {
@@ -146,7 +149,8 @@ fn describe(
         }
         d.series(patches.iter().map(|(name, contents)| (name.as_str(), contents.as_slice())));
     }
-    for path in files(&context.tree, spec.files).map_err(|(path, source)| BuildError::Input {
+    let inputs = [spec.files, &component.overlays(context.tpm)].concat();
+    for path in files(&context.tree, &inputs).map_err(|(path, source)| BuildError::Input {
         component,
         path,
         source,

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::component::Component as C;
+use crate::recipe::SpiTpm;
 
 const HASH: &str = "58a5f218191fe32900102760250741bed4e4f058ca915eb91f5f9a48a16562d7";
 
@@ -18,7 +19,10 @@ fn context() -> (tempfile::TempDir, Context) {
         "pcr-measure/Cargo.toml",
         "pcr-measure/src/lib.rs",
         "kernel-config/tpm.config",
+        "kernel-config/overlays/rpi3.dtso",
         "kernel-config/overlays/rpi3-tpm-i2c.dtso",
+        "kernel-config/overlays/rpi3-tpm-slb9670.dtso",
+        "kernel-config/overlays/rpi3-tpm-stpm4raspi.dtso",
         "uboot-patches/u-boot/rpi3.config",
         "uboot-patches/u-boot/a.patch",
         "uboot-patches/u-boot/b.patch",
@@ -46,6 +50,7 @@ fn context() -> (tempfile::TempDir, Context) {
         lock: Lock::parse(&lock, Path::new("lock")).unwrap(),
         tools: "00".into(),
         signing_key: KeyDir::new(tree.join("keys")),
+        tpm: TpmBus::I2c,
         tree,
     };
     (dir, context)
@@ -74,14 +79,17 @@ fn changed_by(change: impl FnOnce(&mut Context)) -> Vec<C> {
 #[test]
 fn a_change_reaches_exactly_what_is_built_from_it() {
     let signed = [C::UBootKey, C::TfA];
-    let cases: [(&str, &[C]); 14] = [
+    let trees = [C::UBootKey, C::TfA, C::DeviceTree];
+    let cases: [(&str, &[C]); 16] = [
         ("Cargo.lock", &[C::Unseal]),
         ("initramfs-unseal/src/deep/er.rs", &[C::Unseal]),
         ("pcr-measure/src/lib.rs", &[C::Unseal]),
         ("pcr-measure/src/new.rs", &[C::Unseal]),
         ("kernel-config/tpm.config", &[C::Kernel, C::DeviceTree]),
         ("kernel-config/new.config", &[C::Kernel, C::DeviceTree]),
-        ("kernel-config/overlays/rpi3-tpm-i2c.dtso", &[C::UBootKey, C::TfA, C::DeviceTree]),
+        ("kernel-config/overlays/rpi3.dtso", &trees),
+        ("kernel-config/overlays/rpi3-tpm-i2c.dtso", &trees),
+        ("kernel-config/overlays/rpi3-tpm-slb9670.dtso", &[]),
         ("uboot-patches/u-boot/a.patch", &[C::UBoot, C::UBootKey, C::TfA]),
         ("uboot-patches/u-boot/rpi3.config", &[C::UBoot, C::UBootKey, C::TfA]),
         ("uboot-patches/tf-a/c.patch", &[C::TfA]),
@@ -93,6 +101,23 @@ fn a_change_reaches_exactly_what_is_built_from_it() {
     for (file, expected) in cases {
         assert_eq!(changed_by(|context| write(&context.tree, file, "changed")), expected, "{file}");
     }
+}
+
+#[test]
+fn another_tpm_is_another_device_tree_and_another_u_boot() {
+    let trees = [C::UBootKey, C::TfA, C::DeviceTree];
+    for tpm in [SpiTpm::Stpm4raspi, SpiTpm::Slb9670].map(TpmBus::Spi) {
+        assert_eq!(changed_by(|context| context.tpm = tpm), trees, "{tpm:?}");
+    }
+    // Its own overlay is an input then, and that for I2C is none.
+    let (_dir, mut context) = context();
+    context.tpm = TpmBus::Spi(SpiTpm::Slb9670);
+    let before = keys(&context);
+    write(&context.tree, "kernel-config/overlays/rpi3-tpm-i2c.dtso", "changed");
+    assert_eq!(keys(&context), before);
+    write(&context.tree, "kernel-config/overlays/rpi3-tpm-slb9670.dtso", "changed");
+    let after = keys(&context);
+    assert_eq!(C::ALL.into_iter().filter(|c| before[c] != after[c]).collect::<Vec<_>>(), trees);
 }
 
 #[test]
