@@ -111,6 +111,17 @@ impl Built {
         self.plan.dir(component)
     }
 
+    /// The emulator with a TPM on SPI.
+    ///
+    /// # Panics
+    /// When it is not built.
+    #[must_use]
+    pub fn emulator(&self) -> PathBuf {
+        let program = self.component(Component::Qemu).join(component::QEMU);
+        assert!(program.exists(), "the emulator: run `image-builder build --only qemu` first");
+        program
+    }
+
     /// Where what was fetched and made is kept.
     #[must_use]
     pub fn cache(&self) -> &Cache {

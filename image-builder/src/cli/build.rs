@@ -75,7 +75,7 @@ pub(super) fn build(
     }
     let store = Store::new(&context.cache);
     let packages = packages::obtain(&recipe, &path, &store, setting::when_gone(global), progress)?;
-    let plan = engine::build(context, &Component::ALL, progress)?;
+    let plan = engine::build(context, &Component::IMAGE, progress)?;
     let artifacts = component::artifacts(&plan, context.signing_key.clone())?;
     let image = image::assemble(&recipe, &artifacts, &packages, &output(context, args), progress)?;
     Ok((image, artifacts))

@@ -29,6 +29,8 @@ fn context() -> (tempfile::TempDir, Context) {
         "uboot-patches/tf-a/c.patch",
         "image-builder/patches/cryptsetup/d.patch",
         "image-builder/patches/tpm2-tss/e.patch",
+        "tests/qemu/f.patch",
+        "tests/qemu/board.mak",
         "keys/fit.crt",
     ];
     for file in files {
@@ -38,6 +40,7 @@ fn context() -> (tempfile::TempDir, Context) {
     write(&tree, "uboot-patches/tf-a/series", "c.patch\n");
     write(&tree, "image-builder/patches/cryptsetup/series", "d.patch\n");
     write(&tree, "image-builder/patches/tpm2-tss/series", "e.patch\n");
+    write(&tree, "tests/qemu/series", "f.patch\n");
     let mut lock = "schema = \"msec-boot/sources-lock/1\"\n".to_owned();
     for name in C::ALL.iter().flat_map(|c| c.spec().sources) {
         lock.push_str(&format!(
@@ -80,7 +83,7 @@ fn changed_by(change: impl FnOnce(&mut Context)) -> Vec<C> {
 fn a_change_reaches_exactly_what_is_built_from_it() {
     let signed = [C::UBootKey, C::TfA];
     let trees = [C::UBootKey, C::TfA, C::DeviceTree];
-    let cases: [(&str, &[C]); 16] = [
+    let cases: [(&str, &[C]); 18] = [
         ("Cargo.lock", &[C::Unseal]),
         ("initramfs-unseal/src/deep/er.rs", &[C::Unseal]),
         ("pcr-measure/src/lib.rs", &[C::Unseal]),
@@ -95,6 +98,8 @@ fn a_change_reaches_exactly_what_is_built_from_it() {
         ("uboot-patches/tf-a/c.patch", &[C::TfA]),
         ("image-builder/patches/cryptsetup/d.patch", &[C::Cryptsetup, C::Unseal]),
         ("image-builder/patches/tpm2-tss/e.patch", &[C::Tss, C::Unseal]),
+        ("tests/qemu/f.patch", &[C::Qemu]),
+        ("tests/qemu/board.mak", &[C::Qemu]),
         ("keys/fit.crt", &signed),
         ("keys/fit.key", &[]),
     ];
@@ -185,6 +190,15 @@ fn a_series_is_for_the_only_source_of_its_component() {
     for spec in C::ALL.map(C::spec) {
         assert!(spec.series.is_none() || spec.sources.len() == 1, "{}", spec.name);
     }
+}
+
+#[test]
+fn an_image_is_made_of_all_but_the_emulator() {
+    let rest: Vec<C> = C::ALL.into_iter().filter(|c| !C::IMAGE.contains(c)).collect();
+    assert_eq!(rest, [C::Qemu]);
+    let (_dir, context) = context();
+    let plan = Plan::new(&context, &C::IMAGE).unwrap();
+    assert!(plan.get(C::Qemu).is_none());
 }
 
 #[test]
