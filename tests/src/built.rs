@@ -9,7 +9,7 @@ use std::{
 use image_builder::{
     artifacts::Artifacts,
     cache::Cache,
-    component::{self, Component, plan::Context, plan::Plan},
+    component::{self, Component, engine, plan::Context, plan::Plan},
     emu::card::Card,
     image::{
         self, initramfs, packages,
@@ -161,7 +161,8 @@ impl Built {
         self.small_image_with(dir, |_| ())
     }
 
-    /// The same after a change to its recipe.
+    /// The same after a change to its recipe. A change of the TPM's place makes other
+    /// device trees and another U-Boot, which are built if need be.
     #[must_use]
     pub fn small_image_with(&self, dir: &Path, change: impl FnOnce(&mut toml::Table)) -> Card {
         let text = fs::read_to_string(recipe_path()).expect("the recipe");
@@ -183,7 +184,11 @@ impl Built {
         let all = packages::obtain(&self.recipe, &recipe_path(), &store, gone, &hidden)
             .expect("the packages");
         let own: Vec<_> = all.into_iter().filter(|p| p.name == "busybox-static").collect();
-        let image = image::assemble(&recipe, &self.artifacts, &own, dir, &Progress::hidden());
+        let context = Context { tpm: recipe.tpm.bus, ..self.context.clone() };
+        let plan = engine::build(&context, &Component::IMAGE, &hidden).expect("the components");
+        let artifacts = component::artifacts(&plan, context.signing_key.clone());
+        let artifacts = artifacts.expect("the artifacts");
+        let image = image::assemble(&recipe, &artifacts, &own, dir, &hidden);
         Card::open(&image.expect("a small image").path).expect("a small image")
     }
 }

@@ -111,6 +111,12 @@ pub(super) fn built(global: &Global) -> anyhow::Result<Artifacts> {
         .context("not built yet; run `image-builder build` first")
 }
 
+/// The QEMU for boards with their TPM on SPI, if an earlier build left it in the cache.
+pub(super) fn spi_emulator(global: &Global) -> Option<PathBuf> {
+    let plan = Plan::new(&context(global).ok()?, &[Component::Qemu]).ok()?;
+    Some(plan.dir(Component::Qemu).join(component::QEMU)).filter(|program| program.is_file())
+}
+
 #[cfg(test)]
 mod tests {
     use super::translate;
