@@ -128,7 +128,8 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             let tampers = args.append_tamper.is_some();
             let artifacts = tampers.then(|| setting::built(&cli.global)).transpose()?;
             let signing = artifacts.as_ref().map(Into::into);
-            Ok(match crate::emu::run::run(args, signing.as_ref())? {
+            let emulator = setting::spi_emulator(&cli.global);
+            Ok(match crate::emu::run::run(args, signing.as_ref(), emulator.as_deref())? {
                 Outcome::NotFound(reason) => {
                     eprintln!("image-builder: {reason}");
                     ExitCode::from(1)

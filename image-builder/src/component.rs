@@ -17,6 +17,7 @@ mod firmware;
 mod kernel;
 mod optee;
 mod policy_key;
+mod qemu;
 mod signing_key;
 mod source;
 mod static_lib;
@@ -31,10 +32,12 @@ use std::path::PathBuf;
 
 use crate::artifacts::{Artifacts, KeyDir};
 use crate::cache::CacheError;
+use crate::recipe::TpmBus;
 use crate::sources::SourceError;
 use job::Job;
 
 pub use policy_key::ensure as ensure_policy_key;
+pub use qemu::PROGRAM as QEMU;
 pub use signing_key::ensure as ensure_signing_key;
 
 /// Prefix of the cross tools.
@@ -66,6 +69,8 @@ pub enum Component {
     DeviceTree,
     /// What the VideoCore needs.
     Firmware,
+    /// The emulator of boards whose TPM is on SPI. Not part of an image.
+    Qemu,
 }
 
 /// What a component is made from, and by which function.
@@ -103,8 +108,8 @@ pub(crate) enum Files {
 }
 
 impl Component {
-    /// All of them.
-    pub const ALL: [Self; 11] = [
+    /// What an image is made of.
+    pub const IMAGE: [Self; 11] = [
         Self::Kernel,
         Self::Tss,
         Self::Devmapper,
@@ -116,6 +121,22 @@ impl Component {
         Self::TfA,
         Self::DeviceTree,
         Self::Firmware,
+    ];
+
+    /// All of them: what an image is made of, and what it is tested with.
+    pub const ALL: [Self; 12] = [
+        Self::Kernel,
+        Self::Tss,
+        Self::Devmapper,
+        Self::Cryptsetup,
+        Self::Unseal,
+        Self::UBoot,
+        Self::UBootKey,
+        Self::Optee,
+        Self::TfA,
+        Self::DeviceTree,
+        Self::Firmware,
+        Self::Qemu,
     ];
 
     pub(crate) fn spec(self) -> &'static Spec {
@@ -131,6 +152,7 @@ impl Component {
             Self::TfA => &tf_a::SPEC,
             Self::DeviceTree => &device_tree::SPEC,
             Self::Firmware => &firmware::SPEC,
+            Self::Qemu => &qemu::SPEC,
         }
     }
 
@@ -149,11 +171,15 @@ impl Component {
         self.spec().needs
     }
 
-    /// What it is made from in addition when it is for the lab.
-    pub(crate) fn development_files(self) -> &'static [Files] {
+    /// Its inputs in the checkout that follow from what a recipe says: more fragments for
+    /// the lab, an overlay for the TPM.
+    pub(crate) fn chosen_files(self, development: bool, tpm: TpmBus) -> Vec<Files> {
         match self {
-            Self::Kernel => kernel::DEVELOPMENT,
-            _ => &[],
+            Self::Kernel if development => kernel::DEVELOPMENT.to_vec(),
+            Self::UBootKey | Self::DeviceTree => {
+                device_tree::overlays(tpm).into_iter().map(Files::One).collect()
+            }
+            _ => Vec::new(),
         }
     }
 

@@ -6,6 +6,7 @@
 pub mod boot;
 pub mod card;
 pub mod device;
+pub mod place;
 pub mod run;
 pub mod shell;
 mod terminal;

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use disk::{Disk, MIB};
 pub use recipient::Recipient;
-pub use tpm::{Binding, Signed, Tpm, TpmBus};
+pub use tpm::{Binding, Signed, SpiTpm, Tpm, TpmBus};
 pub use values::{
     CommandLine, Hostname, Name, NvIndex, PackageName, PcrList, PersistentHandle, ValueError,
 };

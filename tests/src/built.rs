@@ -9,14 +9,14 @@ use std::{
 use image_builder::{
     artifacts::Artifacts,
     cache::Cache,
-    component::{self, Component, plan::Context, plan::Plan},
+    component::{self, Component, engine, plan::Context, plan::Plan},
     emu::card::Card,
     image::{
         self, initramfs, packages,
         tamper::{Signing, Tamper, variant},
     },
     progress::Progress,
-    recipe::{Binding, Recipe},
+    recipe::{Binding, Recipe, TpmBus},
     sources::{
         newer::{self, WhenGone},
         store::Store,
@@ -80,6 +80,7 @@ pub fn built() -> &'static Built {
             )
             .expect("the lock file"),
             signing_key: component::ensure_signing_key(&cache, None).expect("the signing key"),
+            tpm: TpmBus::default(),
             tools: Context::tools().expect("the tools of the build root"),
             development: false,
             cache,
@@ -109,6 +110,17 @@ impl Built {
     #[must_use]
     pub fn component(&self, component: Component) -> PathBuf {
         self.plan.dir(component)
+    }
+
+    /// The emulator with a TPM on SPI.
+    ///
+    /// # Panics
+    /// When it is not built.
+    #[must_use]
+    pub fn emulator(&self) -> PathBuf {
+        let program = self.component(Component::Qemu).join(component::QEMU);
+        assert!(program.exists(), "the emulator: run `image-builder build --only qemu` first");
+        program
     }
 
     /// Where what was fetched and made is kept.
@@ -150,7 +162,8 @@ impl Built {
         self.small_image_with(dir, |_| ())
     }
 
-    /// The same after a change to its recipe.
+    /// The same after a change to its recipe. A change of the TPM's place makes other
+    /// device trees and another U-Boot, which are built if need be.
     #[must_use]
     pub fn small_image_with(&self, dir: &Path, change: impl FnOnce(&mut toml::Table)) -> Card {
         let text = fs::read_to_string(recipe_path()).expect("the recipe");
@@ -172,7 +185,11 @@ impl Built {
         let all = packages::obtain(&self.recipe, &recipe_path(), &store, gone, &hidden)
             .expect("the packages");
         let own: Vec<_> = all.into_iter().filter(|p| p.name == "busybox-static").collect();
-        let image = image::assemble(&recipe, &self.artifacts, &own, dir, &Progress::hidden());
+        let context = Context { tpm: recipe.tpm.bus, ..self.context.clone() };
+        let plan = engine::build(&context, &Component::IMAGE, &hidden).expect("the components");
+        let artifacts = component::artifacts(&plan, context.signing_key.clone());
+        let artifacts = artifacts.expect("the artifacts");
+        let image = image::assemble(&recipe, &artifacts, &own, dir, &hidden);
         Card::open(&image.expect("a small image").path).expect("a small image")
     }
 }

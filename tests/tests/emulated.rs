@@ -42,6 +42,10 @@ mod reseal;
 mod sealing;
 #[path = "emulated/signed.rs"]
 mod signed;
+#[path = "emulated/spi.rs"]
+mod spi;
+#[path = "emulated/spi_emulator.rs"]
+mod spi_emulator;
 #[path = "emulated/srk.rs"]
 mod srk;
 #[path = "emulated/unseal_again.rs"]

@@ -1,6 +1,7 @@
 //! The board: power on, power off, power cut.
 
 mod arguments;
+mod spi;
 
 use std::{
     fmt,
@@ -26,6 +27,8 @@ use crate::{
     tpm::{RunningTpm, SoftTpm, TpmError},
     wire::{Capture, Interposer, Proxy, WireError},
 };
+
+pub use spi::{BitErrors, ChipSelect, SpiBehaviour, SpiTpm};
 
 /// How long QEMU may take to open its channels.
 const OPENED: u16 = 30_000;
@@ -110,8 +113,32 @@ pub enum Disk {
 pub enum TpmLink {
     /// A TPM on I2C bus 1.
     I2c(SoftTpm),
+    /// A TPM on SPI0, which needs an emulator of its own.
+    Spi(SpiTpm),
     /// Nothing on the header.
     None,
+}
+
+impl TpmLink {
+    /// The emulator for a board with this header: Debian's where that will do.
+    fn qemu(&self) -> Result<PathBuf, BoardError> {
+        match self {
+            Self::Spi(spi) => {
+                readable("the emulator with a TPM on SPI", &spi.qemu)?;
+                Ok(spi.qemu.clone())
+            }
+            Self::I2c(_) | Self::None => {
+                Ok(process::find("qemu-system-aarch64", "qemu-system-arm")?)
+            }
+        }
+    }
+
+    fn state(&self) -> Option<&SoftTpm> {
+        match self {
+            Self::I2c(tpm) | Self::Spi(SpiTpm { tpm, .. }) => Some(tpm),
+            Self::None => None,
+        }
+    }
 }
 
 /// What is put on the table before power-on.
@@ -184,7 +211,7 @@ impl Board {
     /// [`BoardError`]: a missing program or file, a card of a wrong size, a TPM in
     /// use, or QEMU's own refusal.
     pub fn power_on(config: BoardConfig) -> Result<Self, BoardError> {
-        let qemu = process::find("qemu-system-aarch64", "qemu-system-arm")?;
+        let qemu = config.tpm.qemu()?;
         readable("the firmware", &config.armstub)?;
         readable("the board's device tree", &config.board_dtb)?;
         let card = match &config.disk {
@@ -205,9 +232,9 @@ impl Board {
         let (serial1, qmp) = (listen("serial1")?, listen("qmp")?);
         let start = Instant::now();
         let (wire, interposer) = (Capture::new(start), Interposer::default());
-        let (tpm, proxy) = match &config.tpm {
-            TpmLink::None => (None, None),
-            TpmLink::I2c(state) => {
+        let (tpm, proxy) = match config.tpm.state() {
+            None => (None, None),
+            Some(state) => {
                 let (running, control) = state.start(&logs.join("swtpm.log"))?;
                 let path = sockets.path().join("tpm");
                 let proxy = Proxy::start(&path, control, wire.clone(), interposer.clone())?;
@@ -312,6 +339,29 @@ impl Board {
     pub fn reset_tpm(&mut self) -> Result<(), BoardError> {
         let none = || WireError::Reset("this board has none".to_owned());
         Ok(self.proxy.as_mut().ok_or_else(none)?.reset()?)
+    }
+
+    /// Changes how a TPM on SPI behaves from now on.
+    ///
+    /// # Errors
+    /// [`BoardError::System`] when the board is off, or has no TPM on SPI.
+    pub fn set_spi_behaviour(&mut self, behaviour: &SpiBehaviour) -> Result<(), BoardError> {
+        for (name, value) in behaviour.properties() {
+            self.events.set(spi::ID, name, &value).map_err(system("set up the TPM"))?;
+        }
+        Ok(())
+    }
+
+    /// Holds the reset line (RST#) of a TPM on SPI low, or lets it go: the TPM then starts
+    /// anew, and nothing that was measured is in it. [`Board::reset_tpm`] keeps the
+    /// measurements.
+    ///
+    /// # Errors
+    /// [`BoardError::System`] when the board is off, or has no TPM on SPI.
+    pub fn hold_tpm_in_reset(&mut self, held: bool) -> Result<(), BoardError> {
+        self.events
+            .set(spi::ID, "x-in-reset", &held.to_string())
+            .map_err(system("pull the TPM's reset line"))
     }
 
     /// Lets go of the card, lets the TPM end, so that both can be copied, and writes the record of

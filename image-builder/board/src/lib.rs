@@ -11,7 +11,7 @@
 //! the value that owns it, when a test panics too.
 //!
 //! What it trusts: the programs `qemu-system-aarch64`, `swtpm` and `swtpm_setup`
-//! in `PATH`. It does not trust the guest: whatever the guest writes is kept as
+//! in `PATH`, and the emulator that it is given for a TPM on SPI. It does not trust the guest: whatever the guest writes is kept as
 //! bytes, within bounds, and cannot make this crate panic.
 
 pub mod board;
@@ -22,6 +22,9 @@ pub mod stages;
 pub mod tpm;
 pub mod wire;
 
-pub use board::{Board, BoardConfig, BoardError, Disk, Ended, Tap, TpmLink};
+pub use board::{
+    BitErrors, Board, BoardConfig, BoardError, ChipSelect, Disk, Ended, SpiBehaviour, SpiTpm, Tap,
+    TpmLink,
+};
 pub use console::{Console, ConsoleError, Line, Secret};
 pub use tpm::{SoftTpm, TpmError};

@@ -2,8 +2,9 @@
 //! board (QMP, QEMU's machine protocol).
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
+    sync::mpsc::{self, Receiver},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -21,6 +22,12 @@ struct Message {
     data: Option<Data>,
     #[serde(rename = "return")]
     answer: Option<serde::de::IgnoredAny>,
+    error: Option<Refusal>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    desc: String,
 }
 
 #[derive(Deserialize)]
@@ -28,10 +35,14 @@ struct Data {
     reason: Option<String>,
 }
 
+/// QEMU's answer to a command: done, or why not.
+type Answer = Result<(), String>;
+
 /// Follows QEMU's events until it ends.
 #[derive(Debug)]
 pub(crate) struct Events {
     commands: UnixStream,
+    answers: Receiver<Answer>,
     thread: Option<JoinHandle<Option<String>>>,
 }
 
@@ -41,29 +52,34 @@ impl Events {
     ///
     /// # Errors
     /// When QEMU ends first.
-    pub(crate) fn follow(stream: UnixStream) -> std::io::Result<Self> {
+    pub(crate) fn follow(stream: UnixStream) -> io::Result<Self> {
         let mut commands = stream.try_clone()?;
         commands.write_all(b"{\"execute\":\"qmp_capabilities\"}\n")?;
         stream.set_read_timeout(Some(ANSWERED))?;
         let mut reader = BufReader::new(stream);
         loop {
             let text = message(&mut reader).ok_or_else(|| {
-                std::io::Error::other("it ended, or did not answer, before the machine ran")
+                io::Error::other("it ended, or did not answer, before the machine ran")
             })?;
-            if is_answer(&text) {
+            if answer(&text).is_some() {
                 break;
             }
         }
         reader.get_ref().set_read_timeout(None)?;
+        let (sender, answers) = mpsc::channel();
         let follow = move || {
             let mut reason = None;
             while let Some(text) = message(&mut reader) {
+                if let Some(answer) = answer(&text) {
+                    // Nobody waits any more: the board is being dropped.
+                    let _ = sender.send(answer);
+                }
                 reason = shutdown_reason(&text).or(reason);
             }
             reason
         };
         let thread = thread::Builder::new().name("qmp".to_owned()).spawn(follow)?;
-        Ok(Self { commands, thread: Some(thread) })
+        Ok(Self { commands, answers, thread: Some(thread) })
     }
 
     /// Lets the machine run. Only once somebody reads its consoles: a serial port
@@ -72,19 +88,41 @@ impl Events {
     ///
     /// # Errors
     /// When QEMU has ended.
-    pub(crate) fn run(&mut self) -> std::io::Result<()> {
-        self.commands.write_all(b"{\"execute\":\"cont\"}\n")
+    pub(crate) fn run(&mut self) -> io::Result<()> {
+        self.command("cont", &serde_json::json!({}))
     }
 
     /// Sends a BREAK to a serial line's device.
     ///
     /// # Errors
     /// When QEMU has ended.
-    pub(crate) fn send_break(&mut self, chardev: &str) -> std::io::Result<()> {
-        let command = format!(
-            "{{\"execute\":\"chardev-send-break\",\"arguments\":{{\"id\":\"{chardev}\"}}}}\n"
-        );
-        self.commands.write_all(command.as_bytes())
+    pub(crate) fn send_break(&mut self, chardev: &str) -> io::Result<()> {
+        self.command("chardev-send-break", &serde_json::json!({ "id": chardev }))
+    }
+
+    /// Sets a property of the device with this id. `value` is a number or a truth value,
+    /// written as the command line has it.
+    ///
+    /// # Errors
+    /// When QEMU has ended, or has no such device or property.
+    pub(crate) fn set(&mut self, id: &str, property: &str, value: &str) -> io::Result<()> {
+        let value: serde_json::Value = serde_json::from_str(value)?;
+        self.command(
+            "qom-set",
+            &serde_json::json!({
+                "path": format!("/machine/peripheral/{id}"), "property": property, "value": value,
+            }),
+        )
+    }
+
+    /// Gives a command and waits until it is done.
+    fn command(&mut self, name: &str, arguments: &serde_json::Value) -> io::Result<()> {
+        let command = serde_json::json!({ "execute": name, "arguments": arguments });
+        self.commands.write_all(format!("{command}\n").as_bytes())?;
+        match self.answers.recv_timeout(ANSWERED) {
+            Ok(answer) => answer.map_err(|reason| io::Error::other(format!("{name}: {reason}"))),
+            Err(_) => Err(io::Error::other(format!("QEMU ended, or did not answer to {name}"))),
+        }
     }
 
     /// The reason of the last `SHUTDOWN` event. Waits for QEMU's end.
@@ -100,8 +138,14 @@ fn message(reader: &mut BufReader<UnixStream>) -> Option<Vec<u8>> {
     (length > 0).then_some(text)
 }
 
-fn is_answer(text: &[u8]) -> bool {
-    serde_json::from_slice::<Message>(text).is_ok_and(|message| message.answer.is_some())
+/// What this message answers to a command; `None` for the greeting and events.
+fn answer(text: &[u8]) -> Option<Answer> {
+    let message: Message = serde_json::from_slice(text).ok()?;
+    match (message.answer, message.error) {
+        (_, Some(refusal)) => Some(Err(refusal.desc)),
+        (Some(_), None) => Some(Ok(())),
+        (None, None) => None,
+    }
 }
 
 fn shutdown_reason(text: &[u8]) -> Option<String> {
@@ -118,14 +162,16 @@ mod tests {
 
     #[test]
     fn an_answer_is_told_from_greeting_and_event() {
+        let refused = r#"{"error":{"class":"GenericError","desc":"no such thing"}}"#;
         let cases = [
-            (r#"{"return":{}}"#, true),
-            (r#"{"QMP":{"version":{},"capabilities":["oob"]}}"#, false),
-            (r#"{"event":"RESUME"}"#, false),
-            ("", false),
+            (r#"{"return":{}}"#, Some(Ok(()))),
+            (refused, Some(Err("no such thing".to_owned()))),
+            (r#"{"QMP":{"version":{},"capabilities":["oob"]}}"#, None),
+            (r#"{"event":"RESUME"}"#, None),
+            ("", None),
         ];
         for (text, expected) in cases {
-            assert_eq!(is_answer(text.as_bytes()), expected, "{text}");
+            assert_eq!(answer(text.as_bytes()), expected, "{text}");
         }
     }
 

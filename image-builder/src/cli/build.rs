@@ -51,7 +51,8 @@ pub(super) fn run(global: &Global, args: &BuildArgs) -> anyhow::Result<ExitCode>
     }
     let wanted: Vec<Component> =
         args.only.iter().filter_map(|name| Component::from_name(name)).collect();
-    let plan = engine::build(&context, &wanted, &progress)?;
+    let recipe = Recipe::load(&recipe_path(&context, &args.image))?;
+    let plan = engine::build(&for_recipe(&context, &recipe), &wanted, &progress)?;
     for component in wanted {
         setting::print(&format!("{}\n", plan.dir(component).display()))?;
     }
@@ -65,7 +66,7 @@ pub(super) fn build(
     args: &ImageArgs,
     progress: &Progress,
 ) -> anyhow::Result<(Image, Artifacts)> {
-    let path = args.recipe.clone().unwrap_or_else(|| context.tree.join(RECIPE));
+    let path = recipe_path(context, args);
     // A recipe that is wrong is reported now, not after the builds.
     let recipe = Recipe::load(&path)?;
     let context = &for_recipe(context, &recipe);
@@ -74,15 +75,24 @@ pub(super) fn build(
     }
     let store = Store::new(&context.cache);
     let packages = packages::obtain(&recipe, &path, &store, setting::when_gone(global), progress)?;
-    let plan = engine::build(context, &Component::ALL, progress)?;
+    let plan = engine::build(context, &Component::IMAGE, progress)?;
     let artifacts = component::artifacts(&plan, context.signing_key.clone())?;
     let image = image::assemble(&recipe, &artifacts, &packages, &output(context, args), progress)?;
     Ok((image, artifacts))
 }
 
+/// The recipe's file.
+fn recipe_path(context: &Context, args: &ImageArgs) -> PathBuf {
+    args.recipe.clone().unwrap_or_else(|| context.tree.join(RECIPE))
+}
+
 /// What the components of this recipe are built from.
 fn for_recipe(context: &Context, recipe: &Recipe) -> Context {
-    Context { development: recipe.kernel.development, ..context.clone() }
+    Context {
+        development: recipe.kernel.development,
+        tpm: recipe.tpm.bus,
+        ..context.clone()
+    }
 }
 
 /// The directory that results go to.

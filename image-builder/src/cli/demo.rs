@@ -1,6 +1,6 @@
 //! `image-builder demo`: the image, its two tampered variants, and the journey.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -8,9 +8,11 @@ use anyhow::Context as _;
 use super::build::{self, ImageArgs};
 use super::{Format, Global, setting};
 use crate::artifacts::Artifacts;
+use crate::component::plan::Context;
+use crate::component::{self, Component, engine};
 use crate::demo::{self, Images, Journey, record};
 use crate::emu::card::Card;
-use crate::image::Image;
+use crate::emu::place::TpmPlace;
 use crate::image::tamper::{Signing, Tamper, variant};
 use crate::progress::Progress;
 
@@ -24,7 +26,12 @@ pub(super) fn run(global: &Global, args: &ImageArgs) -> anyhow::Result<ExitCode>
             .with_context(|| format!("cannot remove {}", dir.display()))?;
     }
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    let images = images(&image, &artifacts, &dir)?;
+    let original = Card::open(&image.path)?;
+    let emulator = match original.tpm_place()? {
+        TpmPlace::I2c => None,
+        TpmPlace::Spi(_) => Some(emulator(&context, &progress)?),
+    };
+    let images = images(original, &artifacts, emulator, &dir)?;
 
     let mut seen = Journey {
         image: Some(record::Sizes {
@@ -51,16 +58,26 @@ pub(super) fn run(global: &Global, args: &ImageArgs) -> anyhow::Result<ExitCode>
     }
 }
 
+/// The QEMU for boards with their TPM on SPI; built if need be.
+fn emulator(context: &Context, progress: &Progress) -> anyhow::Result<PathBuf> {
+    let plan = engine::build(context, &[Component::Qemu], progress)?;
+    Ok(plan.dir(Component::Qemu).join(component::QEMU))
+}
+
 /// The image and its variants, signed with the same key, so that U-Boot takes them.
-fn images(image: &Image, artifacts: &Artifacts, dir: &Path) -> anyhow::Result<Images> {
+fn images(
+    original: Card,
+    artifacts: &Artifacts,
+    spi_emulator: Option<PathBuf>,
+    dir: &Path,
+) -> anyhow::Result<Images> {
     let signing = Signing::from(artifacts);
     let make = |name: &str, tamper: Tamper| -> anyhow::Result<Card> {
         let path = dir.join(name);
-        variant(&image.path, &tamper, &signing, &path)?;
+        variant(original.path(), &tamper, &signing, &path)?;
         Ok(Card::open(&path)?)
     };
     Ok(Images {
-        original: Card::open(&image.path)?,
         command_line: make(
             "changed-command-line.img",
             Tamper::CommandLine("ima_appraise=off".into()),
@@ -72,5 +89,7 @@ fn images(image: &Image, artifacts: &Artifacts, dir: &Path) -> anyhow::Result<Im
                 content: b"left by an evil maid\n".to_vec(),
             },
         )?,
+        original,
+        spi_emulator,
     })
 }

@@ -12,6 +12,7 @@ use crate::cache::Cache;
 use crate::component::plan::{Context, Plan};
 use crate::component::{self, Component, ensure_signing_key};
 use crate::progress::Progress;
+use crate::recipe::TpmBus;
 use crate::sources::newer::{self, WhenGone};
 use crate::sources::store::Store;
 
@@ -79,7 +80,8 @@ pub(super) fn when_gone(global: &Global) -> WhenGone {
 }
 
 /// Everything that builds start from. Makes the signing key if there is none. Nothing is
-/// for the lab unless a recipe says so.
+/// for the lab, and the TPM is the one of a recipe that does not say; a build takes what
+/// its recipe says.
 pub(super) fn context(global: &Global) -> anyhow::Result<Context> {
     let tools = Context::tools()?;
     let tree = tree(global)?;
@@ -88,6 +90,7 @@ pub(super) fn context(global: &Global) -> anyhow::Result<Context> {
         lock: newer::in_force(&lock_file(&tree), &Store::new(&cache), when_gone(global))?,
         signing_key: ensure_signing_key(&cache, global.signing_key.as_deref())?,
         development: false,
+        tpm: TpmBus::default(),
         tools,
         cache,
         tree,
@@ -108,6 +111,12 @@ pub(super) fn built(global: &Global) -> anyhow::Result<Artifacts> {
     let plan = Plan::new(&context, &Component::ALL)?;
     component::artifacts(&plan, context.signing_key)
         .context("not built yet; run `image-builder build` first")
+}
+
+/// The QEMU for boards with their TPM on SPI, if an earlier build left it in the cache.
+pub(super) fn spi_emulator(global: &Global) -> Option<PathBuf> {
+    let plan = Plan::new(&context(global).ok()?, &[Component::Qemu]).ok()?;
+    Some(plan.dir(Component::Qemu).join(component::QEMU)).filter(|program| program.is_file())
 }
 
 #[cfg(test)]

@@ -1,39 +1,51 @@
-//! The device tree that Linux is given: the board's, and our overlay with the
-//! TPM, the event log's memory and OP-TEE.
+//! The device tree that Linux is given: the board's, and our overlays with the event
+//! log's memory, OP-TEE, and the TPM that the recipe names.
 
-use super::{BuildError, Component, Files, Spec, job::Job};
+use super::{BuildError, Component, Spec, job::Job};
+use crate::recipe::{SpiTpm, TpmBus};
 
 pub(super) const SPEC: Spec = Spec {
     name: "device-tree",
-    about: "device tree of the board with our overlay",
+    about: "device tree of the board with our overlays",
     code: include_str!("device_tree.rs"),
     sources: &[],
     needs: &[Component::Kernel],
     series: None,
-    files: &[Files::One(OVERLAY)],
+    files: &[],
     certificate: false,
     build,
 };
 
-/// The overlay for a TPM on I2C1, for Linux and for U-Boot's control DTB.
-pub(super) const OVERLAY: &str = "kernel-config/overlays/rpi3-tpm-i2c.dtso";
+/// The overlays for Linux's DTB and for U-Boot's control DTB, in the order in which
+/// they are applied: a later one refers to labels of an earlier one.
+pub(super) fn overlays(tpm: TpmBus) -> [&'static str; 2] {
+    let tpm = match tpm {
+        TpmBus::I2c => "kernel-config/overlays/rpi3-tpm-i2c.dtso",
+        TpmBus::Spi(SpiTpm::Stpm4raspi) => "kernel-config/overlays/rpi3-tpm-stpm4raspi.dtso",
+        TpmBus::Spi(SpiTpm::Slb9670) => "kernel-config/overlays/rpi3-tpm-slb9670.dtso",
+    };
+    ["kernel-config/overlays/rpi3.dtso", tpm]
+}
 
 fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let board = job.need(Component::Kernel).join("board.dtb");
-    apply_overlay(job, &board, "linux.dtb")
+    apply_overlays(job, &board, "linux.dtb")
 }
 
-/// Compiles the overlay and applies it to `base`; the result is delivered.
-pub(super) fn apply_overlay(
+/// Compiles the overlays and applies them to `base`; the result is delivered.
+pub(super) fn apply_overlays(
     job: &Job<'_>,
     base: &std::path::Path,
     result: &str,
 ) -> Result<(), BuildError> {
-    let overlay = job.work.join("overlay.dtbo");
-    let mut dtc = job.command("dtc", &job.work);
-    dtc.args(["-@", "-I", "dts", "-O", "dtb", "-o"]).arg(&overlay).arg(job.tree(OVERLAY));
-    job.run("compiling the overlay", &mut dtc)?;
     let mut fdtoverlay = job.command("fdtoverlay", &job.work);
-    fdtoverlay.arg("-i").arg(base).arg("-o").arg(job.out.join(result)).arg(&overlay);
-    job.run("applying the overlay", &mut fdtoverlay)
+    fdtoverlay.arg("-i").arg(base).arg("-o").arg(job.out.join(result));
+    for (index, source) in overlays(job.context.tpm).into_iter().enumerate() {
+        let compiled = job.work.join(format!("{index}.dtbo"));
+        let mut dtc = job.command("dtc", &job.work);
+        dtc.args(["-@", "-I", "dts", "-O", "dtb", "-o"]).arg(&compiled).arg(job.tree(source));
+        job.run(&format!("compiling {source}"), &mut dtc)?;
+        fdtoverlay.arg(compiled);
+    }
+    job.run("applying the overlays", &mut fdtoverlay)
 }

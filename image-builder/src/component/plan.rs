@@ -10,6 +10,7 @@ use crate::artifacts::KeyDir;
 use crate::cache::Cache;
 use crate::cache::entry::Entry;
 use crate::cache::key::{Description, Key, Kind};
+use crate::recipe::TpmBus;
 use crate::sources::lock::Lock;
 
 /// What identifies the tools: the build root's package list with versions, as a
@@ -31,6 +32,8 @@ pub struct Context {
     pub signing_key: KeyDir,
     /// Whether the components are for the lab.
     pub development: bool,
+    /// Where the TPM is: the recipe's choice, which the device trees follow.
+    pub tpm: TpmBus,
 }
 
 impl Context {
@@ -148,10 +151,8 @@ fn describe(
         }
         d.series(patches.iter().map(|(name, contents)| (name.as_str(), contents.as_slice())));
     }
-    let mut inputs = spec.files.to_vec();
-    if context.development {
-        inputs.extend(component.development_files());
-    }
+    let chosen = component.chosen_files(context.development, context.tpm);
+    let inputs = [spec.files, &chosen].concat();
     for path in files(&context.tree, &inputs).map_err(|(path, source)| BuildError::Input {
         component,
         path,

@@ -1,28 +1,28 @@
-//! U-Boot's control DTB: its own, our overlay with the TPM, and the public key
+//! U-Boot's control DTB: its own, our overlays with the TPM, and the public key
 //! without whose signature no configuration boots.
 //!
 //! It lies inside U-Boot's binary. A control DTB from the boot partition could be
 //! exchanged together with the key in it.
 
-use super::device_tree::{OVERLAY, apply_overlay};
-use super::{BuildError, Component, Files, Spec, job::Job};
+use super::device_tree::apply_overlays;
+use super::{BuildError, Component, Spec, job::Job};
 use crate::artifacts::KeyDir;
 
 pub(super) const SPEC: Spec = Spec {
     name: "u-boot-key",
     about: "U-Boot's control DTB with the key that it demands",
-    code: include_str!("u_boot_key.rs"),
+    code: concat!(include_str!("u_boot_key.rs"), include_str!("device_tree.rs")),
     sources: &[],
     needs: &[Component::UBoot],
     series: None,
-    files: &[Files::One(OVERLAY)],
+    files: &[],
     certificate: true,
     build,
 };
 
 fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let u_boot = job.need(Component::UBoot);
-    apply_overlay(job, &u_boot.join("u-boot.dtb"), "control.dtb")?;
+    apply_overlays(job, &u_boot.join("u-boot.dtb"), "control.dtb")?;
     let control = job.out.join("control.dtb");
     let mut tool = job.command(u_boot.join("fdt_add_pubkey"), &job.work);
     // Only the certificate is read. `conf`: a configuration without a good

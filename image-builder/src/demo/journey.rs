@@ -1,6 +1,6 @@
 //! The journey: five boots of one device.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{
     emu::{
@@ -23,6 +23,8 @@ pub struct Images {
     pub command_line: Card,
     /// With a changed initramfs.
     pub initramfs: Card,
+    /// The QEMU for boards with their TPM on SPI, if they are for such.
+    pub spi_emulator: Option<PathBuf>,
 }
 
 /// Why a journey did not go as told.
@@ -74,7 +76,8 @@ pub fn journey(
     progress: &Progress,
     seen: &mut Journey,
 ) -> Result<Done, JourneyError> {
-    let mut device = Device::new(&dir.join("device"), &images.original)?;
+    let mut device = Device::new(&dir.join("device"), &images.original)?
+        .with_spi_emulator(images.spi_emulator.clone());
     let mut run = Run { images, dir, progress, seen };
     let key = run.provision(&device)?;
     run.unlock("2-unlock", "unlocks by itself", &device)?;

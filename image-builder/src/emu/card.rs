@@ -12,9 +12,11 @@ use emulated_board::{
 };
 use pcr_measure::manifest::{Manifest, ManifestError};
 
+use super::place::TpmPlace;
 use crate::image::{
     card::{self as image, FIT, MANIFEST, SIGNATURES},
     config_txt::{ARMSTUB, BOARD_DTB},
+    fdt::{Fdt, FdtError},
     mbr::Table,
 };
 
@@ -82,6 +84,28 @@ pub enum CardError {
         /// What the system said.
         source: io::Error,
     },
+    /// The device tree for the firmware is none.
+    #[error(
+        "the device tree {BOARD_DTB} in {path} cannot be read: {source}; build the image again"
+    )]
+    DeviceTree {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: FdtError,
+    },
+    /// A board that is not emulated.
+    #[error(
+        "the device tree {BOARD_DTB} in {0} has no TPM where the emulated board can have one: \
+         on I2C1 or SPI0"
+    )]
+    NoPlace(PathBuf),
+    /// Debian's QEMU has no TPM on SPI.
+    #[error(
+        "this card is for a board with its TPM on SPI, which Debian's QEMU has not: build the \
+         emulator that has, `image-builder build --only qemu`"
+    )]
+    NoEmulator,
     /// The board does not start.
     #[error(transparent)]
     Board(#[from] BoardError),
@@ -154,6 +178,18 @@ impl Card {
     /// When it is not there or cannot be read.
     pub fn boot_file(&self, name: &str) -> Result<Vec<u8>, CardError> {
         Ok(image::Card::open(&self.path)?.boot_file(name)?)
+    }
+
+    /// Where the board that this card is for has its TPM, by the device tree that its
+    /// firmware would load.
+    ///
+    /// # Errors
+    /// [`CardError`] when that cannot be told.
+    pub fn tpm_place(&self) -> Result<TpmPlace, CardError> {
+        let bytes = self.boot_file(BOARD_DTB)?;
+        let tree = Fdt::new(&bytes)
+            .map_err(|source| CardError::DeviceTree { path: self.path.clone(), source })?;
+        TpmPlace::named_by(&tree).ok_or_else(|| CardError::NoPlace(self.path.clone()))
     }
 
     /// Puts FIT, boot manifest, the firmware behind the VideoCore's, and signed policies

@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 use super::{
     boot::{Boot, BootError},
     card::{Card, CardError},
+    place::TpmPlace,
 };
 
 /// A recovery key as the console showed it. Wiped when dropped, never printed.
@@ -63,6 +64,10 @@ pub struct Device {
     pub card: Card,
     /// The TPM on the header.
     pub tpm: SoftTpm,
+    /// Where on the header.
+    place: TpmPlace,
+    /// The QEMU for a place on SPI.
+    spi_emulator: Option<PathBuf>,
 }
 
 impl Device {
@@ -71,9 +76,16 @@ impl Device {
     /// # Errors
     /// [`DeviceError`], also when `dir` holds a TPM already.
     pub fn new(dir: &Path, image: &Card) -> Result<Self, DeviceError> {
+        let place = image.tpm_place()?;
         let card = image.copy_to(&dir.join("card.img"))?;
         let tpm = SoftTpm::create(&dir.join("tpm"), "sha256")?;
-        Ok(Self { dir: dir.to_owned(), card, tpm })
+        Ok(Self { dir: dir.to_owned(), card, tpm, place, spi_emulator: None })
+    }
+
+    /// The same device with a QEMU for the case that its TPM is on SPI.
+    #[must_use]
+    pub fn with_spi_emulator(self, emulator: Option<PathBuf>) -> Self {
+        Self { spi_emulator: emulator, ..self }
     }
 
     /// A second device in the same state: same bytes on the card, same TPM. The
@@ -84,7 +96,8 @@ impl Device {
     pub fn copy_to(&self, dir: &Path) -> Result<Self, DeviceError> {
         let card = self.card.copy_to(&dir.join("card.img"))?;
         let tpm = self.tpm.copy_to(&dir.join("tpm"))?;
-        Ok(Self { dir: dir.to_owned(), card, tpm })
+        let spi_emulator = self.spi_emulator.clone();
+        Ok(Self { dir: dir.to_owned(), card, tpm, place: self.place, spi_emulator })
     }
 
     /// Where it lies.
@@ -93,11 +106,19 @@ impl Device {
         &self.dir
     }
 
+    /// Its TPM, where the header has it.
+    ///
+    /// # Errors
+    /// [`CardError::NoEmulator`] when that is on SPI and there is no QEMU for it.
+    pub fn link(&self) -> Result<TpmLink, CardError> {
+        self.place.link(self.tpm.clone(), self.spi_emulator.as_deref())
+    }
+
     /// Powers it on; the logs go to `logs`.
     ///
     /// # Errors
     /// [`BootError`].
     pub fn boot(&self, name: &str, logs: &Path) -> Result<Boot, BootError> {
-        Boot::start(name, &self.card, TpmLink::I2c(self.tpm.clone()), logs)
+        Boot::start(name, &self.card, self.link()?, logs)
     }
 }

@@ -148,6 +148,7 @@ impl Device {
         &self,
         args: &RunArgs,
         signing: Option<&Signing>,
+        spi_emulator: Option<&Path>,
     ) -> Result<(Card, TpmLink), RunError> {
         // Checked first: a file that is no image is not copied.
         let image = Card::open(&args.image)?;
@@ -170,7 +171,7 @@ impl Device {
             None => {}
         }
         let tpm = match &self.tpm {
-            Some(dir) => TpmLink::I2c(SoftTpm::open_or_create(dir)?),
+            Some(dir) => image.tpm_place()?.link(SoftTpm::open_or_create(dir)?, spi_emulator)?,
             None => TpmLink::None,
         };
         Ok((card, tpm))
@@ -180,16 +181,21 @@ impl Device {
 /// Runs the image until its board goes off, the user cuts the power, or the console
 /// shows what was asked for.
 ///
-/// `signing` is needed for `--append-tamper` alone.
+/// `signing` is needed for `--append-tamper` alone, `spi_emulator` (a QEMU with a TPM on
+/// SPI) for a board with its TPM there.
 ///
 /// # Errors
 /// [`RunError`] when the boot cannot be started or followed.
-pub fn run(args: &RunArgs, signing: Option<&Signing>) -> Result<Outcome, RunError> {
+pub fn run(
+    args: &RunArgs,
+    signing: Option<&Signing>,
+    spi_emulator: Option<&Path>,
+) -> Result<Outcome, RunError> {
     let device = Device::of(args);
     if args.fresh {
         device.remove()?;
     }
-    let (card, tpm) = device.assemble(args, signing)?;
+    let (card, tpm) = device.assemble(args, signing, spi_emulator)?;
     let (screen, off) = terminal::screen().map_err(RunError::Terminal)?;
     let mut board = card.power_on(tpm, &device.logs, Some(screen))?;
     match &args.until {
@@ -290,7 +296,7 @@ mod tests {
         let image = dir.path().join("pi.img");
         fs::write(&image, b"no image").unwrap();
         let args = ["run", "--image", image.to_str().unwrap()];
-        let error = run(&Cli::try_parse_from(args).unwrap().run, None).unwrap_err();
+        let error = run(&Cli::try_parse_from(args).unwrap().run, None, None).unwrap_err();
         assert!(error.to_string().contains("no SD card image"), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }

@@ -21,6 +21,19 @@ fn the_shipped_recipe_is_valid() {
 }
 
 #[test]
+fn the_shipped_recipe_for_spi_differs_in_the_tpm_alone() {
+    let i2c = include_str!("../../recipes/rpi3.toml");
+    let spi = include_str!("../../recipes/rpi3-spi.toml");
+    let mut recipe = Recipe::parse(spi, "rpi3-spi.toml").unwrap();
+    assert_eq!(recipe.name.as_str(), "msec-rpi3-spi");
+    assert_eq!(recipe.tpm.bus, TpmBus::Spi(SpiTpm::Slb9670));
+    let i2c = Recipe::parse(i2c, "rpi3.toml").unwrap();
+    recipe.name = i2c.name.clone();
+    recipe.tpm.bus = TpmBus::I2c;
+    assert_eq!(recipe, i2c);
+}
+
+#[test]
 fn a_minimal_recipe_offers_no_shell() {
     let recipe = Recipe::parse(MINIMAL, "r.toml").unwrap();
     assert_eq!(recipe.root.console, Console::None);
@@ -41,8 +54,11 @@ fn a_recipe_survives_being_written_and_read() {
     let mut recipe = Recipe::parse(MINIMAL, "r.toml").unwrap();
     let recipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p".to_owned();
     recipe.provisioning.recipient = Some(Recipient::try_from(recipient).unwrap());
-    let text = toml::to_string(&recipe).unwrap();
-    assert_eq!(Recipe::parse(&text, "again").unwrap(), recipe);
+    for bus in [TpmBus::I2c, TpmBus::Spi(SpiTpm::Stpm4raspi), TpmBus::Spi(SpiTpm::Slb9670)] {
+        recipe.tpm.bus = bus;
+        let text = toml::to_string(&recipe).unwrap();
+        assert_eq!(Recipe::parse(&text, "again").unwrap(), recipe);
+    }
 }
 
 #[test]
@@ -69,8 +85,13 @@ fn errors_name_line_key_and_reason() {
     let cases = [
         ("", "", "missing field `name`"),
         (MINIMAL, "[tpm]\nbuss = 1\n", "unknown field `buss`"),
-        (MINIMAL, "[tpm]\nbus = \"spi\"\n", "line 6, column 7"),
-        (MINIMAL, "[tpm]\nbus = \"spi\"\n", "expected `i2c`"),
+        (MINIMAL, "[tpm]\nbus = \"lpc\"\n", "line 6, column 7"),
+        (MINIMAL, "[tpm]\nbus = \"lpc\"\n", "expected `i2c` or `spi`"),
+        (MINIMAL, "[tpm]\nbus = \"spi\"\n", "line 5, column 1"),
+        (MINIMAL, "[tpm]\nbus = \"spi\"\n", "needs device"),
+        (MINIMAL, "[tpm]\nbus = \"spi\"\ndevice = \"st33\"\n", "line 7, column 10"),
+        (MINIMAL, "[tpm]\nbus = \"spi\"\ndevice = \"st33\"\n", "`stpm4raspi` or `slb9670`"),
+        (MINIMAL, "[tpm]\ndevice = \"slb9670\"\n", "device belongs to bus = \"spi\""),
         (MINIMAL, "[tpm]\npcrs = [8, 9, 15]\n", "none of PCR 0-7"),
         (MINIMAL, "[tpm]\npcrs = [0, 1]\n", "PCR 15 is missing"),
         (MINIMAL, "[tpm]\npcrs = [0, 0, 15]\n", "named twice"),

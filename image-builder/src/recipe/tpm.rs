@@ -52,7 +52,7 @@ impl Default for Tpm {
     fn default() -> Self {
         let nv_index = NvIndex::default();
         Self {
-            bus: TpmBus::I2c,
+            bus: TpmBus::default(),
             pcrs: PcrList::default(),
             nv_index,
             spare_index: spare(nv_index).unwrap_or_default(),
@@ -70,18 +70,41 @@ fn spare(nv_index: NvIndex) -> Option<NvIndex> {
 }
 
 /// How the TPM is attached to the board.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum TpmBus {
     /// I2C1 (GPIO 2 and 3), address 0x2e.
+    #[default]
     I2c,
+    /// SPI0 (GPIO 7 to 11).
+    Spi(SpiTpm),
+}
+
+/// A board with a TPM on SPI0: its chip select, its reset line, its clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SpiTpm {
+    /// ST's STPM4RasPI with an ST33: CE0, reset on GPIO 4.
+    Stpm4raspi,
+    /// Infineon's SLB 9670 or 9672 on an Iridium or LetsTrust board: CE1, reset on
+    /// GPIO 24.
+    Slb9670,
+}
+
+/// The buses by their names in a recipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum BusName {
+    I2c,
+    Spi,
 }
 
 /// The TOML table, key by key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Table {
-    bus: TpmBus,
+    bus: BusName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<SpiTpm>,
     pcrs: PcrList,
     nv_index: NvIndex,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -117,6 +140,10 @@ impl From<Tpm> for Table {
     fn from(tpm: Tpm) -> Self {
         let Tpm { bus, pcrs, nv_index, spare_index, srk, binding, pin } = tpm;
         let spare_index = Some(spare_index);
+        let (bus, device) = match bus {
+            TpmBus::I2c => (BusName::I2c, None),
+            TpmBus::Spi(device) => (BusName::Spi, Some(device)),
+        };
         let (binding, signed) = match binding {
             Binding::Pcr => (Word::Pcr, None),
             Binding::Signed(signed) => (Word::Signed, Some(signed)),
@@ -124,7 +151,19 @@ impl From<Tpm> for Table {
         let rollback = signed.as_ref().map(|signed| signed.rollback);
         let counter = signed.as_ref().map(|signed| signed.counter);
         let policy_key = signed.and_then(|signed| signed.policy_key);
-        Self { bus, pcrs, nv_index, spare_index, srk, binding, pin, policy_key, rollback, counter }
+        Self {
+            bus,
+            device,
+            pcrs,
+            nv_index,
+            spare_index,
+            srk,
+            binding,
+            pin,
+            policy_key,
+            rollback,
+            counter,
+        }
     }
 }
 
@@ -132,9 +171,22 @@ impl TryFrom<Table> for Tpm {
     type Error = ValueError;
 
     fn try_from(table: Table) -> Result<Self, ValueError> {
-        let Table { bus, pcrs, nv_index, srk, pin, policy_key, rollback, counter, .. } = table;
+        let Table { pcrs, nv_index, srk, pin, policy_key, rollback, counter, .. } = table;
         let binding = table.binding;
         let fail = |why: &str| Err(ValueError(why.to_owned()));
+        let bus = match (table.bus, table.device) {
+            (BusName::I2c, None) => TpmBus::I2c,
+            (BusName::Spi, Some(device)) => TpmBus::Spi(device),
+            (BusName::I2c, Some(_)) => {
+                return fail("device belongs to bus = \"spi\": on I2C all boards are wired alike");
+            }
+            (BusName::Spi, None) => {
+                return fail(
+                    "bus = \"spi\" needs device, because boards differ in chip select and reset \
+                     line: \"stpm4raspi\" or \"slb9670\"",
+                );
+            }
+        };
         let binding = match (binding, rollback) {
             (Word::Pcr, None) if policy_key.is_none() && counter.is_none() => Binding::Pcr,
             (Word::Pcr, _) => {

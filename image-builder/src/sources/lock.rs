@@ -14,7 +14,7 @@ const SCHEMA: &str = "msec-boot/sources-lock/1";
 
 /// What is written above the sources.
 const HEADER: &str = "\
-# Every source that goes into an image, pinned by the SHA-256 of its files.
+# Every source of what is built, pinned by the SHA-256 of its files.
 # `image-builder sources lock [NAME...]` takes the versions that the suites have now.
 ";
 

@@ -57,11 +57,16 @@ pub(super) fn arguments(config: &BoardConfig, sockets: &Path) -> Vec<String> {
     if let Disk::Card(image) = &config.disk {
         add("-drive", format!("if=sd,format=raw,file={}", option(image)));
     }
-    if let TpmLink::I2c(_) = config.tpm {
-        add("-chardev", format!("socket,id=tpm,path={}", socket("tpm")));
-        add("-tpmdev", "emulator,id=tpm0,chardev=tpm".to_owned());
-        add("-device", format!("tpm-tis-i2c,tpmdev=tpm0,address={TPM_ADDRESS:#x},bus=i2c-bus.1"));
-    }
+    let device = match &config.tpm {
+        TpmLink::None => return args,
+        TpmLink::I2c(_) => {
+            format!("tpm-tis-i2c,tpmdev=tpm0,address={TPM_ADDRESS:#x},bus=i2c-bus.1")
+        }
+        TpmLink::Spi(spi) => spi.device(),
+    };
+    add("-chardev", format!("socket,id=tpmch,path={}", socket("tpm")));
+    add("-tpmdev", "emulator,id=tpm0,chardev=tpmch".to_owned());
+    add("-device", device);
     args
 }
 
@@ -72,6 +77,7 @@ fn option(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{ChipSelect, SpiBehaviour, SpiTpm};
     use super::*;
     use crate::SoftTpm;
 
@@ -95,6 +101,23 @@ mod tests {
         assert!(text.contains("file=/b/board.dtb,addr=0x1000000"), "{text}");
         assert!(!text.contains("-drive") && !text.contains("tpm"), "{text}");
         assert!(text.contains(" -S "), "the board waits until its consoles are read: {text}");
+    }
+
+    #[test]
+    fn a_tpm_is_on_one_bus() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("tpm2-00.permall"), [1]).unwrap();
+        let spi = SpiTpm {
+            tpm: SoftTpm::open(dir.path()).unwrap(),
+            qemu: "/q".into(),
+            chip_select: ChipSelect::Ce0,
+            behaviour: SpiBehaviour { wait_states: 2, ..Default::default() },
+        };
+        let text = arguments(&config(Disk::None, TpmLink::Spi(spi)), Path::new("/s")).join(" ");
+        let expected = "-chardev socket,id=tpmch,path=/s/tpm -tpmdev emulator,id=tpm0,chardev=tpmch \
+                        -device tpm-tis-spi,id=tpm,tpmdev=tpm0,bus=spi,cs=0,wait-states=2";
+        assert!(text.ends_with(expected), "{text}");
+        assert!(!text.contains("i2c"), "{text}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::component::Component as C;
+use crate::recipe::SpiTpm;
 
 const HASH: &str = "58a5f218191fe32900102760250741bed4e4f058ca915eb91f5f9a48a16562d7";
 
@@ -21,13 +22,18 @@ fn context() -> (tempfile::TempDir, Context) {
         "kernel-config/must-be-absent",
         "kernel-config/development/debug.config",
         "kernel-config/patches/f.patch",
+        "kernel-config/overlays/rpi3.dtso",
         "kernel-config/overlays/rpi3-tpm-i2c.dtso",
+        "kernel-config/overlays/rpi3-tpm-slb9670.dtso",
+        "kernel-config/overlays/rpi3-tpm-stpm4raspi.dtso",
         "uboot-patches/u-boot/rpi3.config",
         "uboot-patches/u-boot/a.patch",
         "uboot-patches/u-boot/b.patch",
         "uboot-patches/tf-a/c.patch",
         "image-builder/patches/cryptsetup/d.patch",
         "image-builder/patches/tpm2-tss/e.patch",
+        "tests/qemu/f.patch",
+        "tests/qemu/board.mak",
         "keys/fit.crt",
     ];
     for file in files {
@@ -38,6 +44,7 @@ fn context() -> (tempfile::TempDir, Context) {
     write(&tree, "image-builder/patches/cryptsetup/series", "d.patch\n");
     write(&tree, "image-builder/patches/tpm2-tss/series", "e.patch\n");
     write(&tree, "kernel-config/patches/series", "f.patch\n");
+    write(&tree, "tests/qemu/series", "f.patch\n");
     let mut lock = "schema = \"msec-boot/sources-lock/1\"\n".to_owned();
     for name in C::ALL.iter().flat_map(|c| c.spec().sources) {
         lock.push_str(&format!(
@@ -51,6 +58,7 @@ fn context() -> (tempfile::TempDir, Context) {
         tools: "00".into(),
         signing_key: KeyDir::new(tree.join("keys")),
         development: false,
+        tpm: TpmBus::I2c,
         tree,
     };
     (dir, context)
@@ -79,7 +87,8 @@ fn changed_by(change: impl FnOnce(&mut Context)) -> Vec<C> {
 #[test]
 fn a_change_reaches_exactly_what_is_built_from_it() {
     let signed = [C::UBootKey, C::TfA];
-    let cases: [(&str, &[C]); 16] = [
+    let trees = [C::UBootKey, C::TfA, C::DeviceTree];
+    let cases: [(&str, &[C]); 20] = [
         ("Cargo.lock", &[C::Unseal]),
         ("initramfs-unseal/src/deep/er.rs", &[C::Unseal]),
         ("pcr-measure/src/lib.rs", &[C::Unseal]),
@@ -88,18 +97,39 @@ fn a_change_reaches_exactly_what_is_built_from_it() {
         ("kernel-config/new.config", &[C::Kernel, C::DeviceTree]),
         ("kernel-config/must-be-absent", &[C::Kernel, C::DeviceTree]),
         ("kernel-config/patches/f.patch", &[C::Kernel, C::DeviceTree]),
-        ("kernel-config/overlays/rpi3-tpm-i2c.dtso", &[C::UBootKey, C::TfA, C::DeviceTree]),
+        ("kernel-config/overlays/rpi3.dtso", &trees),
+        ("kernel-config/overlays/rpi3-tpm-i2c.dtso", &trees),
+        ("kernel-config/overlays/rpi3-tpm-slb9670.dtso", &[]),
         ("uboot-patches/u-boot/a.patch", &[C::UBoot, C::UBootKey, C::TfA]),
         ("uboot-patches/u-boot/rpi3.config", &[C::UBoot, C::UBootKey, C::TfA]),
         ("uboot-patches/tf-a/c.patch", &[C::TfA]),
         ("image-builder/patches/cryptsetup/d.patch", &[C::Cryptsetup, C::Unseal]),
         ("image-builder/patches/tpm2-tss/e.patch", &[C::Tss, C::Unseal]),
+        ("tests/qemu/f.patch", &[C::Qemu]),
+        ("tests/qemu/board.mak", &[C::Qemu]),
         ("keys/fit.crt", &signed),
         ("keys/fit.key", &[]),
     ];
     for (file, expected) in cases {
         assert_eq!(changed_by(|context| write(&context.tree, file, "changed")), expected, "{file}");
     }
+}
+
+#[test]
+fn another_tpm_is_another_device_tree_and_another_u_boot() {
+    let trees = [C::UBootKey, C::TfA, C::DeviceTree];
+    for tpm in [SpiTpm::Stpm4raspi, SpiTpm::Slb9670].map(TpmBus::Spi) {
+        assert_eq!(changed_by(|context| context.tpm = tpm), trees, "{tpm:?}");
+    }
+    // Its own overlay is an input then, and that for I2C is none.
+    let (_dir, mut context) = context();
+    context.tpm = TpmBus::Spi(SpiTpm::Slb9670);
+    let before = keys(&context);
+    write(&context.tree, "kernel-config/overlays/rpi3-tpm-i2c.dtso", "changed");
+    assert_eq!(keys(&context), before);
+    write(&context.tree, "kernel-config/overlays/rpi3-tpm-slb9670.dtso", "changed");
+    let after = keys(&context);
+    assert_eq!(C::ALL.into_iter().filter(|c| before[c] != after[c]).collect::<Vec<_>>(), trees);
 }
 
 #[test]
@@ -179,6 +209,15 @@ fn a_series_is_for_the_only_source_of_its_component() {
     for spec in C::ALL.map(C::spec) {
         assert!(spec.series.is_none() || spec.sources.len() == 1, "{}", spec.name);
     }
+}
+
+#[test]
+fn an_image_is_made_of_all_but_the_emulator() {
+    let rest: Vec<C> = C::ALL.into_iter().filter(|c| !C::IMAGE.contains(c)).collect();
+    assert_eq!(rest, [C::Qemu]);
+    let (_dir, context) = context();
+    let plan = Plan::new(&context, &C::IMAGE).unwrap();
+    assert!(plan.get(C::Qemu).is_none());
 }
 
 #[test]

@@ -28,6 +28,23 @@ fn tree(structure: &[u8], strings: &[u8]) -> Vec<u8> {
     out
 }
 
+/// A tree with these nodes, each with the property `compatible`.
+pub(crate) fn with_nodes(paths: &[&str]) -> Vec<u8> {
+    use T::{B, W};
+    let mut all = vec![W(BEGIN_NODE), B(b"\0")];
+    let names: Vec<Vec<Vec<u8>>> = paths
+        .iter()
+        .map(|path| parts(path).map(|name| [name.as_bytes(), b"\0"].concat()).collect())
+        .collect();
+    for path in &names {
+        all.extend(path.iter().flat_map(|name| [W(BEGIN_NODE), B(name)]));
+        all.extend([W(PROP), W(2), W(0), B(b"x\0")]);
+        all.extend(path.iter().map(|_| W(END_NODE)));
+    }
+    all.extend([W(END_NODE), W(9)]);
+    tree(&structure(&all), b"compatible\0")
+}
+
 /// One word of the structure block, or bytes padded to a word.
 enum T<'a> {
     W(u32),
