@@ -1,7 +1,15 @@
-# The devices of the emulator: one board, its TPM, and what the tests of both use.
+# The devices of the emulator: one family of boards, its TPM, and what the tests of both use.
 CONFIG_RASPI=y
-CONFIG_TPM_TIS_SPI=y
+# What RASPI uses and does not select
+CONFIG_ARM_GIC=y
+CONFIG_OR_IRQ=y
+CONFIG_UNIMP=y
+
+CONFIG_TPM_EMULATOR=y
 CONFIG_TPM_TIS_I2C=y
+CONFIG_TPM_TIS_SPI=y
 CONFIG_GENERIC_LOADER=y
+
+# tests/qtest
 CONFIG_SSI_M25P80=y
 CONFIG_TMP105=y
