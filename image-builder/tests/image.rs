@@ -227,7 +227,7 @@ fn an_image_is_clean_complete_and_reproducible() {
     let card = card::Card::open(&image.path).unwrap();
     assert_eq!(card.boot_file("manifest.json").unwrap(), manifest);
     let contents = fit::Contents::read(&card.boot_file("boot.itb").unwrap()).unwrap();
-    assert_eq!(contents.command_line, "console=ttyAMA0,115200 panic=10");
+    assert_eq!(contents.command_line, "console=ttyAMA0,115200 panic=10 page_alloc.shuffle=1");
 
     let report = verify(&image.path, Some(&image.manifest_path), Some(Path::new("/bin/true")));
     let report = report.unwrap();
