@@ -88,11 +88,7 @@ fn recipe_path(context: &Context, args: &ImageArgs) -> PathBuf {
 
 /// What the components of this recipe are built from.
 fn for_recipe(context: &Context, recipe: &Recipe) -> Context {
-    Context {
-        development: recipe.kernel.development,
-        tpm: recipe.tpm.bus,
-        ..context.clone()
-    }
+    Context { development: recipe.kernel.development, tpm: recipe.tpm.bus, ..context.clone() }
 }
 
 /// The directory that results go to.

@@ -21,8 +21,8 @@ const LIST: &str = "/sys/kernel/security/ima/ascii_runtime_measurements";
 /// (Linux, `security/integrity/ima/ima_init.c`).
 const BYPASS: &str = "No TPM chip found, activating TPM-bypass";
 
-/// Values of `[tpm] bus` that IMA must find a TPM on.
-const BUSES: [&str; 1] = ["i2c"];
+/// Where IMA must find a TPM: `[tpm] bus` and `device`.
+const PLACES: [(&str, Option<&str>); 2] = [("i2c", None), ("spi", Some("slb9670"))];
 
 fn pcr(status: &Status, number: u32) -> Sha256Digest {
     let value = status.pcrs.sha256(PcrIndex::new(number).unwrap());
@@ -62,7 +62,7 @@ pub(crate) fn trusted_keys_have_their_tpm(shell: &mut Shell<'_>) {
 #[ignore = "takes minutes; make test-long"]
 fn ima_finds_the_tpm_in_every_boot() {
     let boots = std::env::var("MSEC_BOOTS").ok().and_then(|n| n.parse().ok()).unwrap_or(50);
-    for bus in BUSES {
+    for (bus, board) in PLACES {
         let dir = scratch(&format!("ima-{bus}"));
         // A root that is neither encrypted nor to be: nothing changes on the card.
         let image = built().small_image_with(&dir, |recipe| {
@@ -70,9 +70,13 @@ fn ima_finds_the_tpm_in_every_boot() {
                 recipe[table].as_table_mut().unwrap().insert(key.to_owned(), value.into());
             };
             set("tpm", "bus", bus);
+            if let Some(board) = board {
+                set("tpm", "device", board);
+            }
             set("provisioning", "mode", "never");
         });
         let device = Device::new(&dir.join("device"), &image).unwrap();
+        let device = device.with_spi_emulator(Some(built().emulator()));
         let _slot = slots::slot();
         let missed: Vec<u32> = (0..boots)
             .filter(|_| {
