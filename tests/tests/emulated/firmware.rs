@@ -59,6 +59,17 @@ fn a_fit_without_a_signature_is_refused() {
     refused("unsigned", &card, tpm, why);
 }
 
+/// Nobody could tell later what was measured. U-Boot is kept from its log's memory by one
+/// letter of the property that names it.
+#[test]
+fn without_memory_for_the_event_log_nothing_boots() {
+    let (component, text) = ("BL33".to_owned(), "memory-region".to_owned());
+    let tamper = Tamper::Firmware { component, text };
+    let card = built().card(&tamper, &scratch("no-log-image"), "no-log");
+    let why = "Measured boot: no memory for the event log";
+    refused("no-log", &card, tpm("no-log-tpm", "sha256"), why);
+}
+
 /// One letter in each image of the firmware that U-Boot was started from: it boots all the
 /// same, the TPM refuses, and the console names the image. The last one is the premise:
 /// the card as it was opens by itself.

@@ -91,6 +91,33 @@ fn a_tpm_that_answers_too_late_ends_the_boot() {
     refused(&device, link, "Measured boot: the TPM does not start");
 }
 
+/// RST# falls and rises while Linux starts: the measurements are gone, and with them the
+/// secret. The premise: the same boot without it unlocks.
+#[test]
+fn a_tpm_that_was_reset_behind_u_boot_gives_nothing_out() {
+    let device = device("spi-reset", "slb9670");
+    let _slot = slots::slot();
+    let mut boot = device.boot("provision", &device.dir().join("provision")).unwrap();
+    let key = provision(&mut boot, |_| ()).unwrap();
+    boot.userland().unwrap().power_off().unwrap();
+
+    let mut boot = device.boot("premise", &device.dir().join("premise")).unwrap();
+    boot.expect("the TPM unlocks the root", "initramfs-unseal: unlocked by the TPM\n").unwrap();
+    boot.userland().unwrap().power_off().unwrap();
+
+    let mut boot = device.boot("reset", &device.dir().join("reset")).unwrap();
+    boot.expect("U-Boot has measured", "Starting kernel").unwrap();
+    boot.board.hold_tpm_in_reset(true).unwrap();
+    boot.board.hold_tpm_in_reset(false).unwrap();
+    let refused = "initramfs-unseal: (the TPM did not release the key|unlocked by [^\n]*)";
+    let said = boot.board.console.wait(refused, PATIENCE).unwrap();
+    assert_eq!(said.text, "the TPM did not release the key");
+    boot.type_recovery_key(&key).unwrap();
+    boot.expect("the key opens", "unlocked by the recovery key\n").unwrap();
+    let status = boot.userland().unwrap().status().unwrap();
+    assert_eq!(status.sealed, "unreachable", "and nobody can have it later");
+}
+
 fn refused(device: &Device, link: TpmLink, why: &str) {
     let _slot = slots::slot();
     let mut boot = Boot::start("refused", &device.card, link, &device.dir().join("logs")).unwrap();
