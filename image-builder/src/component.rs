@@ -32,7 +32,7 @@ use std::path::PathBuf;
 
 use crate::artifacts::{Artifacts, KeyDir};
 use crate::cache::CacheError;
-use crate::recipe::TpmBus;
+use crate::recipe::Target;
 use crate::sources::SourceError;
 use job::Job;
 
@@ -91,8 +91,29 @@ pub(crate) struct Spec {
     files: &'static [Files],
     /// True when the signing key's certificate is an input.
     certificate: bool,
+    /// What the recipe's choices add to all this.
+    chosen: fn(&Target) -> Chosen,
     /// Builds it.
     build: fn(&Job<'_>) -> Result<(), BuildError>,
+}
+
+/// What a recipe's choices add to the inputs of a component. Its build makes the same
+/// choices, from the same [`Target`].
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Chosen {
+    /// More inputs in the checkout.
+    files: Vec<Files>,
+    /// More components that it is built with or from.
+    needs: Vec<Component>,
+    /// Choices that no file and no component stands for, by what they are about.
+    words: Vec<(&'static str, String)>,
+}
+
+impl Chosen {
+    /// For a component that is the same for every target.
+    pub(crate) fn nothing(_: &Target) -> Self {
+        Self::default()
+    }
 }
 
 /// Inputs in the checkout. Hidden files are none, whatever they are called: they
@@ -166,21 +187,10 @@ impl Component {
         self.spec().about
     }
 
-    /// The components that it is built with or from.
-    pub fn needs(self) -> &'static [Self] {
-        self.spec().needs
-    }
-
-    /// Its inputs in the checkout that follow from what a recipe says: more fragments for
-    /// the lab, an overlay for the TPM.
-    pub(crate) fn chosen_files(self, development: bool, tpm: TpmBus) -> Vec<Files> {
-        match self {
-            Self::Kernel if development => kernel::DEVELOPMENT.to_vec(),
-            Self::UBootKey | Self::DeviceTree => {
-                device_tree::overlays(tpm).into_iter().map(Files::One).collect()
-            }
-            _ => Vec::new(),
-        }
+    /// The components that it is built with or from, for this target.
+    pub fn needs(self, target: &Target) -> Vec<Self> {
+        let spec = self.spec();
+        [spec.needs, &(spec.chosen)(target).needs].concat()
     }
 
     /// The component of this name.

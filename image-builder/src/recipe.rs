@@ -7,6 +7,7 @@
 
 mod disk;
 mod recipient;
+mod target;
 mod tpm;
 mod values;
 
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use disk::{Disk, MIB};
 pub use recipient::Recipient;
+pub use target::{Purpose, Target};
 pub use tpm::{Binding, Signed, SpiTpm, Tpm, TpmBus};
 pub use values::{
     CommandLine, Hostname, Name, NvIndex, PackageName, PcrList, PersistentHandle, ValueError,
@@ -109,10 +111,11 @@ impl Recipe {
 }
 
 /// A board that images can be made for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Board {
     /// Raspberry Pi 3 Model B (BCM2837).
+    #[default]
     Rpi3,
 }
 

@@ -23,7 +23,7 @@ use image_builder::image::tamper::{self, Signing, Tamper, TamperError};
 use image_builder::image::verify::{Outcome, RootState, verify};
 use image_builder::image::{Image, ImageError, assemble, boot_manifest, card, fit};
 use image_builder::progress::Progress;
-use image_builder::recipe::{MIB, Recipe, TpmBus};
+use image_builder::recipe::{MIB, Recipe, Target};
 use image_builder::sources::newer::{self, WhenGone};
 use image_builder::sources::store::Store;
 use pcr_measure::key::SigningKey;
@@ -56,8 +56,7 @@ fn mkimage() -> PathBuf {
         )
         .unwrap(),
         signing_key: component::ensure_signing_key(&cache, None).unwrap(),
-        development: false,
-        tpm: TpmBus::default(),
+        target: Target::default(),
         tools: Context::tools().unwrap(),
         cache,
         tree: tree.to_owned(),

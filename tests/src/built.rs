@@ -16,7 +16,7 @@ use image_builder::{
         tamper::{Signing, Tamper, variant},
     },
     progress::Progress,
-    recipe::{Binding, Recipe, TpmBus},
+    recipe::{Binding, Recipe, Target},
     sources::{
         newer::{self, WhenGone},
         store::Store,
@@ -80,9 +80,8 @@ pub fn built() -> &'static Built {
             )
             .expect("the lock file"),
             signing_key: component::ensure_signing_key(&cache, None).expect("the signing key"),
-            tpm: TpmBus::default(),
             tools: Context::tools().expect("the tools of the build root"),
-            development: false,
+            target: Target::default(),
             cache,
             tree: tree().to_owned(),
         };
@@ -185,7 +184,7 @@ impl Built {
         let all = packages::obtain(&self.recipe, &recipe_path(), &store, gone, &hidden)
             .expect("the packages");
         let own: Vec<_> = all.into_iter().filter(|p| p.name == "busybox-static").collect();
-        let context = Context { tpm: recipe.tpm.bus, ..self.context.clone() };
+        let context = Context { target: Target::of(&recipe), ..self.context.clone() };
         let plan = engine::build(&context, &Component::IMAGE, &hidden).expect("the components");
         let artifacts = component::artifacts(&plan, context.signing_key.clone());
         let artifacts = artifacts.expect("the artifacts");

@@ -12,7 +12,7 @@ use crate::component::plan::Context;
 use crate::component::{self, Component, engine};
 use crate::image::{self, Image, packages};
 use crate::progress::Progress;
-use crate::recipe::{Binding, Recipe, Signed};
+use crate::recipe::{Binding, Recipe, Signed, Target};
 use crate::sources::store::Store;
 
 /// The demonstration's recipe, in the checkout.
@@ -88,7 +88,7 @@ fn recipe_path(context: &Context, args: &ImageArgs) -> PathBuf {
 
 /// What the components of this recipe are built from.
 fn for_recipe(context: &Context, recipe: &Recipe) -> Context {
-    Context { development: recipe.kernel.development, tpm: recipe.tpm.bus, ..context.clone() }
+    Context { target: Target::of(recipe), ..context.clone() }
 }
 
 /// The directory that results go to.

@@ -21,7 +21,8 @@ struct Row {
 }
 
 pub(super) fn run(global: &Global) -> anyhow::Result<ExitCode> {
-    let plan = Plan::new(&setting::context(global)?, &Component::ALL)?;
+    let context = setting::context(global)?;
+    let plan = Plan::new(&context, &Component::ALL)?;
     let rows: Vec<Row> = plan
         .components()
         .map(|(component, planned)| Row {
@@ -31,7 +32,7 @@ pub(super) fn run(global: &Global) -> anyhow::Result<ExitCode> {
             cached: planned.entry.exists(),
             size: planned.entry.size(),
             directory: planned.entry.dir().display().to_string(),
-            needs: component.needs().iter().map(|need| need.name()).collect(),
+            needs: component.needs(&context.target).iter().map(|need| need.name()).collect(),
         })
         .collect();
     if global.format == Format::Json {

@@ -12,7 +12,7 @@ use crate::cache::Cache;
 use crate::component::plan::{Context, Plan};
 use crate::component::{self, Component, ensure_signing_key};
 use crate::progress::Progress;
-use crate::recipe::TpmBus;
+use crate::recipe::Target;
 use crate::sources::newer::{self, WhenGone};
 use crate::sources::store::Store;
 
@@ -89,8 +89,7 @@ pub(super) fn context(global: &Global) -> anyhow::Result<Context> {
     Ok(Context {
         lock: newer::in_force(&lock_file(&tree), &Store::new(&cache), when_gone(global))?,
         signing_key: ensure_signing_key(&cache, global.signing_key.as_deref())?,
-        development: false,
-        tpm: TpmBus::default(),
+        target: Target::default(),
         tools,
         cache,
         tree,

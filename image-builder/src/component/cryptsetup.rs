@@ -2,7 +2,7 @@
 //! that is small enough, and libargon2.
 
 use super::static_lib::{configure, relocate};
-use super::{BuildError, Component, Spec, job::Job};
+use super::{BuildError, Chosen, Component, Spec, job::Job};
 
 pub(super) const SPEC: Spec = Spec {
     name: "cryptsetup",
@@ -13,6 +13,7 @@ pub(super) const SPEC: Spec = Spec {
     series: Some("image-builder/patches/cryptsetup"),
     files: &[],
     certificate: false,
+    chosen: Chosen::nothing,
     build,
 };
 

@@ -1,7 +1,7 @@
 //! libdevmapper for the target, static, out of LVM2's source.
 
 use super::static_lib::{configure, lib, relocate};
-use super::{BuildError, Spec, job::Job};
+use super::{BuildError, Chosen, Spec, job::Job};
 use crate::cache::IoContext;
 
 pub(super) const SPEC: Spec = Spec {
@@ -13,6 +13,7 @@ pub(super) const SPEC: Spec = Spec {
     series: None,
     files: &[],
     certificate: false,
+    chosen: Chosen::nothing,
     build,
 };
 

@@ -7,6 +7,7 @@ use super::job::Job;
 use super::plan::{Context, Plan, Planned};
 use super::{BuildError, Component};
 use crate::progress::Progress;
+use crate::recipe::Target;
 use crate::sources::{fetch, store::Store};
 
 /// How many components are built at a time. Most of a build uses all processors
@@ -22,9 +23,9 @@ struct State {
 
 impl State {
     /// A component whose needs are all built.
-    fn next(&mut self) -> Option<Component> {
+    fn next(&mut self, target: &Target) -> Option<Component> {
         let ready = |component: &&Component| {
-            component.spec().needs.iter().all(|need| self.done.contains(need))
+            component.needs(target).iter().all(|need| self.done.contains(need))
         };
         let next = self.waiting.iter().find(ready).copied()?;
         self.waiting.remove(&next);
@@ -77,7 +78,7 @@ fn lane(
     let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
     let mut guard = lock();
     while guard.error.is_none() && !guard.waiting.is_empty() {
-        let Some(component) = guard.next() else {
+        let Some(component) = guard.next(&context.target) else {
             guard = changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
             continue;
         };

@@ -1,7 +1,7 @@
 //! What the VideoCore needs to start the board: firmware without source, out of
 //! Debian's non-free-firmware.
 
-use super::{BuildError, Spec, job::Job};
+use super::{BuildError, Chosen, Spec, job::Job};
 
 pub(super) const SPEC: Spec = Spec {
     name: "firmware",
@@ -12,6 +12,7 @@ pub(super) const SPEC: Spec = Spec {
     series: None,
     files: &[],
     certificate: false,
+    chosen: Chosen::nothing,
     build,
 };
 

@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use super::{BuildError, CROSS, Component, Files, Spec, job::Job, kconfig, plan};
+use super::{BuildError, CROSS, Chosen, Component, Files, Spec, job::Job, kconfig, plan};
+use crate::recipe::{Purpose, Target};
 
 pub(super) const SPEC: Spec = Spec {
     name: "kernel",
@@ -14,6 +15,7 @@ pub(super) const SPEC: Spec = Spec {
     series: Some("kernel-config/patches"),
     files: INPUTS,
     certificate: false,
+    chosen,
     build,
 };
 
@@ -23,7 +25,15 @@ const FRAGMENTS: Files = Files::Dir("kernel-config", "config");
 const ABSENT: &str = "kernel-config/must-be-absent";
 
 /// Fragments for the lab; what they ask for need not be absent.
-pub(super) const DEVELOPMENT: &[Files] = &[Files::Dir("kernel-config/development", "config")];
+const DEVELOPMENT: &[Files] = &[Files::Dir("kernel-config/development", "config")];
+
+fn chosen(target: &Target) -> Chosen {
+    let files = match target.kernel {
+        Purpose::Release => Vec::new(),
+        Purpose::Development => DEVELOPMENT.to_vec(),
+    };
+    Chosen { files, ..Chosen::default() }
+}
 
 const INPUTS: &[Files] = &[FRAGMENTS, Files::One(ABSENT)];
 
@@ -33,8 +43,7 @@ const DTB: &str = "broadcom/bcm2837-rpi-3-b.dtb";
 fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let source = job.unpack("linux-source-6.12")?;
 
-    let development =
-        if job.context.development { fragments(job, DEVELOPMENT)? } else { String::new() };
+    let development = fragments(job, &chosen(&job.context.target).files)?;
     let wanted = fragments(job, &[FRAGMENTS])? + &development;
     let all = job.work.join("all.config");
     std::fs::write(&all, &wanted).map_err(|error| job.wrong(error.to_string()))?;

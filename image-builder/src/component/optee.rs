@@ -1,6 +1,6 @@
 //! OP-TEE, the secure world.
 
-use super::{BuildError, CROSS, Spec, job::Job};
+use super::{BuildError, CROSS, Chosen, Spec, job::Job};
 
 pub(super) const SPEC: Spec = Spec {
     name: "optee",
@@ -11,6 +11,7 @@ pub(super) const SPEC: Spec = Spec {
     series: None,
     files: &[],
     certificate: false,
+    chosen: Chosen::nothing,
     build,
 };
 

@@ -10,7 +10,7 @@ use crate::artifacts::KeyDir;
 use crate::cache::Cache;
 use crate::cache::entry::Entry;
 use crate::cache::key::{Description, Key, Kind};
-use crate::recipe::TpmBus;
+use crate::recipe::Target;
 use crate::sources::lock::Lock;
 
 /// What identifies the tools: the build root's package list with versions, as a
@@ -30,10 +30,8 @@ pub struct Context {
     pub tools: String,
     /// The key that signs images; its certificate goes into U-Boot.
     pub signing_key: KeyDir,
-    /// Whether the components are for the lab.
-    pub development: bool,
-    /// Where the TPM is: the recipe's choice, which the device trees follow.
-    pub tpm: TpmBus,
+    /// What the recipe chooses.
+    pub target: Target,
 }
 
 impl Context {
@@ -85,8 +83,8 @@ impl Plan {
         }
         let spec = component.spec();
         let mut description = describe(context, component, spec)?;
-        for need in spec.needs {
-            let key = self.add(context, *need)?;
+        for need in component.needs(&context.target) {
+            let key = self.add(context, need)?;
             description.text(Kind::Component, need.name(), &key.to_string());
         }
         let key = description.key();
@@ -151,8 +149,11 @@ fn describe(
         }
         d.series(patches.iter().map(|(name, contents)| (name.as_str(), contents.as_slice())));
     }
-    let chosen = component.chosen_files(context.development, context.tpm);
-    let inputs = [spec.files, &chosen].concat();
+    let chosen = (spec.chosen)(&context.target);
+    for (about, choice) in &chosen.words {
+        d.text(Kind::Value, about, choice);
+    }
+    let inputs = [spec.files, &chosen.files].concat();
     for path in files(&context.tree, &inputs).map_err(|(path, source)| BuildError::Input {
         component,
         path,

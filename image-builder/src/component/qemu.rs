@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use super::{BuildError, Files, Spec, job::Job};
+use super::{BuildError, Chosen, Files, Spec, job::Job};
 use crate::cache::IoContext;
 
 pub(super) const SPEC: Spec = Spec {
@@ -16,6 +16,7 @@ pub(super) const SPEC: Spec = Spec {
     series: Some("tests/qemu"),
     files: &[Files::One(DEVICES)],
     certificate: false,
+    chosen: Chosen::nothing,
     build,
 };
 

@@ -1,7 +1,7 @@
 //! TF-A with OP-TEE as BL32 and U-Boot as BL33: `armstub8.bin`, what the
 //! VideoCore firmware starts.
 
-use super::{BuildError, CROSS, Component, Spec, job::Job, optee};
+use super::{BuildError, CROSS, Chosen, Component, Spec, job::Job, optee};
 
 pub(super) const SPEC: Spec = Spec {
     name: "tf-a",
@@ -12,6 +12,7 @@ pub(super) const SPEC: Spec = Spec {
     series: Some("uboot-patches/tf-a"),
     files: &[],
     certificate: false,
+    chosen: Chosen::nothing,
     build,
 };
 

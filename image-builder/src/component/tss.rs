@@ -1,7 +1,7 @@
 //! tpm2-tss for the target, static, with what an unlock needs and no more.
 
 use super::static_lib::{TARGET, configure, lib, relocate};
-use super::{BuildError, Spec, job::Job};
+use super::{BuildError, Chosen, Spec, job::Job};
 use crate::cache::IoContext;
 
 pub(super) const SPEC: Spec = Spec {
@@ -13,6 +13,7 @@ pub(super) const SPEC: Spec = Spec {
     series: Some("image-builder/patches/tpm2-tss"),
     files: &[],
     certificate: false,
+    chosen: Chosen::nothing,
     build,
 };
 

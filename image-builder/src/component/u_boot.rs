@@ -1,7 +1,7 @@
 //! U-Boot with our patches: measures into the TPM, and fails closed. Without its
 //! control DTB, which holds the key and is a component of its own.
 
-use super::{BuildError, CROSS, Files, Spec, job::Job, kconfig};
+use super::{BuildError, CROSS, Chosen, Files, Spec, job::Job, kconfig};
 
 pub(super) const SPEC: Spec = Spec {
     name: "u-boot",
@@ -12,6 +12,7 @@ pub(super) const SPEC: Spec = Spec {
     series: Some("uboot-patches/u-boot"),
     files: &[Files::One(FRAGMENT)],
     certificate: false,
+    chosen: Chosen::nothing,
     build,
 };
 

@@ -4,7 +4,7 @@
 //! It lies inside U-Boot's binary. A control DTB from the boot partition could be
 //! exchanged together with the key in it.
 
-use super::device_tree::apply_overlays;
+use super::device_tree::{self, apply_overlays};
 use super::{BuildError, Component, Spec, job::Job};
 use crate::artifacts::KeyDir;
 
@@ -17,6 +17,7 @@ pub(super) const SPEC: Spec = Spec {
     series: None,
     files: &[],
     certificate: true,
+    chosen: device_tree::chosen,
     build,
 };
 

@@ -5,7 +5,7 @@ use goblin::elf::header::EM_AARCH64;
 use goblin::elf::program_header::PT_INTERP;
 
 use super::static_lib::{TARGET, pkg_config_path};
-use super::{BuildError, Component, Files, Spec, job::Job};
+use super::{BuildError, Chosen, Component, Files, Spec, job::Job};
 
 pub(super) const SPEC: Spec = Spec {
     name: "initramfs-unseal",
@@ -21,6 +21,7 @@ pub(super) const SPEC: Spec = Spec {
         Files::Crate("pcr-measure"),
     ],
     certificate: false,
+    chosen: Chosen::nothing,
     build,
 };
 

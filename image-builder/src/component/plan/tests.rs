@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::component::Component as C;
-use crate::recipe::SpiTpm;
+use crate::recipe::{Purpose, SpiTpm, TpmBus};
 
 const HASH: &str = "58a5f218191fe32900102760250741bed4e4f058ca915eb91f5f9a48a16562d7";
 
@@ -57,8 +57,7 @@ fn context() -> (tempfile::TempDir, Context) {
         lock: Lock::parse(&lock, Path::new("lock")).unwrap(),
         tools: "00".into(),
         signing_key: KeyDir::new(tree.join("keys")),
-        development: false,
-        tpm: TpmBus::I2c,
+        target: Target::default(),
         tree,
     };
     (dir, context)
@@ -119,11 +118,11 @@ fn a_change_reaches_exactly_what_is_built_from_it() {
 fn another_tpm_is_another_device_tree_and_another_u_boot() {
     let trees = [C::UBootKey, C::TfA, C::DeviceTree];
     for tpm in [SpiTpm::Stpm4raspi, SpiTpm::Slb9670].map(TpmBus::Spi) {
-        assert_eq!(changed_by(|context| context.tpm = tpm), trees, "{tpm:?}");
+        assert_eq!(changed_by(|context| context.target.tpm = tpm), trees, "{tpm:?}");
     }
     // Its own overlay is an input then, and that for I2C is none.
     let (_dir, mut context) = context();
-    context.tpm = TpmBus::Spi(SpiTpm::Slb9670);
+    context.target.tpm = TpmBus::Spi(SpiTpm::Slb9670);
     let before = keys(&context);
     write(&context.tree, "kernel-config/overlays/rpi3-tpm-i2c.dtso", "changed");
     assert_eq!(keys(&context), before);
@@ -162,9 +161,12 @@ fn the_order_of_a_series_is_an_input() {
 
 #[test]
 fn what_is_for_the_lab_has_keys_of_its_own() {
-    assert_eq!(changed_by(|context| context.development = true), [C::Kernel, C::DeviceTree]);
+    assert_eq!(
+        changed_by(|context| context.target.kernel = Purpose::Development),
+        [C::Kernel, C::DeviceTree]
+    );
     let (_dir, mut context) = context();
-    context.development = true;
+    context.target.kernel = Purpose::Development;
     let before = keys(&context);
     write(&context.tree, "kernel-config/development/debug.config", "changed");
     assert_ne!(before[&C::Kernel], keys(&context)[&C::Kernel]);
