@@ -27,15 +27,8 @@ use crate::unseal_again::must;
 const LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 
 /// What every chain ends with.
-const FROM_U_BOOT_ON: [&str; 7] = [
-    "U-Boot",
-    "FIT loaded",
-    "Linux",
-    "initramfs-unseal",
-    "unlocked",
-    "switch root",
-    "userland",
-];
+const FROM_U_BOOT_ON: [&str; 7] =
+    ["U-Boot", "FIT loaded", "Linux", "initramfs-unseal", "unlocked", "switch root", "userland"];
 
 const TF_A: [&str; 3] = ["TF-A BL1", "TF-A BL2", "TF-A BL31"];
 
@@ -136,8 +129,7 @@ fn tf_a_without_op_tee_unlocks_the_root_unless_it_was_changed() {
     let mut device = device("tf-a", &[("firmware", "tf-a"), ("secure_world", "none")]);
     unlocks("unlock", &device, &TF_A, false);
     let image = device.card.copy_to(&device.dir().join("image.img")).unwrap();
-    let changes =
-        [("BL31", "VERBOSE: "), ("BL33", "boot application image stored in memory")];
+    let changes = [("BL31", "VERBOSE: "), ("BL33", "boot application image stored in memory")];
     a_change_is_named(&mut device, &image, &changes);
 }
 
