@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::image::arm_image::ArmImage;
+
 /// A directory with the key that signs boot images: `fit.key` (PEM, RSA-3072)
 /// and `fit.crt` (self-signed certificate around the public key).
 ///
@@ -52,11 +54,13 @@ pub struct Artifacts {
     pub kernel_version: String,
     /// The DTB for the FIT: board and overlay, what Linux is given.
     pub dtb: PathBuf,
-    /// The DTB that the VideoCore firmware (in emulation: QEMU) loads at
-    /// 0x01000000 for TF-A, OP-TEE and U-Boot.
+    /// The DTB that the VideoCore firmware (in emulation: QEMU) loads for TF-A, OP-TEE
+    /// and U-Boot.
     pub board_dtb: PathBuf,
-    /// `armstub8.bin`: BL1 and the FIP (BL2, BL31, OP-TEE, U-Boot).
-    pub armstub: PathBuf,
+    /// What kind of image the VideoCore starts on the ARM cores.
+    pub arm_image: ArmImage,
+    /// That image: BL1 and the FIP (BL2, BL31, OP-TEE if there is one, U-Boot), or U-Boot.
+    pub arm_image_file: PathBuf,
     /// The bytes that U-Boot measures as its version, final NUL included.
     pub uboot_version: Vec<u8>,
     /// `initramfs-unseal`: static arm64 ELF.

@@ -126,10 +126,10 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::run(&cli.global, args),
         Command::Run(args) => {
             let tampers = args.append_tamper.is_some();
-            let artifacts = tampers.then(|| setting::built(&cli.global)).transpose()?;
-            let signing = artifacts.as_ref().map(Into::into);
+            let tools = tampers.then(|| setting::u_boot_tools(&cli.global)).transpose()?;
+            let signing = tools.as_ref().map(|tools| &tools.signing);
             let emulator = setting::spi_emulator(&cli.global);
-            Ok(match crate::emu::run::run(args, signing.as_ref(), emulator.as_deref())? {
+            Ok(match crate::emu::run::run(args, signing, emulator.as_deref())? {
                 Outcome::NotFound(reason) => {
                     eprintln!("image-builder: {reason}");
                     ExitCode::from(1)
@@ -139,12 +139,12 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Verify(args) => {
             // Without a build there is no tool for the signature; the rest is compared.
-            let tools = setting::built(&cli.global).ok();
-            let tool = tools.as_ref().map(|artifacts| artifacts.fit_check_sign.as_path());
-            image::cli::verify(args, json, tool.filter(|tool| tool.is_file()))
+            let tools = setting::u_boot_tools(&cli.global).ok();
+            let tool = tools.as_ref().map(|tools| tools.fit_check_sign.as_path());
+            image::cli::verify(args, json, tool)
         }
         Command::Tamper(args) => {
-            image::cli::tamper(args, json, &(&setting::built(&cli.global)?).into())
+            image::cli::tamper(args, json, &setting::u_boot_tools(&cli.global)?.signing)
         }
         Command::Recipe(command) => image::cli::recipe(command),
         Command::Components => components::run(&cli.global),

@@ -32,7 +32,8 @@ use std::path::PathBuf;
 
 use crate::artifacts::{Artifacts, KeyDir};
 use crate::cache::CacheError;
-use crate::recipe::Target;
+use crate::image::arm_image::ArmImage;
+use crate::recipe::{self, Target};
 use crate::sources::SourceError;
 use job::Job;
 
@@ -63,7 +64,7 @@ pub enum Component {
     UBootKey,
     /// OP-TEE.
     Optee,
-    /// TF-A with OP-TEE and U-Boot inside: `armstub8.bin`.
+    /// TF-A with OP-TEE, if there is one, and U-Boot inside: `armstub8.bin`.
     TfA,
     /// The DTB that Linux is given.
     DeviceTree,
@@ -129,21 +130,6 @@ pub(crate) enum Files {
 }
 
 impl Component {
-    /// What an image is made of.
-    pub const IMAGE: [Self; 11] = [
-        Self::Kernel,
-        Self::Tss,
-        Self::Devmapper,
-        Self::Cryptsetup,
-        Self::Unseal,
-        Self::UBoot,
-        Self::UBootKey,
-        Self::Optee,
-        Self::TfA,
-        Self::DeviceTree,
-        Self::Firmware,
-    ];
-
     /// All of them: what an image is made of, and what it is tested with.
     pub const ALL: [Self; 12] = [
         Self::Kernel,
@@ -159,6 +145,24 @@ impl Component {
         Self::Firmware,
         Self::Qemu,
     ];
+
+    /// What an image for this target is assembled from. What these are built from in turn,
+    /// [`Component::needs`] says.
+    pub fn of_image(target: &Target) -> Vec<Self> {
+        let mut components = vec![
+            Self::Kernel,
+            Self::Unseal,
+            Self::UBoot,
+            Self::UBootKey,
+            Self::DeviceTree,
+            Self::Firmware,
+        ];
+        match target.firmware {
+            recipe::Firmware::TfA(_) => components.push(Self::TfA),
+            recipe::Firmware::UBoot => {}
+        }
+        components
+    }
 
     pub(crate) fn spec(self) -> &'static Spec {
         match self {
@@ -262,11 +266,20 @@ pub enum BuildError {
 ///
 /// # Errors
 /// When a component that was built lacks what it must have.
-pub fn artifacts(plan: &plan::Plan, signing_key: KeyDir) -> Result<Artifacts, BuildError> {
+pub fn artifacts(
+    plan: &plan::Plan,
+    target: &Target,
+    signing_key: KeyDir,
+) -> Result<Artifacts, BuildError> {
     let dir = |component| plan.dir(component);
     let u_boot = dir(Component::UBoot);
     let read = |component, path: PathBuf| {
         std::fs::read(&path).map_err(|source| BuildError::Input { component, path, source })
+    };
+    let arm_image = ArmImage::of(target.firmware);
+    let arm_image_file = match arm_image {
+        ArmImage::Armstub => dir(Component::TfA).join("armstub8.bin"),
+        ArmImage::Kernel => dir(Component::UBootKey).join("u-boot.bin"),
     };
     let release = read(Component::Kernel, dir(Component::Kernel).join("release"))?;
     let uboot_version = read(Component::UBoot, u_boot.join("version"))?;
@@ -275,7 +288,8 @@ pub fn artifacts(plan: &plan::Plan, signing_key: KeyDir) -> Result<Artifacts, Bu
         kernel_version: String::from_utf8_lossy(&release).trim_end().to_owned(),
         dtb: dir(Component::DeviceTree).join("linux.dtb"),
         board_dtb: dir(Component::DeviceTree).join("linux.dtb"),
-        armstub: dir(Component::TfA).join("armstub8.bin"),
+        arm_image,
+        arm_image_file,
         uboot_version,
         unseal: dir(Component::Unseal).join("initramfs-unseal"),
         firmware: dir(Component::Firmware),

@@ -3,6 +3,7 @@
 //! [`assemble`] makes one from a recipe and built artifacts, [`verify`] holds
 //! one against its manifest, [`tamper`] makes the variants that tests boot.
 
+pub mod arm_image;
 mod assemble;
 pub mod boot_manifest;
 pub mod card;
@@ -48,7 +49,7 @@ pub enum ImageError {
     },
     /// TF-A's output is not what U-Boot expects to have been started from.
     #[error("{path} is not BL1 and a package behind it: {source}")]
-    Armstub {
+    ArmImage {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.

@@ -5,6 +5,7 @@
 //! error names line, column and key. A recipe holds no secret, and no path but that
 //! of a public key beside it.
 
+mod components;
 mod disk;
 mod recipient;
 mod target;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use components::{Components, Firmware, SecureWorld};
 pub use disk::{Disk, MIB};
 pub use recipient::Recipient;
 pub use target::{Purpose, Target};
@@ -276,23 +278,6 @@ pub enum ProvisioningMode {
     InPlace,
     /// Refuse a root that is not encrypted.
     Never,
-}
-
-/// Which optional components take part.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Components {
-    /// The secure world's operating system (BL32).
-    pub secure_world: SecureWorld,
-}
-
-/// The secure world's operating system.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SecureWorld {
-    /// OP-TEE.
-    #[default]
-    OpTee,
 }
 
 #[cfg(test)]

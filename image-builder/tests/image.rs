@@ -18,10 +18,11 @@ use image_builder::artifacts::{Artifacts, KeyDir};
 use image_builder::cache::Cache;
 use image_builder::component::plan::{Context, Plan};
 use image_builder::component::{self, Component};
+use image_builder::image::arm_image::{self, ArmImage};
 use image_builder::image::packages::Package;
 use image_builder::image::tamper::{self, Signing, Tamper, TamperError};
 use image_builder::image::verify::{Outcome, RootState, verify};
-use image_builder::image::{Image, ImageError, assemble, boot_manifest, card, fit};
+use image_builder::image::{Image, ImageError, assemble, card, fit};
 use image_builder::progress::Progress;
 use image_builder::recipe::{MIB, Recipe, Target};
 use image_builder::sources::newer::{self, WhenGone};
@@ -62,7 +63,7 @@ fn mkimage() -> PathBuf {
         tree: tree.to_owned(),
     };
     let plan = Plan::new(&context, &Component::ALL).unwrap();
-    let built = component::artifacts(&plan, context.signing_key.clone());
+    let built = component::artifacts(&plan, &context.target, context.signing_key.clone());
     built.expect("everything is built: run `make image` first").mkimage
 }
 
@@ -75,7 +76,7 @@ struct Bench {
 
 /// BL1, and a FIP with this BL33.
 fn armstub(bl33: &[u8]) -> Vec<u8> {
-    let mut stub = vec![0x1b; boot_manifest::BL1_SIZE];
+    let mut stub = vec![0x1b; arm_image::BL1_SIZE];
     stub.extend(0xaa64_0001_u32.to_le_bytes());
     stub.extend([0; 12]);
     stub.extend(0xd6d0_eea7_fcea_d54b_9782_9934_f234_b6e4_u128.to_be_bytes());
@@ -133,7 +134,8 @@ impl Bench {
                 kernel_version: "6.12-test".to_owned(),
                 dtb: at("linux.dtb"),
                 board_dtb: at("linux.dtb"),
-                armstub: at("armstub8.bin"),
+                arm_image: ArmImage::Armstub,
+                arm_image_file: at("armstub8.bin"),
                 uboot_version: version.to_vec(),
                 unseal: at("unseal"),
                 firmware: at("firmware"),
@@ -331,6 +333,47 @@ fn broken_variants_are_found_out() {
         assert_eq!(bad, [what], "{tamper:?}: {}", report.text());
         assert!(report.text().contains("The image is NOT good"));
     }
+}
+
+/// U-Boot alone: the same, with what it holds in the kernel's place.
+#[test]
+fn an_image_of_u_boot_alone_is_good_until_u_boot_changes() {
+    let mut bench = Bench::new();
+    let stub = fs::read(&bench.artifacts.arm_image_file).unwrap();
+    let u_boot = &stub[ArmImage::Armstub.part(&stub, "BL33").unwrap()];
+    bench.artifacts.arm_image = ArmImage::Kernel;
+    bench.artifacts.arm_image_file = bench.dir.path().join("u-boot.bin");
+    fs::write(&bench.artifacts.arm_image_file, u_boot).unwrap();
+    let image = bench.image("one");
+
+    let card = card::Card::open(&image.path).unwrap();
+    assert_eq!(card.boot_file("kernel8.img").unwrap(), u_boot);
+    assert!(card.boot_file("armstub8.bin").unwrap_err().is_missing_file());
+    let config = card.boot_file("config.txt").unwrap();
+    assert!(String::from_utf8(config).unwrap().contains("\nkernel=kernel8.img\n"));
+    let pcr_0: Vec<&str> = image
+        .manifest
+        .events()
+        .iter()
+        .filter(|event| event.pcr.get() == 0)
+        .map(|event| event.component.as_str())
+        .collect();
+    assert_eq!(pcr_0, ["U-Boot version", "U-Boot", "separator"]);
+    let report = verify(&image.path, None, Some(Path::new("/bin/true"))).unwrap();
+    assert!(report.good, "{}", report.text());
+
+    let out = bench.dir.path().join("variant.img");
+    let bad = |out: &Path| -> Vec<String> {
+        let report = verify(out, None, Some(Path::new("/bin/true"))).unwrap();
+        let bad = report.checks.into_iter().filter(|check| check.outcome == Outcome::Bad);
+        bad.map(|check| check.what).collect()
+    };
+    let tamper = Tamper::Firmware { component: "U-Boot".to_owned(), text: "end".to_owned() };
+    tamper::variant(&image.path, &tamper, &bench.signing(), &out).unwrap();
+    assert_eq!(bad(&out), ["U-Boot"]);
+    // Which of the two the VideoCore would start is nobody's guess.
+    card.with_boot_files(&[("armstub8.bin", &stub)], &out).unwrap();
+    assert_eq!(bad(&out), ["firmware"]);
 }
 
 #[test]

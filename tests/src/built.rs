@@ -86,7 +86,7 @@ pub fn built() -> &'static Built {
             tree: tree().to_owned(),
         };
         let plan = Plan::new(&context, &Component::ALL).expect("the components' plan");
-        let artifacts = component::artifacts(&plan, context.signing_key.clone())
+        let artifacts = component::artifacts(&plan, &context.target, context.signing_key.clone())
             .expect("everything is built: run `make image` first");
         // Its key follows the sources: an older image would test an older program.
         let current = artifacts.unseal.exists();
@@ -161,8 +161,8 @@ impl Built {
         self.small_image_with(dir, |_| ())
     }
 
-    /// The same after a change to its recipe. A change of the TPM's place makes other
-    /// device trees and another U-Boot, which are built if need be.
+    /// The same after a change to its recipe. A change of the TPM's place or of the
+    /// firmware makes other device trees and another U-Boot, which are built if need be.
     #[must_use]
     pub fn small_image_with(&self, dir: &Path, change: impl FnOnce(&mut toml::Table)) -> Card {
         let text = fs::read_to_string(recipe_path()).expect("the recipe");
@@ -185,8 +185,9 @@ impl Built {
             .expect("the packages");
         let own: Vec<_> = all.into_iter().filter(|p| p.name == "busybox-static").collect();
         let context = Context { target: Target::of(&recipe), ..self.context.clone() };
-        let plan = engine::build(&context, &Component::IMAGE, &hidden).expect("the components");
-        let artifacts = component::artifacts(&plan, context.signing_key.clone());
+        let plan = engine::build(&context, &Component::of_image(&context.target), &hidden)
+            .expect("the components");
+        let artifacts = component::artifacts(&plan, &context.target, context.signing_key.clone());
         let artifacts = artifacts.expect("the artifacts");
         let image = image::assemble(&recipe, &artifacts, &own, dir, &hidden);
         Card::open(&image.expect("a small image").path).expect("a small image")

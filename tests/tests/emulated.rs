@@ -12,6 +12,8 @@
     reason = "tests may fail"
 )]
 
+#[path = "emulated/chains.rs"]
+mod chains;
 #[path = "emulated/check.rs"]
 mod check;
 #[path = "emulated/debian.rs"]

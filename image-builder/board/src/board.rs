@@ -141,11 +141,32 @@ impl TpmLink {
     }
 }
 
+/// What the VideoCore starts on the ARM cores.
+#[derive(Debug, Clone)]
+pub enum Firmware {
+    /// `armstub8.bin`: TF-A with everything in it, at address 0. All cores enter it in EL3.
+    Armstub(PathBuf),
+    /// `kernel8.img`: U-Boot alone, at 0x80000. One core enters it in EL2, with the address
+    /// of the device tree; the others wait in a stub in the first page until an address
+    /// is written into the spin table there.
+    Kernel(PathBuf),
+}
+
+impl Firmware {
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Armstub(path) | Self::Kernel(path) => path,
+        }
+    }
+}
+
 /// What is put on the table before power-on.
 #[derive(Debug)]
 pub struct BoardConfig {
-    /// `armstub8.bin`: TF-A with OP-TEE and U-Boot, loaded at address 0.
-    pub armstub: PathBuf,
+    /// What the VideoCore would start.
+    pub firmware: Firmware,
     /// The device tree VideoCore would load.
     pub board_dtb: PathBuf,
     /// The SD slot.
@@ -184,9 +205,9 @@ pub enum Ended {
 /// A board that is on. Dropping it cuts the power.
 #[derive(Debug)]
 pub struct Board {
-    /// serial0, the PL011: TF-A, U-Boot, Linux.
+    /// serial0, the PL011: TF-A (where there is one), U-Boot, Linux.
     pub console: Console,
-    /// serial1, the mini-UART: OP-TEE.
+    /// serial1, the mini-UART: OP-TEE. Silent where there is none.
     pub secure_console: Console,
     /// What passes between the board and its TPM. Empty without a TPM.
     pub wire: Capture,
@@ -212,7 +233,7 @@ impl Board {
     /// use, or QEMU's own refusal.
     pub fn power_on(config: BoardConfig) -> Result<Self, BoardError> {
         let qemu = config.tpm.qemu()?;
-        readable("the firmware", &config.armstub)?;
+        readable("the firmware", config.firmware.path())?;
         readable("the board's device tree", &config.board_dtb)?;
         let card = match &config.disk {
             Disk::Card(image) => Some(take_card(image)?),

@@ -7,12 +7,12 @@ use anyhow::{Context as _, bail};
 use serde::Serialize;
 
 use super::Global;
-use crate::artifacts::Artifacts;
 use crate::cache::Cache;
 use crate::component::plan::{Context, Plan};
 use crate::component::{self, Component, ensure_signing_key};
+use crate::image::tamper::Signing;
 use crate::progress::Progress;
-use crate::recipe::Target;
+use crate::recipe::{Firmware, Target};
 use crate::sources::newer::{self, WhenGone};
 use crate::sources::store::Store;
 
@@ -104,12 +104,28 @@ pub(super) fn context_to_build(global: &Global, progress: &Progress) -> anyhow::
     Ok(context)
 }
 
-/// What an earlier build left in the cache, as far as it did; builds nothing.
-pub(super) fn built(global: &Global) -> anyhow::Result<Artifacts> {
-    let context = context(global)?;
-    let plan = Plan::new(&context, &Component::ALL)?;
-    component::artifacts(&plan, context.signing_key)
-        .context("not built yet; run `image-builder build` first")
+/// U-Boot's tools for signed FITs, as an earlier build left them in the cache; builds
+/// nothing. They are the same whatever that U-Boot was for.
+pub(super) struct UbootTools {
+    /// What signs.
+    pub(super) signing: Signing,
+    /// What checks a signature.
+    pub(super) fit_check_sign: PathBuf,
+}
+
+/// Looks the tools up.
+pub(super) fn u_boot_tools(global: &Global) -> anyhow::Result<UbootTools> {
+    let mut context = context(global)?;
+    for firmware in [Firmware::default(), Firmware::UBoot] {
+        context.target.firmware = firmware;
+        let u_boot = Plan::new(&context, &[Component::UBoot])?.dir(Component::UBoot);
+        let (mkimage, fit_check_sign) = (u_boot.join("mkimage"), u_boot.join("fit_check_sign"));
+        if mkimage.is_file() && fit_check_sign.is_file() {
+            let signing = Signing { mkimage, keys: context.signing_key };
+            return Ok(UbootTools { signing, fit_check_sign });
+        }
+    }
+    bail!("not built yet; run `image-builder build` first")
 }
 
 /// The QEMU for boards with their TPM on SPI, if an earlier build left it in the cache.

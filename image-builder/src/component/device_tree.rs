@@ -1,8 +1,8 @@
 //! The device tree that Linux is given: the board's, and our overlays with the event
-//! log's memory, OP-TEE, and the TPM that the recipe names.
+//! log's memory, and the firmware and the TPM that the recipe names.
 
 use super::{BuildError, Chosen, Component, Files, Spec, job::Job};
-use crate::recipe::{SpiTpm, Target, TpmBus};
+use crate::recipe::{Firmware, SecureWorld, SpiTpm, Target, TpmBus};
 
 pub(super) const SPEC: Spec = Spec {
     name: "device-tree",
@@ -19,18 +19,25 @@ pub(super) const SPEC: Spec = Spec {
 
 /// The overlays for Linux's DTB and for U-Boot's control DTB, in the order in which
 /// they are applied: a later one refers to labels of an earlier one.
-fn overlays(tpm: TpmBus) -> [&'static str; 2] {
-    let tpm = match tpm {
+fn overlays(target: &Target) -> Vec<&'static str> {
+    const TF_A: &str = "kernel-config/overlays/rpi3-tf-a.dtso";
+    const OP_TEE: &str = "kernel-config/overlays/rpi3-op-tee.dtso";
+    let firmware: &[_] = match target.firmware {
+        Firmware::TfA(SecureWorld::OpTee) => &[TF_A, OP_TEE],
+        Firmware::TfA(SecureWorld::None) => &[TF_A],
+        Firmware::UBoot => &[],
+    };
+    let tpm = match target.tpm {
         TpmBus::I2c => "kernel-config/overlays/rpi3-tpm-i2c.dtso",
         TpmBus::Spi(SpiTpm::Stpm4raspi) => "kernel-config/overlays/rpi3-tpm-stpm4raspi.dtso",
         TpmBus::Spi(SpiTpm::Slb9670) => "kernel-config/overlays/rpi3-tpm-slb9670.dtso",
     };
-    ["kernel-config/overlays/rpi3.dtso", tpm]
+    [&["kernel-config/overlays/rpi3.dtso"], firmware, &[tpm]].concat()
 }
 
 /// The overlays are inputs of whatever is built from them.
 pub(super) fn chosen(target: &Target) -> Chosen {
-    let files = overlays(target.tpm).into_iter().map(Files::One).collect();
+    let files = overlays(target).into_iter().map(Files::One).collect();
     Chosen { files, ..Chosen::default() }
 }
 
@@ -47,7 +54,7 @@ pub(super) fn apply_overlays(
 ) -> Result<(), BuildError> {
     let mut fdtoverlay = job.command("fdtoverlay", &job.work);
     fdtoverlay.arg("-i").arg(base).arg("-o").arg(job.out.join(result));
-    for (index, source) in overlays(job.context.target.tpm).into_iter().enumerate() {
+    for (index, source) in overlays(&job.context.target).into_iter().enumerate() {
         let compiled = job.work.join(format!("{index}.dtbo"));
         let mut dtc = job.command("dtc", &job.work);
         dtc.args(["-@", "-I", "dts", "-O", "dtb", "-o"]).arg(&compiled).arg(job.tree(source));

@@ -2,6 +2,7 @@
 //! control DTB, which holds the key and is a component of its own.
 
 use super::{BuildError, CROSS, Chosen, Files, Spec, job::Job, kconfig};
+use crate::recipe::{Firmware, Target};
 
 pub(super) const SPEC: Spec = Spec {
     name: "u-boot",
@@ -12,11 +13,24 @@ pub(super) const SPEC: Spec = Spec {
     series: Some("uboot-patches/u-boot"),
     files: &[Files::One(FRAGMENT)],
     certificate: false,
-    chosen: Chosen::nothing,
+    chosen,
     build,
 };
 
 const FRAGMENT: &str = "uboot-patches/u-boot/rpi3.config";
+
+/// The fragments behind it, in the order in which they are merged.
+fn more_fragments(target: &Target) -> Vec<&'static str> {
+    vec![match target.firmware {
+        Firmware::TfA(_) => "uboot-patches/u-boot/rpi3-tf-a.config",
+        Firmware::UBoot => "uboot-patches/u-boot/rpi3-u-boot.config",
+    }]
+}
+
+fn chosen(target: &Target) -> Chosen {
+    let files = more_fragments(target).into_iter().map(Files::One).collect();
+    Chosen { files, ..Chosen::default() }
+}
 
 fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let source = job.unpack("u-boot")?;
@@ -31,17 +45,23 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
         command
     };
     job.run("defconfig", make().arg("rpi_3_defconfig"))?;
-    let fragment = job.tree(FRAGMENT);
+    let fragments = [vec![FRAGMENT], more_fragments(&job.context.target)].concat();
+    let paths: Vec<_> = fragments.iter().map(|fragment| job.tree(fragment)).collect();
     let config = output.join(".config");
     let mut merge = job.command(source.join("scripts/kconfig/merge_config.sh"), &source);
-    merge.args(["-m", "-r", "-O"]).arg(&output).arg(&config).arg(&fragment);
+    merge.args(["-m", "-r", "-O"]).arg(&output).arg(&config).args(&paths);
     job.run("merging the configuration", &mut merge)?;
     job.run("configure", make().arg("olddefconfig"))?;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    let missing = kconfig::missing(&text(job.read(&fragment)?), &text(job.read(&config)?));
+    let mut wanted = String::new();
+    for path in &paths {
+        wanted.push_str(&text(job.read(path)?));
+    }
+    let missing = kconfig::missing(&wanted, &text(job.read(&config)?));
     if !missing.is_empty() {
         return Err(job.wrong(format!(
-            "kconfig did not take all of {FRAGMENT} (a dependency is off?):\n  {}",
+            "kconfig did not take all of {} (a dependency is off?):\n  {}",
+            fragments.join(", "),
             missing.join("\n  ")
         )));
     }

@@ -7,15 +7,16 @@ use std::{
 };
 
 use emulated_board::{
-    Board, BoardConfig, BoardError, Disk, Secret, Tap, TpmLink,
+    Board, BoardConfig, BoardError, Disk, Firmware, Secret, Tap, TpmLink,
     process::{self, ProcessError},
 };
 use pcr_measure::manifest::{Manifest, ManifestError};
 
 use super::place::TpmPlace;
 use crate::image::{
+    arm_image::ArmImage,
     card::{self as image, FIT, MANIFEST, SIGNATURES},
-    config_txt::{ARMSTUB, BOARD_DTB},
+    config_txt::BOARD_DTB,
     fdt::{Fdt, FdtError},
     mbr::Table,
 };
@@ -94,6 +95,19 @@ pub enum CardError {
         /// What is wrong with it.
         source: FdtError,
     },
+    /// An update that would leave what it does not replace.
+    #[error(
+        "{path} starts by {has}, and the boot files to take start by {other}: that is no update, \
+         write the whole image to the card"
+    )]
+    OtherChain {
+        /// The card.
+        path: PathBuf,
+        /// Its image for the ARM cores.
+        has: &'static str,
+        /// That of the others.
+        other: &'static str,
+    },
     /// A board that is not emulated.
     #[error(
         "the device tree {BOARD_DTB} in {0} has no TPM where the emulated board can have one: \
@@ -120,6 +134,7 @@ pub struct Card {
     path: PathBuf,
     size: u64,
     table: Table,
+    arm_image: ArmImage,
     manifest: Manifest,
 }
 
@@ -138,14 +153,15 @@ impl Card {
         if !size.is_power_of_two() || size < 1 << 20 {
             return Err(CardError::Size { path, size });
         }
-        for name in [ARMSTUB, BOARD_DTB, FIT] {
+        for name in [BOARD_DTB, FIT] {
             card.boot_file(name)?;
         }
+        let (arm_image, _) = ArmImage::on(&card)?;
         let json = card.boot_file(MANIFEST)?;
         let manifest = Manifest::from_json(&json)
             .map_err(|source| CardError::Manifest { path: path.clone(), source: source.into() })?;
         let table = card.table;
-        Ok(Self { path, size, table, manifest })
+        Ok(Self { path, size, table, arm_image, manifest })
     }
 
     /// The image.
@@ -199,8 +215,15 @@ impl Card {
     /// # Errors
     /// [`CardError`]; the card is unchanged then.
     pub fn take_boot_files_of(&mut self, other: &Self) -> Result<(), CardError> {
+        if self.arm_image != other.arm_image {
+            return Err(CardError::OtherChain {
+                path: self.path.clone(),
+                has: self.arm_image.file_name(),
+                other: other.arm_image.file_name(),
+            });
+        }
         let of_other = |name| Ok((name, other.boot_file(name)?));
-        let mut files = [FIT, MANIFEST, ARMSTUB, BOARD_DTB]
+        let mut files = [FIT, MANIFEST, self.arm_image.file_name(), BOARD_DTB]
             .into_iter()
             .map(of_other)
             .collect::<Result<Vec<_>, CardError>>()?;
@@ -246,7 +269,10 @@ impl Card {
             Ok(file)
         };
         let config = BoardConfig {
-            armstub: lay(ARMSTUB)?,
+            firmware: match self.arm_image {
+                ArmImage::Armstub => Firmware::Armstub(lay(self.arm_image.file_name())?),
+                ArmImage::Kernel => Firmware::Kernel(lay(self.arm_image.file_name())?),
+            },
             board_dtb: lay(BOARD_DTB)?,
             disk: Disk::Card(self.path.clone()),
             tpm,
@@ -328,6 +354,7 @@ mod tests {
         }
     }
 
+    const ARMSTUB: &str = ArmImage::Armstub.file_name();
     const BOOT: [(&str, &[u8]); 3] = [(ARMSTUB, b"a"), (BOARD_DTB, b"b"), (FIT, b"c")];
 
     #[test]
@@ -363,6 +390,10 @@ mod tests {
             let text = Card::open(&card(dir.path(), &files)).unwrap_err().to_string();
             assert!(text.contains(missing), "{text}");
         }
+        let dir = tempfile::tempdir().unwrap();
+        let files = [&BOOT[..], &[(ArmImage::Kernel.file_name(), &b"d"[..])]].concat();
+        let text = Card::open(&card(dir.path(), &files)).unwrap_err().to_string();
+        assert!(text.contains("has both"), "{text}");
         let dir = tempfile::tempdir().unwrap();
         let text = Card::open(&card(dir.path(), &BOOT)).unwrap_err().to_string();
         assert!(text.contains(MANIFEST), "{text}");

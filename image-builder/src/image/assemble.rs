@@ -95,8 +95,11 @@ pub fn assemble(
     fit::check_signature(&fit, &artifacts.fit_check_sign, &artifacts.uboot_dtb)?;
 
     task.step("boot manifest");
-    let firmware = boot_manifest::firmware(&read(&artifacts.armstub)?)
-        .map_err(|source| ImageError::Armstub { path: artifacts.armstub.clone(), source })?;
+    let path = &artifacts.arm_image_file;
+    let firmware = artifacts
+        .arm_image
+        .measured(&read(path)?)
+        .map_err(|source| ImageError::ArmImage { path: path.clone(), source })?;
     let manifest = boot_manifest::of_image(
         recipe,
         &contents,
@@ -159,8 +162,8 @@ fn boot_files(
     for name in FIRMWARE {
         files.push((name, read(&artifacts.firmware.join(name))?));
     }
-    files.push(("config.txt", config_txt::text().into_bytes()));
-    files.push((config_txt::ARMSTUB, read(&artifacts.armstub)?));
+    files.push(("config.txt", config_txt::text(artifacts.arm_image).into_bytes()));
+    files.push((artifacts.arm_image.file_name(), read(&artifacts.arm_image_file)?));
     files.push((config_txt::BOARD_DTB, read(&artifacts.board_dtb)?));
     files.push((card::FIT, fit.to_vec()));
     files.push((card::MANIFEST, manifest.to_vec()));

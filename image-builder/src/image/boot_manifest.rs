@@ -1,6 +1,5 @@
 //! The boot manifest of an image: what U-Boot will measure, in its order.
 
-use pcr_measure::fip::FipError;
 use pcr_measure::manifest::{Firmware, Manifest, ManifestError, Measurement, Uboot, component};
 
 use super::fit::Contents;
@@ -32,23 +31,6 @@ pub fn of_image(
         })
         .seal(&recipe.tpm.pcrs.as_slice().iter().map(|pcr| u32::from(*pcr)).collect::<Vec<_>>())
         .build()
-}
-
-/// Bytes of BL1 in front of the FIP (TF-A, plat/rpi/rpi3/include/platform_def.h,
-/// `PLAT_RPI3_FIP_BASE`; `CONFIG_MEASURE_FIP_BL1_SIZE` in U-Boot's configuration).
-pub const BL1_SIZE: usize = 0x20000;
-/// Most bytes of the FIP (`PLAT_RPI3_FIP_MAX_SIZE`, `CONFIG_MEASURE_FIP_MAX_SIZE`).
-const FIP_MAX: usize = 0x1e_0000;
-
-/// What U-Boot measures of the firmware on a card.
-///
-/// # Errors
-/// If the stub is not one of TF-A's, or larger than what TF-A and U-Boot read.
-pub fn firmware(armstub: &[u8]) -> Result<Firmware, FipError> {
-    if armstub.len() > BL1_SIZE + FIP_MAX {
-        return Err(FipError::Endless);
-    }
-    Firmware::of_armstub(armstub, BL1_SIZE)
 }
 
 /// What a FIT's parts are measured as, by the names of the manifest.
@@ -92,22 +74,9 @@ pub fn of_variant(
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-
-    /// BL1 and a FIP with this BL31.
-    pub(crate) fn armstub(bl31: &[u8]) -> Vec<u8> {
-        let mut stub = vec![0x1b; BL1_SIZE];
-        stub.extend(0xaa64_0001_u32.to_le_bytes());
-        stub.extend([0; 12]);
-        stub.extend(0x47d4_086d_4cfe_9846_9b95_2950_cbbd_5a00_u128.to_be_bytes());
-        for word in [96, bl31.len() as u64, 0] {
-            stub.extend(word.to_le_bytes());
-        }
-        stub.extend([0; 40]);
-        stub.extend(bl31);
-        stub
-    }
+    use crate::image::arm_image::{ArmImage, tests::armstub};
 
     fn contents(command_line: &str) -> Contents {
         Contents {
@@ -121,7 +90,7 @@ pub(crate) mod tests {
 
     fn manifest(contents: &Contents) -> Manifest {
         let recipe = Recipe::parse(include_str!("../../recipes/rpi3.toml"), "rpi3").unwrap();
-        let firmware = Firmware::of_armstub(&armstub(b"el3"), BL1_SIZE).unwrap();
+        let firmware = ArmImage::Armstub.measured(&armstub(b"el3")).unwrap();
         of_image(&recipe, contents, b"U-Boot 2025.01\0", &firmware, "6.12").unwrap()
     }
 
@@ -157,7 +126,7 @@ pub(crate) mod tests {
         let new = of_variant(&old, &changed, None).unwrap();
         assert_eq!(new, manifest(&changed));
         assert_ne!(new, old);
-        let firmware = firmware(&armstub(b"el4")).unwrap();
+        let firmware = ArmImage::Armstub.measured(&armstub(b"el4")).unwrap();
         let other = of_variant(&old, &contents("quiet"), Some(&firmware)).unwrap();
         let differs = |n: &usize| other.events()[*n] != old.events()[*n];
         let differing: Vec<_> = (0..old.events().len()).filter(differs).collect();

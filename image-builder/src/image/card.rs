@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
+use super::arm_image::ArmImage;
 use super::fat::{self, FatError};
 use super::mbr::{self, MbrError, Table};
 
@@ -50,6 +51,21 @@ pub enum CardError {
         /// What is wrong with its boot partition.
         source: FatError,
     },
+    /// Nothing for the ARM cores.
+    #[error(
+        "{0}: the boot partition has neither `{tf_a}` (TF-A) nor `{u_boot}` (U-Boot alone)",
+        tf_a = ArmImage::Armstub.file_name(),
+        u_boot = ArmImage::Kernel.file_name()
+    )]
+    NoArmImage(PathBuf),
+    /// Two images for the ARM cores.
+    #[error(
+        "{0}: the boot partition has both `{tf_a}` (TF-A) and `{u_boot}` (U-Boot alone): no image \
+         of ours has",
+        tf_a = ArmImage::Armstub.file_name(),
+        u_boot = ArmImage::Kernel.file_name()
+    )]
+    TwoArmImages(PathBuf),
 }
 
 impl CardError {
@@ -57,9 +73,14 @@ impl CardError {
     pub fn is_verdict(&self) -> bool {
         match self {
             Self::File { .. } => false,
-            Self::NoCard { .. } => true,
+            Self::NoCard { .. } | Self::NoArmImage(_) | Self::TwoArmImages(_) => true,
             Self::Boot { source, .. } => !matches!(source, FatError::Write { .. }),
         }
+    }
+
+    /// True if the boot partition is one, and has no such file.
+    pub fn is_missing_file(&self) -> bool {
+        matches!(self, Self::Boot { source: FatError::Missing(_), .. })
     }
 }
 

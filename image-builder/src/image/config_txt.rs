@@ -5,17 +5,46 @@
 //! Raspberry Pi documentation, "config.txt"; addresses: TF-A,
 //! docs/plat/rpi3.rst, "Placement of images".
 
-/// TF-A's BL1 and the FIP.
-pub const ARMSTUB: &str = "armstub8.bin";
+use super::arm_image::ArmImage;
 
 /// The board's DTB, under the name that the firmware itself would look for.
 pub const BOARD_DTB: &str = "bcm2710-rpi-3-b.dtb";
 
-/// Where TF-A looks for the DTB (`RPI3_PRELOADED_DTB_BASE`).
+/// Where the DTB goes: there TF-A looks for it (`RPI3_PRELOADED_DTB_BASE`), and it is in
+/// nobody's way.
 pub const DTB_ADDRESS: u32 = 0x0100_0000;
 
+/// Where U-Boot alone is made for (`CONFIG_TEXT_BASE` in rpi3-u-boot.config).
+pub const KERNEL_ADDRESS: u32 = 0x0008_0000;
+
 /// The whole file.
-pub fn text() -> String {
+#[must_use]
+pub fn text(arm_image: ArmImage) -> String {
+    let name = arm_image.file_name();
+    let start = match arm_image {
+        ArmImage::Armstub => format!(
+            "# TF-A (BL1 and the FIP with BL2, BL31, OP-TEE if there is one, and U-Boot) goes to\n\
+             # address 0 and is entered in EL3. U-Boot comes out of the FIP: there is no kernel\n\
+             # for the firmware to load.\n\
+             armstub={name}\n\
+             \n\
+             # The device tree for TF-A, OP-TEE and U-Boot goes where TF-A was told to find it.\n\
+             # Linux is given another one, out of the signed FIT.\n"
+        ),
+        ArmImage::Kernel => format!(
+            "# U-Boot takes the kernel's place. The firmware's own stub enters it in EL2.\n\
+             kernel={name}\n\
+             kernel_address=0x{KERNEL_ADDRESS:08x}\n\
+             \n\
+             # U-Boot has a device tree of its own, and Linux is given another one, out of the\n\
+             # signed FIT. Of this one U-Boot takes the seed of the kernel's address layout, which\n\
+             # the firmware adds.\n"
+        ),
+    };
+    let tags = match arm_image {
+        ArmImage::Armstub => "BL1 lies there",
+        ArmImage::Kernel => "its stub lies there",
+    };
     format!(
         "# Made by image-builder. Neither trusted nor measured.\n\
          \n\
@@ -23,34 +52,35 @@ pub fn text() -> String {
          # kernel8.img lies here.\n\
          arm_64bit=1\n\
          \n\
-         # TF-A (BL1 and the FIP with BL2, BL31, OP-TEE and U-Boot) goes to address 0 and is\n\
-         # entered in EL3. U-Boot comes out of the FIP: there is no kernel for the firmware\n\
-         # to load.\n\
-         armstub={ARMSTUB}\n\
-         \n\
-         # The device tree for TF-A, OP-TEE and U-Boot goes where TF-A was told to find it.\n\
-         # Linux is given another one, out of the signed FIT.\n\
+         {start}\
          device_tree={BOARD_DTB}\n\
          device_tree_address=0x{DTB_ADDRESS:08x}\n\
          \n\
-         # The firmware must not write its ATAGS to address 0x100: BL1 lies there.\n\
+         # The firmware must not write its ATAGS to address 0x100: {tags}.\n\
          disable_commandline_tags=1\n\
          \n\
-         # Keep the core clock fixed, so that the mini-UART (OP-TEE's console) keeps its baud\n\
-         # rate.\n\
+         # Keep the core clock fixed, so that the mini-UART (OP-TEE's console, if there is one)\n\
+         # keeps its baud rate.\n\
          enable_uart=1\n"
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    fn settings(arm_image: ArmImage) -> Vec<String> {
+        let text = text(arm_image);
+        // The firmware reads 98 characters of a line and no more.
+        assert!(text.lines().all(|line| line.len() <= 98));
+        let said = |line: &&str| !line.is_empty() && !line.starts_with('#');
+        text.lines().filter(said).map(str::to_owned).collect()
+    }
+
     #[test]
     fn it_says_where_everything_goes() {
-        let text = super::text();
-        let settings: Vec<&str> =
-            text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
         assert_eq!(
-            settings,
+            settings(ArmImage::Armstub),
             [
                 "arm_64bit=1",
                 "armstub=armstub8.bin",
@@ -60,7 +90,17 @@ mod tests {
                 "enable_uart=1",
             ]
         );
-        // The firmware reads 98 characters of a line and no more.
-        assert!(text.lines().all(|line| line.len() <= 98));
+        assert_eq!(
+            settings(ArmImage::Kernel),
+            [
+                "arm_64bit=1",
+                "kernel=kernel8.img",
+                "kernel_address=0x00080000",
+                "device_tree=bcm2710-rpi-3-b.dtb",
+                "device_tree_address=0x01000000",
+                "disable_commandline_tags=1",
+                "enable_uart=1",
+            ]
+        );
     }
 }

@@ -7,11 +7,10 @@
 
 use std::path::{Path, PathBuf};
 
-use pcr_measure::fip::Fip;
-use pcr_measure::manifest::{Manifest, component};
+use pcr_measure::manifest::Manifest;
 
+use super::arm_image::ArmImage;
 use super::card::{self, Card, CardError};
-use super::config_txt::ARMSTUB;
 use super::fit::{self, Contents, FitError};
 use super::initramfs::{self, Entry};
 use super::{ImageError, boot_manifest};
@@ -58,7 +57,7 @@ pub enum Tamper {
     /// One letter of a text in the firmware that U-Boot was started from is in the other
     /// case; the manifest stays.
     Firmware {
-        /// `BL1`, or the name of an image of the FIP.
+        /// `BL1`, the name of an image of the FIP, or `U-Boot` where that is all there is.
         component: String,
         /// The text, of which the first letter changes.
         text: String,
@@ -88,7 +87,7 @@ pub enum TamperError {
     #[error("the device tree in boot.itb is too short to be one")]
     NoTree,
     /// The firmware has no such text.
-    #[error("there is no {component} with the text `{text}` in {ARMSTUB}")]
+    #[error("the firmware on the card has no {component} with the text `{text}`")]
     NoText {
         /// The component.
         component: String,
@@ -135,7 +134,8 @@ pub fn variant(
     let mut firmware = None;
     let (fit, manifest) = match tamper {
         Tamper::Firmware { component, text } => {
-            firmware = Some(change_text(card.boot_file(ARMSTUB)?, component, text)?);
+            let (kind, image) = ArmImage::on(&card)?;
+            firmware = Some((kind.file_name(), change_text(kind, image, component, text)?));
             (fit, manifest)
         }
         Tamper::FlippedBit => (flip_in_kernel(fit)?, manifest),
@@ -164,7 +164,7 @@ pub fn variant(
         }
     };
     let mut files = vec![(card::FIT, fit.as_slice()), (card::MANIFEST, manifest.as_slice())];
-    files.extend(firmware.as_deref().map(|stub| (ARMSTUB, stub)));
+    files.extend(firmware.as_ref().map(|(name, image)| (*name, image.as_slice())));
     card.with_boot_files(&files, out)?;
     Ok(Manifest::from_json(&manifest).ok())
 }
@@ -254,27 +254,26 @@ fn hide_tpm(fdt: &mut [u8]) -> Result<(), TamperError> {
 }
 
 /// Changes the case of a text's first letter in one component of the firmware.
-fn change_text(mut stub: Vec<u8>, component: &str, text: &str) -> Result<Vec<u8>, TamperError> {
-    let place = |stub: &[u8]| -> Option<usize> {
-        let (bl1, rest) = stub.split_at_checked(boot_manifest::BL1_SIZE)?;
-        let (start, bytes) = if component == component::BL1 {
-            (0, bl1)
-        } else {
-            let fip = Fip::parse(rest).ok()?;
-            let image = *fip.images.iter().find(|image| image.name() == component)?;
-            (bl1.len() + image.offset, image.bytes)
-        };
+fn change_text(
+    kind: ArmImage,
+    mut image: Vec<u8>,
+    component: &str,
+    text: &str,
+) -> Result<Vec<u8>, TamperError> {
+    let place = |image: &[u8]| -> Option<usize> {
+        let part = kind.part(image, component)?;
+        let bytes = image.get(part.clone())?;
         let at = bytes.windows(text.len().max(1)).position(|w| w == text.as_bytes())?;
-        Some(start + at)
+        Some(part.start + at)
     };
-    let at = place(&stub);
-    match at.and_then(|at| stub.get_mut(at)).filter(|letter| letter.is_ascii_alphabetic()) {
+    let at = place(&image);
+    match at.and_then(|at| image.get_mut(at)).filter(|letter| letter.is_ascii_alphabetic()) {
         Some(letter) => *letter ^= 0x20,
         None => {
             return Err(TamperError::NoText { component: component.into(), text: text.into() });
         }
     }
-    Ok(stub)
+    Ok(image)
 }
 
 /// Flips the lowest bit of the byte in the middle of the kernel.

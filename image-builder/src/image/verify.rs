@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use pcr_measure::manifest::{Manifest, Measurement, component};
 
+use super::arm_image::ArmImage;
 use super::card::{self, Card, CardError};
 use super::fdt::Fdt;
 use super::fit::{self, Contents, FitError};
@@ -19,15 +20,9 @@ use super::{boot_manifest, config_txt, ext4};
 
 pub use report::{Check, Outcome, Report, RootState};
 
-/// What a boot partition of ours has besides FIT and manifest.
-const BOOT_FILES: [&str; 6] = [
-    "bootcode.bin",
-    "start.elf",
-    "fixup.dat",
-    "config.txt",
-    config_txt::ARMSTUB,
-    config_txt::BOARD_DTB,
-];
+/// What a boot partition of ours has besides FIT, manifest and the image for the ARM cores.
+const BOOT_FILES: [&str; 5] =
+    ["bootcode.bin", "start.elf", "fixup.dat", "config.txt", config_txt::BOARD_DTB];
 
 /// A LUKS header's first bytes (LUKS2 On-Disk Format 1.1, 3.1).
 const LUKS_MAGIC: &[u8] = b"LUKS\xba\xbe";
@@ -96,7 +91,8 @@ pub fn verify(
     let root = root_state(&card);
     let detail = format!("boot and root partition within {} MiB", card.size >> 20);
     checks.add("partitions", Outcome::Good, detail);
-    let armstub = boot_files(&card, &mut checks);
+    boot_files(&card, &mut checks);
+    let arm_image = checks.take("firmware", ArmImage::on(&card));
     let manifest = match manifest {
         Some(path) => Some(read_manifest(path)?),
         None => own_manifest(&card, &mut checks),
@@ -106,16 +102,16 @@ pub fn verify(
     if let (Some(manifest), Some(contents)) = (&manifest, &contents) {
         parts(manifest, contents, &mut checks);
     }
-    if let (Some(manifest), Some(armstub)) = (&manifest, &armstub) {
-        uboot_version(manifest, armstub, &mut checks);
-        firmware(manifest, armstub, &mut checks);
+    if let (Some(manifest), Some((kind, image))) = (&manifest, &arm_image) {
+        uboot_version(manifest, *kind, image, &mut checks);
+        firmware(manifest, *kind, image, &mut checks);
     }
-    if let (Some(fit), Some(armstub)) = (&fit, &armstub) {
-        signature(fit, armstub, fit_check_sign, &mut checks)?;
+    if let (Some(fit), Some((_, image))) = (&fit, &arm_image) {
+        signature(fit, image, fit_check_sign, &mut checks)?;
     }
     let real = match (&manifest, &contents) {
         (Some(manifest), Some(contents)) => {
-            let firmware = armstub.as_deref().and_then(|stub| boot_manifest::firmware(stub).ok());
+            let firmware = arm_image.as_ref().and_then(|(kind, image)| kind.measured(image).ok());
             let real = boot_manifest::of_variant(manifest, contents, firmware.as_ref());
             checks.take("PCRs", real)
         }
@@ -137,22 +133,17 @@ pub fn verify(
     })
 }
 
-/// Every file is there. Returns the one with U-Boot in it.
-fn boot_files(card: &Card, checks: &mut Checks) -> Option<Vec<u8>> {
-    let mut armstub = None;
+/// Every file is there that needs no look inside.
+fn boot_files(card: &Card, checks: &mut Checks) {
     let before = checks.0.len();
     for name in BOOT_FILES {
-        let content = checks.take("boot files", card.boot_file(name));
-        if name == config_txt::ARMSTUB {
-            armstub = content;
-        }
+        checks.take("boot files", card.boot_file(name));
     }
     if checks.0.len() == before {
         let detail =
             "VideoCore's firmware, config.txt and DTB are there (neither signed nor measured)";
         checks.add("boot files", Outcome::Good, detail);
     }
-    armstub
 }
 
 fn own_manifest(card: &Card, checks: &mut Checks) -> Option<Manifest> {
@@ -176,11 +167,11 @@ fn parts(manifest: &Manifest, contents: &Contents, checks: &mut Checks) {
     }
 }
 
-/// What the armstub holds is what the manifest lists.
-fn firmware(manifest: &Manifest, armstub: &[u8], checks: &mut Checks) {
-    let Some(found) = checks.take("firmware", boot_manifest::firmware(armstub)) else { return };
+/// What the image for the ARM cores holds is what the manifest lists.
+fn firmware(manifest: &Manifest, kind: ArmImage, image: &[u8], checks: &mut Checks) {
+    let Some(found) = checks.take("firmware", kind.measured(image)) else { return };
     for (name, measured) in found.parts() {
-        part(manifest, name, measured, config_txt::ARMSTUB, checks);
+        part(manifest, name, measured, kind.file_name(), checks);
     }
 }
 
@@ -203,8 +194,8 @@ fn part(manifest: &Manifest, name: &str, measured: Measurement, holder: &str, ch
     }
 }
 
-/// U-Boot in the armstub has the version that the manifest lists.
-fn uboot_version(manifest: &Manifest, armstub: &[u8], checks: &mut Checks) {
+/// U-Boot on the card has the version that the manifest lists.
+fn uboot_version(manifest: &Manifest, kind: ArmImage, image: &[u8], checks: &mut Checks) {
     let what = component::UBOOT_VERSION;
     let Some(event) = manifest.events().iter().find(|e| e.component == what) else {
         checks.add(what, Outcome::Bad, "the manifest does not list it");
@@ -213,8 +204,8 @@ fn uboot_version(manifest: &Manifest, armstub: &[u8], checks: &mut Checks) {
     let version = [event.note.as_bytes(), b"\0"].concat();
     if Measurement::of(&version).digest != event.digest {
         checks.add(what, Outcome::Bad, "the manifest's note is not what was measured");
-    } else if !contains(armstub, &version) {
-        let detail = format!("{} holds no `{}`", config_txt::ARMSTUB, event.note);
+    } else if !contains(image, &version) {
+        let detail = format!("{} holds no `{}`", kind.file_name(), event.note);
         checks.add(what, Outcome::Bad, detail);
     } else {
         checks.add(what, Outcome::Good, &event.note);
@@ -224,12 +215,12 @@ fn uboot_version(manifest: &Manifest, armstub: &[u8], checks: &mut Checks) {
 /// The FIT has the signature that the U-Boot on this card demands.
 fn signature(
     fit: &[u8],
-    armstub: &[u8],
+    arm_image: &[u8],
     fit_check_sign: Option<&Path>,
     checks: &mut Checks,
 ) -> Result<(), VerifyError> {
     const WHAT: &str = "signature";
-    let Some(control_dtb) = control_dtb(armstub) else {
+    let Some(control_dtb) = control_dtb(arm_image) else {
         let detail = "U-Boot on this card demands none: it has no required key";
         checks.add(WHAT, Outcome::Bad, detail);
         return Ok(());
@@ -251,13 +242,13 @@ fn signature(
     Ok(())
 }
 
-/// U-Boot's control DTB: the device tree in the armstub that requires a key
-/// for configurations.
-fn control_dtb(armstub: &[u8]) -> Option<&[u8]> {
+/// U-Boot's control DTB: the device tree in the image for the ARM cores that requires a
+/// key for configurations.
+fn control_dtb(arm_image: &[u8]) -> Option<&[u8]> {
     let starts =
-        armstub.windows(FDT_MAGIC.len()).enumerate().filter(|(_, window)| *window == FDT_MAGIC);
+        arm_image.windows(FDT_MAGIC.len()).enumerate().filter(|(_, window)| *window == FDT_MAGIC);
     for (at, _) in starts {
-        let bytes = armstub.get(at..)?;
+        let bytes = arm_image.get(at..)?;
         if let Ok(tree) = Fdt::new(bytes)
             && tree.text("/signature/key-fit", "required") == Some("conf")
         {
@@ -287,6 +278,7 @@ fn root_state(card: &Card) -> RootState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::arm_image::tests::armstub;
 
     fn contents(kernel: &[u8]) -> Contents {
         Contents {
@@ -301,8 +293,7 @@ mod tests {
     fn manifest() -> Manifest {
         let text = include_str!("../../recipes/rpi3.toml");
         let recipe = crate::recipe::Recipe::parse(text, "rpi3").unwrap();
-        let armstub = boot_manifest::tests::armstub(b"el3");
-        let firmware = boot_manifest::firmware(&armstub).unwrap();
+        let firmware = ArmImage::Armstub.measured(&armstub(b"el3")).unwrap();
         boot_manifest::of_image(&recipe, &contents(b"k"), b"U-Boot 1\0", &firmware, "6").unwrap()
     }
 
@@ -314,12 +305,16 @@ mod tests {
     fn firmware_that_differs_is_named() {
         let good = |name: &'static str| (name, Outcome::Good);
         let mut checks = Checks(vec![]);
-        firmware(&manifest(), &boot_manifest::tests::armstub(b"el4"), &mut checks);
+        firmware(&manifest(), ArmImage::Armstub, &armstub(b"el4"), &mut checks);
         let want = [good("BL1"), good("FIP table"), ("BL31", Outcome::Bad)];
         assert_eq!(outcomes(&checks), want);
         let mut checks = Checks(vec![]);
-        firmware(&manifest(), b"", &mut checks);
+        firmware(&manifest(), ArmImage::Armstub, b"", &mut checks);
         assert_eq!(outcomes(&checks), [("firmware", Outcome::Bad)]);
+        // What the manifest of another chain does not list.
+        let mut checks = Checks(vec![]);
+        firmware(&manifest(), ArmImage::Kernel, b"U-Boot", &mut checks);
+        assert_eq!(outcomes(&checks), [("U-Boot", Outcome::Bad)]);
     }
 
     #[test]
@@ -339,13 +334,13 @@ mod tests {
 
     #[test]
     fn another_uboot_is_noticed() {
-        for (armstub, expected) in [
+        for (image, expected) in [
             (&b"..U-Boot 1\0.."[..], Outcome::Good),
             (b"..U-Boot 10\0..", Outcome::Bad),
             (b"", Outcome::Bad),
         ] {
             let mut checks = Checks(vec![]);
-            uboot_version(&manifest(), armstub, &mut checks);
+            uboot_version(&manifest(), ArmImage::Armstub, image, &mut checks);
             assert_eq!(outcomes(&checks), [("U-Boot version", expected)]);
         }
     }
@@ -353,8 +348,8 @@ mod tests {
     #[test]
     fn a_uboot_that_demands_no_signature_is_bad() {
         let mut checks = Checks(vec![]);
-        let armstub = [b"junk", FDT_MAGIC, &[0xff; 64]].concat();
-        signature(b"fit", &armstub, None, &mut checks).unwrap();
+        let image = [b"junk", FDT_MAGIC, &[0xff; 64]].concat();
+        signature(b"fit", &image, None, &mut checks).unwrap();
         assert_eq!(outcomes(&checks), [("signature", Outcome::Bad)]);
     }
 }

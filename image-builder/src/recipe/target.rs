@@ -1,6 +1,6 @@
 //! What of a recipe decides how components are built.
 
-use super::{Board, Recipe, SecureWorld, TpmBus};
+use super::{Board, Firmware, Recipe, TpmBus};
 
 /// What of a recipe decides how components are built. Everything else of it decides what
 /// is done with them.
@@ -10,8 +10,8 @@ pub struct Target {
     pub board: Board,
     /// Where its TPM is; the device trees follow it.
     pub tpm: TpmBus,
-    /// What runs in the secure world.
-    pub secure_world: SecureWorld,
+    /// What the VideoCore starts, and with it what comes before U-Boot.
+    pub firmware: Firmware,
     /// Which kernel.
     pub kernel: Purpose,
 }
@@ -22,7 +22,7 @@ impl Target {
         Self {
             board: recipe.board,
             tpm: recipe.tpm.bus,
-            secure_world: recipe.components.secure_world,
+            firmware: recipe.components.firmware,
             kernel: Purpose::of(recipe.kernel.development),
         }
     }

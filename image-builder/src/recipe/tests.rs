@@ -62,6 +62,25 @@ fn a_recipe_survives_being_written_and_read() {
 }
 
 #[test]
+fn the_secure_world_follows_the_firmware() {
+    let op_tee = Firmware::TfA(SecureWorld::OpTee);
+    let cases = [
+        ("", op_tee),
+        ("[components]\nfirmware = \"tf-a\"\n", op_tee),
+        ("[components]\nsecure_world = \"op-tee\"\n", op_tee),
+        ("[components]\nsecure_world = \"none\"\n", Firmware::TfA(SecureWorld::None)),
+        ("[components]\nfirmware = \"u-boot\"\n", Firmware::UBoot),
+        ("[components]\nfirmware = \"u-boot\"\nsecure_world = \"none\"\n", Firmware::UBoot),
+    ];
+    for (tail, firmware) in cases {
+        let recipe = Recipe::parse(&format!("{MINIMAL}{tail}"), "r.toml").unwrap();
+        assert_eq!(recipe.components.firmware, firmware, "{tail:?}");
+        let text = toml::to_string(&recipe).unwrap();
+        assert_eq!(Recipe::parse(&text, "again").unwrap(), recipe, "{text}");
+    }
+}
+
+#[test]
 fn another_initramfs_lies_beside_the_recipe() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("recipe.toml");
@@ -138,6 +157,15 @@ fn errors_name_line_key_and_reason() {
         (MINIMAL, "[provisioning]\nqr = \"utf16\"\n", "unknown variant `utf16`"),
         (MINIMAL, "[provisioning]\nrecipient = \"age1x\"\n", "line 6, column 13"),
         (MINIMAL, "[provisioning]\nrecipient = \"age1x\"\n", "no age recipient"),
+        (MINIMAL, "[components]\nfirmware = \"uefi\"\n", "line 6, column 12"),
+        (MINIMAL, "[components]\nfirmware = \"uefi\"\n", "expected `tf-a` or `u-boot`"),
+        (MINIMAL, "[components]\nsecure_world = \"tz\"\n", "expected `op-tee` or `none`"),
+        (MINIMAL, "[components]\nfirmwear = 1\n", "unknown field `firmwear`"),
+        (
+            MINIMAL,
+            "[components]\nfirmware = \"u-boot\"\nsecure_world = \"op-tee\"\n",
+            "secure_world = \"none\"",
+        ),
         ("name = \"../x\"\n", "", "line 1, column 8"),
     ];
     for (head, tail, expected) in cases {

@@ -7,6 +7,8 @@ use crate::fip::{Fip, FipError};
 pub mod component {
     /// PCR 0: U-Boot's version string.
     pub const UBOOT_VERSION: &str = "U-Boot version";
+    /// PCR 0: U-Boot itself, where nothing of TF-A holds it.
+    pub const UBOOT: &str = "U-Boot";
     /// PCR 0: TF-A's first stage, where it lies in front of the FIP.
     pub const BL1: &str = "BL1";
     /// PCR 0: the table of contents of the FIP. Its images follow by their names
@@ -24,8 +26,9 @@ pub mod component {
     pub const SEPARATOR: &str = "separator";
 }
 
-/// The firmware that U-Boot was started from, as it measures it with
-/// `CONFIG_MEASURE_FIP`: BL1, the FIP's table of contents, and every image.
+/// The firmware that U-Boot was started from, as it measures it: with
+/// `CONFIG_MEASURE_FIP` BL1, the FIP's table of contents, and every image; with
+/// `CONFIG_MEASURE_SELF` U-Boot itself.
 #[derive(Debug, Clone, Default)]
 pub struct Firmware(Vec<(String, Measurement)>);
 
@@ -44,6 +47,12 @@ impl Firmware {
         Ok(Self(first.into_iter().chain(images).collect()))
     }
 
+    /// U-Boot alone: `u-boot.bin`, its device tree included, as it was loaded.
+    #[must_use]
+    pub fn of_uboot(image: &[u8]) -> Self {
+        Self(vec![(component::UBOOT.to_owned(), Measurement::of(image))])
+    }
+
     /// Names and measurements, in the order in which they are measured.
     pub fn parts(&self) -> impl Iterator<Item = (&str, Measurement)> {
         self.0.iter().map(|(name, measured)| (name.as_str(), *measured))
@@ -56,7 +65,8 @@ impl Firmware {
 pub struct Uboot<'a> {
     /// The version string as it stands in the binary, its NUL included.
     pub version: &'a [u8],
-    /// The firmware that it was started from; empty without `CONFIG_MEASURE_FIP`.
+    /// The firmware that it was started from; empty with neither `CONFIG_MEASURE_FIP` nor
+    /// `CONFIG_MEASURE_SELF`.
     pub firmware: &'a Firmware,
     /// The kernel as stored in the FIT (compressed, if it is).
     pub kernel: Measurement,

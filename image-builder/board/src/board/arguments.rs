@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::{BoardConfig, Disk, TpmLink};
+use super::{BoardConfig, Disk, Firmware, TpmLink};
 
-/// Where the board's device tree lies at power-on. On hardware VideoCore loads it;
-/// TF-A is built with `RPI3_PRELOADED_DTB_BASE` set to it.
+/// Where the board's device tree lies for TF-A. On hardware VideoCore loads it; TF-A is
+/// built with `RPI3_PRELOADED_DTB_BASE` set to it.
 const DTB_ADDRESS: u32 = 0x0100_0000;
 
 /// The generic timer's frequency of a BCM2837 (its crystal: 19.2 MHz). QEMU's
@@ -13,7 +13,7 @@ const DTB_ADDRESS: u32 = 0x0100_0000;
 const TIMER_HZ: u32 = 19_200_000;
 
 /// One thread for all four processors. With a thread each, those that wait in TF-A's
-/// holding pen (WFE) take the host's cores from the one that boots: power-on to
+/// holding pen or in a spin table's loop (WFE) take the host's cores from the one that boots: power-on to
 /// /init took 20 s and more on two cores, and takes 7 s so.
 const ACCEL: &str = "tcg,thread=single";
 
@@ -49,11 +49,20 @@ pub(super) fn arguments(config: &BoardConfig, sockets: &Path) -> Vec<String> {
     add("-serial", "chardev:serial1".to_owned());
     add("-chardev", format!("socket,id=qmp,path={}", socket("qmp")));
     add("-mon", "chardev=qmp,mode=control".to_owned());
-    add("-device", format!("loader,file={},addr=0x0,force-raw=on", option(&config.armstub)));
-    add(
-        "-device",
-        format!("loader,file={},addr={DTB_ADDRESS:#x},force-raw=on", option(&config.board_dtb)),
-    );
+    let (image, dtb) = (option(config.firmware.path()), option(&config.board_dtb));
+    match &config.firmware {
+        Firmware::Armstub(_) => {
+            add("-device", format!("loader,file={image},addr=0x0,force-raw=on"));
+            add("-device", format!("loader,file={dtb},addr={DTB_ADDRESS:#x},force-raw=on"));
+        }
+        // QEMU does the VideoCore's part (hw/arm/raspi.c): a stub of its own in the first
+        // page, the spin table, EL2, the device tree's address in x0. It chooses that
+        // address, and makes that device tree fit the board, as the VideoCore does.
+        Firmware::Kernel(path) => {
+            add("-kernel", path.display().to_string());
+            add("-dtb", config.board_dtb.display().to_string());
+        }
+    }
     if let Disk::Card(image) = &config.disk {
         add("-drive", format!("if=sd,format=raw,file={}", option(image)));
     }
@@ -83,7 +92,7 @@ mod tests {
 
     fn config(disk: Disk, tpm: TpmLink) -> BoardConfig {
         BoardConfig {
-            armstub: "/b/armstub8.bin".into(),
+            firmware: Firmware::Armstub("/b/armstub8.bin".into()),
             board_dtb: "/b/board.dtb".into(),
             disk,
             tpm,
@@ -101,6 +110,15 @@ mod tests {
         assert!(text.contains("file=/b/board.dtb,addr=0x1000000"), "{text}");
         assert!(!text.contains("-drive") && !text.contains("tpm"), "{text}");
         assert!(text.contains(" -S "), "the board waits until its consoles are read: {text}");
+    }
+
+    #[test]
+    fn u_boot_alone_is_started_in_the_kernels_place() {
+        let mut config = config(Disk::None, TpmLink::None);
+        config.firmware = Firmware::Kernel("/b/kernel8.img".into());
+        let text = arguments(&config, Path::new("/s")).join(" ");
+        assert!(text.contains("-kernel /b/kernel8.img -dtb /b/board.dtb"), "{text}");
+        assert!(!text.contains("loader"), "{text}");
     }
 
     #[test]

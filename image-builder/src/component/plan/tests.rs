@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::component::Component as C;
-use crate::recipe::{Purpose, SpiTpm, TpmBus};
+use crate::recipe::{Firmware, Purpose, SecureWorld, SpiTpm, TpmBus};
 
 const HASH: &str = "58a5f218191fe32900102760250741bed4e4f058ca915eb91f5f9a48a16562d7";
 
@@ -23,10 +23,14 @@ fn context() -> (tempfile::TempDir, Context) {
         "kernel-config/development/debug.config",
         "kernel-config/patches/f.patch",
         "kernel-config/overlays/rpi3.dtso",
+        "kernel-config/overlays/rpi3-tf-a.dtso",
+        "kernel-config/overlays/rpi3-op-tee.dtso",
         "kernel-config/overlays/rpi3-tpm-i2c.dtso",
         "kernel-config/overlays/rpi3-tpm-slb9670.dtso",
         "kernel-config/overlays/rpi3-tpm-stpm4raspi.dtso",
         "uboot-patches/u-boot/rpi3.config",
+        "uboot-patches/u-boot/rpi3-tf-a.config",
+        "uboot-patches/u-boot/rpi3-u-boot.config",
         "uboot-patches/u-boot/a.patch",
         "uboot-patches/u-boot/b.patch",
         "uboot-patches/tf-a/c.patch",
@@ -87,7 +91,7 @@ fn changed_by(change: impl FnOnce(&mut Context)) -> Vec<C> {
 fn a_change_reaches_exactly_what_is_built_from_it() {
     let signed = [C::UBootKey, C::TfA];
     let trees = [C::UBootKey, C::TfA, C::DeviceTree];
-    let cases: [(&str, &[C]); 20] = [
+    let cases: [(&str, &[C]); 24] = [
         ("Cargo.lock", &[C::Unseal]),
         ("initramfs-unseal/src/deep/er.rs", &[C::Unseal]),
         ("pcr-measure/src/lib.rs", &[C::Unseal]),
@@ -97,10 +101,14 @@ fn a_change_reaches_exactly_what_is_built_from_it() {
         ("kernel-config/must-be-absent", &[C::Kernel, C::DeviceTree]),
         ("kernel-config/patches/f.patch", &[C::Kernel, C::DeviceTree]),
         ("kernel-config/overlays/rpi3.dtso", &trees),
+        ("kernel-config/overlays/rpi3-tf-a.dtso", &trees),
+        ("kernel-config/overlays/rpi3-op-tee.dtso", &trees),
         ("kernel-config/overlays/rpi3-tpm-i2c.dtso", &trees),
         ("kernel-config/overlays/rpi3-tpm-slb9670.dtso", &[]),
         ("uboot-patches/u-boot/a.patch", &[C::UBoot, C::UBootKey, C::TfA]),
         ("uboot-patches/u-boot/rpi3.config", &[C::UBoot, C::UBootKey, C::TfA]),
+        ("uboot-patches/u-boot/rpi3-tf-a.config", &[C::UBoot, C::UBootKey, C::TfA]),
+        ("uboot-patches/u-boot/rpi3-u-boot.config", &[]),
         ("uboot-patches/tf-a/c.patch", &[C::TfA]),
         ("image-builder/patches/cryptsetup/d.patch", &[C::Cryptsetup, C::Unseal]),
         ("image-builder/patches/tpm2-tss/e.patch", &[C::Tss, C::Unseal]),
@@ -129,6 +137,31 @@ fn another_tpm_is_another_device_tree_and_another_u_boot() {
     write(&context.tree, "kernel-config/overlays/rpi3-tpm-slb9670.dtso", "changed");
     let after = keys(&context);
     assert_eq!(C::ALL.into_iter().filter(|c| before[c] != after[c]).collect::<Vec<_>>(), trees);
+}
+
+#[test]
+fn another_chain_is_made_of_other_things() {
+    let without_op_tee = Firmware::TfA(SecureWorld::None);
+    assert_eq!(
+        changed_by(|context| context.target.firmware = without_op_tee),
+        [C::UBootKey, C::TfA, C::DeviceTree],
+        "U-Boot's code is that of TF-A with OP-TEE"
+    );
+    assert_eq!(
+        changed_by(|context| context.target.firmware = Firmware::UBoot),
+        [C::UBoot, C::UBootKey, C::TfA, C::DeviceTree]
+    );
+    let (_dir, mut context) = context();
+    for (firmware, tf_a, op_tee) in [
+        (Firmware::default(), true, true),
+        (without_op_tee, true, false),
+        (Firmware::UBoot, false, false),
+    ] {
+        context.target.firmware = firmware;
+        let plan = Plan::new(&context, &C::of_image(&context.target)).unwrap();
+        let planned = |component| plan.get(component).is_some();
+        assert_eq!((planned(C::TfA), planned(C::Optee)), (tf_a, op_tee), "{firmware:?}");
+    }
 }
 
 #[test]
@@ -215,11 +248,10 @@ fn a_series_is_for_the_only_source_of_its_component() {
 
 #[test]
 fn an_image_is_made_of_all_but_the_emulator() {
-    let rest: Vec<C> = C::ALL.into_iter().filter(|c| !C::IMAGE.contains(c)).collect();
-    assert_eq!(rest, [C::Qemu]);
     let (_dir, context) = context();
-    let plan = Plan::new(&context, &C::IMAGE).unwrap();
-    assert!(plan.get(C::Qemu).is_none());
+    let plan = Plan::new(&context, &C::of_image(&context.target)).unwrap();
+    let rest: Vec<C> = C::ALL.into_iter().filter(|c| plan.get(*c).is_none()).collect();
+    assert_eq!(rest, [C::Qemu]);
 }
 
 #[test]
