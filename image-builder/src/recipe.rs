@@ -9,6 +9,7 @@ mod disk;
 mod recipient;
 mod target;
 mod tpm;
+mod trusted_apps;
 mod values;
 
 use std::fmt;
@@ -20,6 +21,7 @@ pub use disk::{Disk, MIB};
 pub use recipient::Recipient;
 pub use target::{Purpose, Target};
 pub use tpm::{Binding, Signed, SpiTpm, Tpm, TpmBus};
+pub use trusted_apps::{TrustedApp, TrustedApps};
 pub use values::{
     CommandLine, Hostname, Name, NvIndex, PackageName, PcrList, PersistentHandle, ValueError,
 };
@@ -284,6 +286,11 @@ pub enum ProvisioningMode {
 pub struct Components {
     /// The secure world's operating system (BL32).
     pub secure_world: SecureWorld,
+    /// The trusted applications that are part of it.
+    pub trusted_applications: TrustedApps,
+    /// An OP-TEE for the lab: the running system may have it load trusted applications
+    /// that are signed with the key that OP-TEE's sources carry, thus by anybody.
+    pub op_tee_development: bool,
 }
 
 /// The secure world's operating system.
