@@ -16,7 +16,6 @@ use image_builder::{
 use msec_tests::{
     built::{built, scratch},
     program::install,
-    shared::shared,
     slots,
     tee::{NOT_FOUND, SESSION, application_package, open_session},
 };
@@ -138,10 +137,10 @@ fn a_key_made_in_the_secure_world_signs_and_outlives_a_power_cycle() {
 #[test]
 fn the_default_image_has_no_trusted_application() {
     let dir = scratch("op-tee-default");
-    let device = shared().copy(&dir.join("device"), &built().image);
+    let device = Device::new(&dir.join("device"), &built().small_image(&dir)).unwrap();
     let _slot = slots::slot();
     let mut boot = device.boot("default", &dir.join("logs")).unwrap();
-    boot.expect("the TPM unlocks the root", BY_TPM).unwrap();
+    provision(&mut boot, |_| ()).unwrap();
     let mut shell = boot.userland().unwrap();
     must(&mut shell, "ls /dev/tee0 /dev/teepriv0");
     for uuid in [TrustedApp::Pkcs11.uuid(), SAMPLE_APPLICATION] {
