@@ -34,7 +34,7 @@ const PIN: &str = "12345678";
 fn smaller(recipe: &mut toml::Table) {
     let disk = recipe["disk"].as_table_mut().unwrap();
     disk.insert("boot_mib".to_owned(), 34.into());
-    disk.insert("root_mib".to_owned(), 32.into());
+    disk.insert("root_mib".to_owned(), 44.into());
 }
 
 /// What OP-TEE says to somebody who wants a session with `uuid`.
