@@ -37,6 +37,7 @@ use crate::recipe::{self, Target};
 use crate::sources::SourceError;
 use job::Job;
 
+pub use optee::SAMPLE as SAMPLE_APPLICATION;
 pub use policy_key::ensure as ensure_policy_key;
 pub use qemu::PROGRAM as QEMU;
 pub use signing_key::ensure as ensure_signing_key;

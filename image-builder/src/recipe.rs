@@ -10,6 +10,7 @@ mod disk;
 mod recipient;
 mod target;
 mod tpm;
+mod trusted_apps;
 mod values;
 
 use std::fmt;
@@ -22,6 +23,7 @@ pub use disk::{Disk, MIB};
 pub use recipient::Recipient;
 pub use target::{Purpose, Target};
 pub use tpm::{Binding, Signed, SpiTpm, Tpm, TpmBus};
+pub use trusted_apps::{TrustedApp, TrustedApps};
 pub use values::{
     CommandLine, Hostname, Name, NvIndex, PackageName, PcrList, PersistentHandle, ValueError,
 };

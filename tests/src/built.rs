@@ -12,7 +12,8 @@ use image_builder::{
     component::{self, Component, engine, plan::Context, plan::Plan},
     emu::card::Card,
     image::{
-        self, initramfs, packages,
+        self, initramfs,
+        packages::{self, Package},
         tamper::{Signing, Tamper, variant},
     },
     progress::Progress,
@@ -174,22 +175,65 @@ impl Built {
         let packages = toml::Value::from(vec!["busybox-static"]);
         table["root"].as_table_mut().expect("[root]").insert("packages".to_owned(), packages);
         change(&mut table);
-        let recipe = Recipe::parse(&table.to_string(), "the small recipe").expect("a recipe");
+        self.assemble(&table, &recipe_path(), &["busybox-static"], Vec::new(), dir)
+    }
+
+    /// A component for a target that differs in this, built if it is missing: where it lies.
+    #[must_use]
+    pub fn component_for(&self, component: Component, change: impl FnOnce(&mut Target)) -> PathBuf {
+        let mut context = self.context.clone();
+        change(&mut context.target);
+        let plan = engine::build(&context, &[component], &Progress::hidden());
+        plan.expect("the component").dir(component)
+    }
+
+    /// An image of another recipe that the project ships, after a change to it, with
+    /// packages beside its own. Components that are missing are built.
+    #[must_use]
+    pub fn image_of(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut toml::Table),
+        more: Vec<Package>,
+        dir: &Path,
+    ) -> Card {
+        let path = tree().join("image-builder/recipes").join(name);
+        let mut table: toml::Table =
+            fs::read_to_string(&path).expect("the recipe").parse().expect("TOML");
+        change(&mut table);
+        self.assemble(&table, &path, &[], more, dir)
+    }
+
+    /// Builds an image of the recipe `table`, in the place of the one at `path`, from the
+    /// packages that are locked there: these of them, or all.
+    fn assemble(
+        &self,
+        table: &toml::Table,
+        path: &Path,
+        names: &[&str],
+        more: Vec<Package>,
+        dir: &Path,
+    ) -> Card {
+        let recipe = Recipe::parse(&table.to_string(), "the test's recipe").expect("a recipe");
         if let Binding::Signed(_) = recipe.tpm.binding {
             component::ensure_policy_key(&self.context.signing_key, false).expect("a policy key");
         }
         let store = Store::new(&self.context.cache);
         let gone = WhenGone::from_env();
         let hidden = Progress::hidden();
-        let all = packages::obtain(&self.recipe, &recipe_path(), &store, gone, &hidden)
-            .expect("the packages");
-        let own: Vec<_> = all.into_iter().filter(|p| p.name == "busybox-static").collect();
+        let locked = Recipe::load(path).expect("the recipe");
+        let all = packages::obtain(&locked, path, &store, gone, &hidden).expect("the packages");
+        let mut own: Vec<_> = all
+            .into_iter()
+            .filter(|p| names.is_empty() || names.contains(&p.name.as_str()))
+            .collect();
+        own.extend(more);
         let context = Context { target: Target::of(&recipe), ..self.context.clone() };
         let plan = engine::build(&context, &Component::of_image(&context.target), &hidden)
             .expect("the components");
         let artifacts = component::artifacts(&plan, &context.target, context.signing_key.clone());
         let artifacts = artifacts.expect("the artifacts");
         let image = image::assemble(&recipe, &artifacts, &own, dir, &hidden);
-        Card::open(&image.expect("a small image").path).expect("a small image")
+        Card::open(&image.expect("an image").path).expect("an image")
     }
 }

@@ -6,8 +6,8 @@
 //! are on at once within what two cores carry ([`slots`]), speaks to a device's TPM
 //! without its board ([`host_tpm`]), reads device records as the one they are made for
 //! ([`operator`]), rewrites volumes as an attacker would ([`attacker`]), makes small
-//! programs for boards ([`program`]), and lays out what is measured beside us
-//! ([`peers`]).
+//! programs for boards ([`program`]), asks OP-TEE for applications ([`tee`]), and lays out
+//! what is measured beside us ([`peers`]).
 //!
 //! It builds nothing, never touches the built image, and trusts that image no more
 //! than a board would. Its results lie in `build/test`; what is left there after a
@@ -31,4 +31,5 @@ pub mod peers;
 pub mod program;
 pub mod shared;
 pub mod slots;
+pub mod tee;
 pub mod unpack;

@@ -30,6 +30,8 @@ mod firmware;
 mod ima;
 #[path = "emulated/no_tpm.rs"]
 mod no_tpm;
+#[path = "emulated/op_tee.rs"]
+mod op_tee;
 #[path = "emulated/pin.rs"]
 mod pin;
 #[path = "emulated/provisioning.rs"]

@@ -92,6 +92,10 @@ const SYSTEM_COMMANDS: [&str; 10] = [
     "blockdev", "halt", "init", "ip", "klogd", "losetup", "poweroff", "reboot", "sysctl", "syslogd",
 ];
 
+/// Gives OP-TEE's trusted applications what of the running system they need: files to
+/// keep their objects in.
+const SUPPLICANT: &str = "usr/sbin/tee-supplicant";
+
 /// Why there is no userland.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -102,6 +106,12 @@ pub enum UserlandError {
     /// This busybox lacks an applet.
     #[error("the busybox of the packages has no `{0}`, which this userland is built on")]
     Applet(String),
+    /// Trusted applications, and no tee-supplicant.
+    #[error(
+        "the packages bring no /usr/sbin/tee-supplicant, without which trusted applications keep \
+         nothing: add tee-supplicant to `packages` in [root]"
+    )]
+    NoSupplicant,
 }
 
 /// Runs once, before everything else.
@@ -142,7 +152,8 @@ umount -a -r 2>/dev/null
 "#;
 
 /// `/etc/inittab` of busybox's init.
-fn inittab(console: Console, terminal: &str) -> String {
+fn inittab(console: Console, terminal: &str, supplicant: bool) -> String {
+    let supplicant = if supplicant { format!("::respawn:/{SUPPLICANT}\n") } else { String::new() };
     let shell = match console {
         Console::None => String::new(),
         Console::Shell => format!("{terminal}::askfirst:-/bin/sh\n"),
@@ -151,6 +162,7 @@ fn inittab(console: Console, terminal: &str) -> String {
         "::sysinit:/etc/init.d/start\n\
          ::respawn:/usr/sbin/syslogd -n -s 256 -b 1\n\
          ::respawn:/usr/sbin/klogd -n\n\
+         {supplicant}\
          {shell}\
          ::ctrlaltdel:/usr/sbin/reboot\n\
          ::shutdown:/etc/init.d/stop\n"
@@ -176,6 +188,10 @@ pub fn complete(tree: &mut Tree, recipe: &Recipe, unseal: Vec<u8>) -> Result<(),
         return Err(UserlandError::NoBusybox);
     };
     check_applets(busybox)?;
+    let supplicant = tree.get(SUPPLICANT).is_some();
+    if !supplicant && !recipe.components.trusted_applications.is_empty() {
+        return Err(UserlandError::NoSupplicant);
+    }
 
     for name in COMMANDS {
         link(tree, &format!("usr/bin/{name}"), "busybox");
@@ -208,7 +224,7 @@ pub fn complete(tree: &mut Tree, recipe: &Recipe, unseal: Vec<u8>) -> Result<(),
     for (path, mode, text) in [
         ("etc/hostname", 0o644, format!("{hostname}\n")),
         ("etc/hosts", 0o644, format!("127.0.0.1 localhost\n127.0.1.1 {hostname}\n::1 localhost\n")),
-        ("etc/inittab", 0o644, inittab(recipe.root.console, terminal)),
+        ("etc/inittab", 0o644, inittab(recipe.root.console, terminal, supplicant)),
         ("etc/init.d/start", 0o755, START.to_owned()),
         ("etc/init.d/stop", 0o755, STOP.to_owned()),
         // No password fits `*`: nobody logs in.
@@ -323,6 +339,21 @@ mod tests {
         tree.put("usr/bin/ls", Node::File(0o755, b"real".to_vec()));
         complete(&mut tree, &recipe("none"), vec![]).unwrap();
         assert_eq!(text(&tree, "usr/bin/ls"), "real");
+    }
+
+    #[test]
+    fn trusted_applications_need_their_supplicant_and_it_is_kept_running() {
+        let mut recipe = recipe("none");
+        let apps = vec![crate::recipe::TrustedApp::Pkcs11];
+        recipe.components.trusted_applications = apps.try_into().unwrap();
+        let error = complete(&mut busybox(""), &recipe, vec![]).unwrap_err();
+        assert_eq!(error, UserlandError::NoSupplicant);
+        let mut tree = busybox("");
+        tree.put(SUPPLICANT, Node::File(0o755, vec![]));
+        complete(&mut tree, &recipe, vec![]).unwrap();
+        let line = "::respawn:/usr/sbin/tee-supplicant\n";
+        assert!(text(&tree, "etc/inittab").contains(line));
+        assert!(!text(&completed("none"), "etc/inittab").contains("tee-supplicant"));
     }
 
     #[test]

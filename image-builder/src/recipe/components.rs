@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ValueError;
+use super::{TrustedApps, ValueError};
 
 /// Which optional components take part.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -10,6 +10,11 @@ use super::ValueError;
 pub struct Components {
     /// What the VideoCore starts.
     pub firmware: Firmware,
+    /// The trusted applications that are part of OP-TEE; none where there is no OP-TEE.
+    pub trusted_applications: TrustedApps,
+    /// An OP-TEE for the lab: the running system may have it load trusted applications
+    /// that are signed with the key that OP-TEE's sources carry, thus by anybody.
+    pub op_tee_development: bool,
 }
 
 /// What the VideoCore starts, and with it what comes before U-Boot.
@@ -54,6 +59,8 @@ struct Table {
     firmware: FirmwareName,
     #[serde(skip_serializing_if = "Option::is_none")]
     secure_world: Option<SecureWorld>,
+    trusted_applications: TrustedApps,
+    op_tee_development: bool,
 }
 
 impl From<Components> for Table {
@@ -62,7 +69,12 @@ impl From<Components> for Table {
             Firmware::TfA(world) => (FirmwareName::TfA, Some(world)),
             Firmware::UBoot => (FirmwareName::UBoot, None),
         };
-        Self { firmware, secure_world }
+        Self {
+            firmware,
+            secure_world,
+            trusted_applications: components.trusted_applications,
+            op_tee_development: components.op_tee_development,
+        }
     }
 }
 
@@ -81,6 +93,15 @@ impl TryFrom<Table> for Components {
                 ));
             }
         };
-        Ok(Self { firmware })
+        let Table { trusted_applications, op_tee_development, .. } = table;
+        let no_op_tee = firmware != Firmware::TfA(SecureWorld::OpTee);
+        if no_op_tee && (!trusted_applications.is_empty() || op_tee_development) {
+            return Err(ValueError(
+                "trusted_applications and op_tee_development are about OP-TEE, and there is none: \
+                 they need secure_world = \"op-tee\""
+                    .to_owned(),
+            ));
+        }
+        Ok(Self { firmware, trusted_applications, op_tee_development })
     }
 }

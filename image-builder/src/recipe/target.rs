@@ -1,6 +1,6 @@
 //! What of a recipe decides how components are built.
 
-use super::{Board, Firmware, Recipe, TpmBus};
+use super::{Board, Firmware, Recipe, TpmBus, TrustedApps};
 
 /// What of a recipe decides how components are built. Everything else of it decides what
 /// is done with them.
@@ -12,6 +12,10 @@ pub struct Target {
     pub tpm: TpmBus,
     /// What the VideoCore starts, and with it what comes before U-Boot.
     pub firmware: Firmware,
+    /// The trusted applications that are part of OP-TEE.
+    pub trusted_apps: TrustedApps,
+    /// Which OP-TEE.
+    pub op_tee: Purpose,
     /// Which kernel.
     pub kernel: Purpose,
 }
@@ -23,6 +27,8 @@ impl Target {
             board: recipe.board,
             tpm: recipe.tpm.bus,
             firmware: recipe.components.firmware,
+            trusted_apps: recipe.components.trusted_applications,
+            op_tee: Purpose::of(recipe.components.op_tee_development),
             kernel: Purpose::of(recipe.kernel.development),
         }
     }

@@ -34,6 +34,24 @@ fn the_shipped_recipe_for_spi_differs_in_the_tpm_alone() {
 }
 
 #[test]
+fn the_shipped_recipe_for_op_tee_adds_a_token_and_its_tools() {
+    let text = include_str!("../../recipes/rpi3-op-tee.toml");
+    let recipe = Recipe::parse(text, "rpi3-op-tee.toml").unwrap();
+    let apps: Vec<_> = recipe.components.trusted_applications.iter().collect();
+    assert_eq!(apps, [TrustedApp::Pkcs11]);
+    assert!(!recipe.components.op_tee_development);
+    for recipe in ["rpi3", "rpi3-spi"] {
+        let text = match recipe {
+            "rpi3" => include_str!("../../recipes/rpi3.toml"),
+            _ => include_str!("../../recipes/rpi3-spi.toml"),
+        };
+        let recipe = Recipe::parse(text, recipe).unwrap();
+        assert!(recipe.components.trusted_applications.is_empty());
+    }
+    assert_eq!(recipe.tpm, Tpm::default());
+}
+
+#[test]
 fn a_minimal_recipe_offers_no_shell() {
     let recipe = Recipe::parse(MINIMAL, "r.toml").unwrap();
     assert_eq!(recipe.root.console, Console::None);
@@ -150,6 +168,18 @@ fn errors_name_line_key_and_reason() {
         (MINIMAL, "[root]\npackages = [\"systemd-\"]\n", "no Debian package name"),
         (MINIMAL, "[root]\nconsole = \"ssh\"\n", "unknown variant `ssh`"),
         (MINIMAL, "[root]\nhostname = \"-a\"\n", "no host name"),
+        (MINIMAL, "[components]\ntrusted_applications = [\"ftpm\"]\n", "unknown variant `ftpm`"),
+        (MINIMAL, "[components]\ntrusted_applications = [\"pkcs11\", \"pkcs11\"]\n", "named twice"),
+        (
+            MINIMAL,
+            "[components]\nsecure_world = \"none\"\ntrusted_applications = [\"pkcs11\"]\n",
+            "need secure_world = \"op-tee\"",
+        ),
+        (
+            MINIMAL,
+            "[components]\nfirmware = \"u-boot\"\nop_tee_development = true\n",
+            "need secure_world = \"op-tee\"",
+        ),
         (MINIMAL, "[provisioning]\nrecovery_tries = 0\n", "1 to 10"),
         (MINIMAL, "[provisioning]\nwait_seconds = 301\n", "line 6, column 16"),
         (MINIMAL, "[provisioning]\nprompt_seconds = 0\n", "prompt_seconds is 0"),

@@ -79,7 +79,7 @@ fn firmware_with_one_letter_changed_boots_and_unlocks_nothing() {
         ("BL1", "Booting Trusted Firmware"),
         ("BL2", "VERBOSE: "),
         ("BL31", "VERBOSE: "),
-        ("BL32 extra 1", "arch: %s"),
+        ("BL32 extra 1", "Primary CPU switching"),
         ("BL33", "boot application image stored in memory"),
     ];
     let dir = scratch("firmware");

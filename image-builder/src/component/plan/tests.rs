@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::component::Component as C;
-use crate::recipe::{Firmware, Purpose, SecureWorld, SpiTpm, TpmBus};
+use crate::recipe::{Firmware, Purpose, SecureWorld, SpiTpm, TpmBus, TrustedApp, TrustedApps};
 
 const HASH: &str = "58a5f218191fe32900102760250741bed4e4f058ca915eb91f5f9a48a16562d7";
 
@@ -34,6 +34,7 @@ fn context() -> (tempfile::TempDir, Context) {
         "uboot-patches/u-boot/a.patch",
         "uboot-patches/u-boot/b.patch",
         "uboot-patches/tf-a/c.patch",
+        "uboot-patches/optee/g.patch",
         "image-builder/patches/cryptsetup/d.patch",
         "image-builder/patches/tpm2-tss/e.patch",
         "tests/qemu/f.patch",
@@ -45,6 +46,7 @@ fn context() -> (tempfile::TempDir, Context) {
     }
     write(&tree, "uboot-patches/u-boot/series", "# ours\na.patch\nb.patch # last\n");
     write(&tree, "uboot-patches/tf-a/series", "c.patch\n");
+    write(&tree, "uboot-patches/optee/series", "g.patch\n");
     write(&tree, "image-builder/patches/cryptsetup/series", "d.patch\n");
     write(&tree, "image-builder/patches/tpm2-tss/series", "e.patch\n");
     write(&tree, "kernel-config/patches/series", "f.patch\n");
@@ -91,7 +93,7 @@ fn changed_by(change: impl FnOnce(&mut Context)) -> Vec<C> {
 fn a_change_reaches_exactly_what_is_built_from_it() {
     let signed = [C::UBootKey, C::TfA];
     let trees = [C::UBootKey, C::TfA, C::DeviceTree];
-    let cases: [(&str, &[C]); 24] = [
+    let cases: [(&str, &[C]); 25] = [
         ("Cargo.lock", &[C::Unseal]),
         ("initramfs-unseal/src/deep/er.rs", &[C::Unseal]),
         ("pcr-measure/src/lib.rs", &[C::Unseal]),
@@ -110,6 +112,7 @@ fn a_change_reaches_exactly_what_is_built_from_it() {
         ("uboot-patches/u-boot/rpi3-tf-a.config", &[C::UBoot, C::UBootKey, C::TfA]),
         ("uboot-patches/u-boot/rpi3-u-boot.config", &[]),
         ("uboot-patches/tf-a/c.patch", &[C::TfA]),
+        ("uboot-patches/optee/g.patch", &[C::Optee, C::TfA]),
         ("image-builder/patches/cryptsetup/d.patch", &[C::Cryptsetup, C::Unseal]),
         ("image-builder/patches/tpm2-tss/e.patch", &[C::Tss, C::Unseal]),
         ("tests/qemu/f.patch", &[C::Qemu]),
@@ -203,6 +206,27 @@ fn what_is_for_the_lab_has_keys_of_its_own() {
     let before = keys(&context);
     write(&context.tree, "kernel-config/development/debug.config", "changed");
     assert_ne!(before[&C::Kernel], keys(&context)[&C::Kernel]);
+}
+
+#[test]
+fn trusted_applications_are_another_op_tee_and_another_tf_a() {
+    let apps = TrustedApps::try_from(vec![TrustedApp::Pkcs11]).unwrap();
+    let of = |op_tee, trusted_apps| {
+        let (_dir, mut context) = context();
+        context.target.op_tee = op_tee;
+        context.target.trusted_apps = trusted_apps;
+        keys(&context)
+    };
+    let mut all = Vec::new();
+    for op_tee in [Purpose::Release, Purpose::Development] {
+        all.extend([TrustedApps::default(), apps].map(|apps| of(op_tee, apps)));
+    }
+    for (n, one) in all.iter().enumerate() {
+        for other in &all[..n] {
+            let differ: Vec<C> = C::ALL.into_iter().filter(|c| one[c] != other[c]).collect();
+            assert_eq!(differ, [C::Optee, C::TfA]);
+        }
+    }
 }
 
 #[test]
