@@ -44,12 +44,19 @@ impl<T> IoContext<T> for io::Result<T> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cache {
     root: PathBuf,
+    sources: PathBuf,
 }
 
 impl Cache {
     /// A cache in this directory; nothing is made yet.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        let root = root.into();
+        Self { sources: root.join("sources"), root }
+    }
+
+    /// An empty cache in another directory, with the sources of this one.
+    pub fn again(&self, root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), sources: self.sources.clone() }
     }
 
     /// The cache that the environment names: `MSEC_CACHE`, else `msec-boot` in
@@ -78,7 +85,7 @@ impl Cache {
 
     /// Pinned source files.
     pub fn sources(&self) -> PathBuf {
-        self.root.join("sources")
+        self.sources.clone()
     }
 
     /// Built components.

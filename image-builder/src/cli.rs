@@ -7,6 +7,7 @@ mod components;
 mod deb;
 mod demo;
 mod docs;
+mod reproduce;
 mod setting;
 mod sources;
 
@@ -73,6 +74,8 @@ enum Command {
     /// Read a recipe, or pin its packages
     #[command(subcommand)]
     Recipe(image::cli::RecipeCommand),
+    /// Build everything twice and compare it byte for byte
+    Reproduce(reproduce::ReproduceArgs),
     /// List the components: keys, what is cached, sizes
     Components,
     /// Fetch, pin and show the sources
@@ -147,6 +150,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             image::cli::tamper(args, json, &setting::u_boot_tools(&cli.global)?.signing)
         }
         Command::Recipe(command) => image::cli::recipe(command),
+        Command::Reproduce(args) => reproduce::run(&cli.global, args),
         Command::Components => components::run(&cli.global),
         Command::Sources(command) => sources::run(&cli.global, command),
         Command::Docs(args) => docs::run(args),

@@ -22,4 +22,5 @@ pub mod emu;
 pub mod image;
 pub mod progress;
 pub mod recipe;
+pub mod reproduce;
 pub mod sources;

@@ -82,12 +82,12 @@ pub(super) fn build(
 }
 
 /// The recipe's file.
-fn recipe_path(context: &Context, args: &ImageArgs) -> PathBuf {
+pub(super) fn recipe_path(context: &Context, args: &ImageArgs) -> PathBuf {
     args.recipe.clone().unwrap_or_else(|| context.tree.join(RECIPE))
 }
 
 /// What the components of this recipe are built from.
-fn for_recipe(context: &Context, recipe: &Recipe) -> Context {
+pub(super) fn for_recipe(context: &Context, recipe: &Recipe) -> Context {
     Context { target: Target::of(recipe), ..context.clone() }
 }
 
