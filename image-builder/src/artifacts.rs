@@ -42,6 +42,34 @@ impl KeyDir {
     }
 }
 
+/// What a board starts from: TF-A with OP-TEE and U-Boot, and what has to lie around it.
+#[derive(Debug, Clone)]
+pub enum Firmware {
+    /// A Raspberry Pi: the VideoCore loads it from the boot partition.
+    VideoCore {
+        /// Directory with `bootcode.bin`, `start.elf`, `fixup.dat` and
+        /// `LICENCE.broadcom`.
+        dir: PathBuf,
+        /// `armstub8.bin`: BL1 and the FIP (BL2, BL31, OP-TEE, U-Boot).
+        armstub: PathBuf,
+        /// The DTB that the VideoCore firmware (in emulation: QEMU) loads at
+        /// 0x01000000 for TF-A, OP-TEE and U-Boot.
+        board_dtb: PathBuf,
+    },
+    /// `virt`: BL1 and the FIP, as they lie in the secure flash.
+    Flash(PathBuf),
+}
+
+impl Firmware {
+    /// BL1 and the FIP.
+    pub fn image(&self) -> &Path {
+        match self {
+            Self::VideoCore { armstub, .. } => armstub,
+            Self::Flash(flash) => flash,
+        }
+    }
+}
+
 /// Everything built from source or taken from a firmware package that an image
 /// consists of, and the tools of the same build that the image is made with.
 #[derive(Debug, Clone)]
@@ -52,18 +80,12 @@ pub struct Artifacts {
     pub kernel_version: String,
     /// The DTB for the FIT: board and overlay, what Linux is given.
     pub dtb: PathBuf,
-    /// The DTB that the VideoCore firmware (in emulation: QEMU) loads at
-    /// 0x01000000 for TF-A, OP-TEE and U-Boot.
-    pub board_dtb: PathBuf,
-    /// `armstub8.bin`: BL1 and the FIP (BL2, BL31, OP-TEE, U-Boot).
-    pub armstub: PathBuf,
+    /// What the board starts from.
+    pub firmware: Firmware,
     /// The bytes that U-Boot measures as its version, final NUL included.
     pub uboot_version: Vec<u8>,
     /// `initramfs-unseal`: static arm64 ELF.
     pub unseal: PathBuf,
-    /// Directory with `bootcode.bin`, `start.elf`, `fixup.dat` and
-    /// `LICENCE.broadcom`.
-    pub firmware: PathBuf,
     /// `mkimage` from the same U-Boot build.
     pub mkimage: PathBuf,
     /// `fit_check_sign` from the same U-Boot build.

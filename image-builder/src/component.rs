@@ -30,9 +30,9 @@ mod unseal;
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::artifacts::{Artifacts, KeyDir};
+use crate::artifacts::{Artifacts, Firmware, KeyDir};
 use crate::cache::CacheError;
-use crate::recipe::Target;
+use crate::recipe::{Board, Target};
 use crate::sources::SourceError;
 use job::Job;
 
@@ -63,11 +63,11 @@ pub enum Component {
     UBootKey,
     /// OP-TEE.
     Optee,
-    /// TF-A with OP-TEE and U-Boot inside: `armstub8.bin`.
+    /// TF-A with OP-TEE and U-Boot inside.
     TfA,
     /// The DTB that Linux is given.
     DeviceTree,
-    /// What the VideoCore needs.
+    /// What the VideoCore needs. For a Raspberry Pi alone.
     Firmware,
     /// The emulator of boards whose TPM is on SPI. Not part of an image.
     Qemu,
@@ -101,6 +101,8 @@ pub(crate) struct Spec {
 /// choices, from the same [`Target`].
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Chosen {
+    /// More sources, by their names in the lock file.
+    sources: Vec<&'static str>,
     /// More inputs in the checkout.
     files: Vec<Files>,
     /// More components that it is built with or from.
@@ -129,21 +131,6 @@ pub(crate) enum Files {
 }
 
 impl Component {
-    /// What an image is made of.
-    pub const IMAGE: [Self; 11] = [
-        Self::Kernel,
-        Self::Tss,
-        Self::Devmapper,
-        Self::Cryptsetup,
-        Self::Unseal,
-        Self::UBoot,
-        Self::UBootKey,
-        Self::Optee,
-        Self::TfA,
-        Self::DeviceTree,
-        Self::Firmware,
-    ];
-
     /// All of them: what an image is made of, and what it is tested with.
     pub const ALL: [Self; 12] = [
         Self::Kernel,
@@ -185,6 +172,22 @@ impl Component {
     /// One line about it.
     pub fn about(self) -> &'static str {
         self.spec().about
+    }
+
+    /// What an image for this target is made of.
+    pub fn image(target: &Target) -> Vec<Self> {
+        let part = |component: &Self| match component {
+            Self::Qemu => false,
+            Self::Firmware => target.board == Board::Rpi3,
+            _ => true,
+        };
+        Self::ALL.into_iter().filter(part).collect()
+    }
+
+    /// Its sources, by their names in the lock file, for this target.
+    pub(crate) fn sources(self, target: &Target) -> Vec<&'static str> {
+        let spec = self.spec();
+        [spec.sources, &(spec.chosen)(target).sources].concat()
     }
 
     /// The components that it is built with or from, for this target.
@@ -258,11 +261,15 @@ pub enum BuildError {
     Cache(#[from] CacheError),
 }
 
-/// Collects what the built components deliver.
+/// Collects what the components that were built for this target deliver.
 ///
 /// # Errors
 /// When a component that was built lacks what it must have.
-pub fn artifacts(plan: &plan::Plan, signing_key: KeyDir) -> Result<Artifacts, BuildError> {
+pub fn artifacts(
+    plan: &plan::Plan,
+    target: &Target,
+    signing_key: KeyDir,
+) -> Result<Artifacts, BuildError> {
     let dir = |component| plan.dir(component);
     let u_boot = dir(Component::UBoot);
     let read = |component, path: PathBuf| {
@@ -270,15 +277,21 @@ pub fn artifacts(plan: &plan::Plan, signing_key: KeyDir) -> Result<Artifacts, Bu
     };
     let release = read(Component::Kernel, dir(Component::Kernel).join("release"))?;
     let uboot_version = read(Component::UBoot, u_boot.join("version"))?;
+    let firmware = dir(Component::TfA).join(tf_a::image(target.board));
     Ok(Artifacts {
         kernel: dir(Component::Kernel).join("Image"),
         kernel_version: String::from_utf8_lossy(&release).trim_end().to_owned(),
         dtb: dir(Component::DeviceTree).join("linux.dtb"),
-        board_dtb: dir(Component::DeviceTree).join("linux.dtb"),
-        armstub: dir(Component::TfA).join("armstub8.bin"),
+        firmware: match target.board {
+            Board::Rpi3 => Firmware::VideoCore {
+                dir: dir(Component::Firmware),
+                armstub: firmware,
+                board_dtb: dir(Component::DeviceTree).join("linux.dtb"),
+            },
+            Board::Virt => Firmware::Flash(firmware),
+        },
         uboot_version,
         unseal: dir(Component::Unseal).join("initramfs-unseal"),
-        firmware: dir(Component::Firmware),
         mkimage: u_boot.join("mkimage"),
         fit_check_sign: u_boot.join("fit_check_sign"),
         uboot_dtb: dir(Component::UBootKey).join("control.dtb"),

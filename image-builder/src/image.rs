@@ -13,6 +13,7 @@ pub mod fat;
 pub mod fdt;
 pub mod fit;
 pub mod initramfs;
+pub mod layout;
 pub mod mbr;
 pub mod packages;
 pub mod policy;
@@ -48,7 +49,7 @@ pub enum ImageError {
     },
     /// TF-A's output is not what U-Boot expects to have been started from.
     #[error("{path} is not BL1 and a package behind it: {source}")]
-    Armstub {
+    Firmware {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.

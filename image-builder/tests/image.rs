@@ -14,16 +14,16 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use image_builder::artifacts::{Artifacts, KeyDir};
+use image_builder::artifacts::{Artifacts, Firmware, KeyDir};
 use image_builder::cache::Cache;
 use image_builder::component::plan::{Context, Plan};
 use image_builder::component::{self, Component};
 use image_builder::image::packages::Package;
 use image_builder::image::tamper::{self, Signing, Tamper, TamperError};
 use image_builder::image::verify::{Outcome, RootState, verify};
-use image_builder::image::{Image, ImageError, assemble, boot_manifest, card, fit};
+use image_builder::image::{Image, ImageError, assemble, card, fit, layout::Layout};
 use image_builder::progress::Progress;
-use image_builder::recipe::{MIB, Recipe, Target};
+use image_builder::recipe::{Board, MIB, Recipe, Target};
 use image_builder::sources::newer::{self, WhenGone};
 use image_builder::sources::store::Store;
 use pcr_measure::key::SigningKey;
@@ -62,7 +62,7 @@ fn mkimage() -> PathBuf {
         tree: tree.to_owned(),
     };
     let plan = Plan::new(&context, &Component::ALL).unwrap();
-    let built = component::artifacts(&plan, context.signing_key.clone());
+    let built = component::artifacts(&plan, &context.target, context.signing_key.clone());
     built.expect("everything is built: run `make image` first").mkimage
 }
 
@@ -75,7 +75,7 @@ struct Bench {
 
 /// BL1, and a FIP with this BL33.
 fn armstub(bl33: &[u8]) -> Vec<u8> {
-    let mut stub = vec![0x1b; boot_manifest::BL1_SIZE];
+    let mut stub = vec![0x1b; Layout::of(Board::Rpi3).fip_offset];
     stub.extend(0xaa64_0001_u32.to_le_bytes());
     stub.extend([0; 12]);
     stub.extend(0xd6d0_eea7_fcea_d54b_9782_9934_f234_b6e4_u128.to_be_bytes());
@@ -132,11 +132,13 @@ impl Bench {
                 kernel: at("kernel"),
                 kernel_version: "6.12-test".to_owned(),
                 dtb: at("linux.dtb"),
-                board_dtb: at("linux.dtb"),
-                armstub: at("armstub8.bin"),
+                firmware: Firmware::VideoCore {
+                    dir: at("firmware"),
+                    armstub: at("armstub8.bin"),
+                    board_dtb: at("linux.dtb"),
+                },
                 uboot_version: version.to_vec(),
                 unseal: at("unseal"),
-                firmware: at("firmware"),
                 mkimage: mkimage(),
                 // The real one comes out of the U-Boot build; the tests on the
                 // emulated board have it, and U-Boot's own check.

@@ -86,7 +86,7 @@ pub fn built() -> &'static Built {
             tree: tree().to_owned(),
         };
         let plan = Plan::new(&context, &Component::ALL).expect("the components' plan");
-        let artifacts = component::artifacts(&plan, context.signing_key.clone())
+        let artifacts = component::artifacts(&plan, &context.target, context.signing_key.clone())
             .expect("everything is built: run `make image` first");
         // Its key follows the sources: an older image would test an older program.
         let current = artifacts.unseal.exists();
@@ -185,8 +185,8 @@ impl Built {
             .expect("the packages");
         let own: Vec<_> = all.into_iter().filter(|p| p.name == "busybox-static").collect();
         let context = Context { target: Target::of(&recipe), ..self.context.clone() };
-        let plan = engine::build(&context, &Component::IMAGE, &hidden).expect("the components");
-        let artifacts = component::artifacts(&plan, context.signing_key.clone());
+        let plan = engine::build(&context, &Component::image(&context.target), &hidden).expect("the components");
+        let artifacts = component::artifacts(&plan, &context.target, context.signing_key.clone());
         let artifacts = artifacts.expect("the artifacts");
         let image = image::assemble(&recipe, &artifacts, &own, dir, &hidden);
         Card::open(&image.expect("a small image").path).expect("a small image")

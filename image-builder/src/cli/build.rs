@@ -75,8 +75,8 @@ pub(super) fn build(
     }
     let store = Store::new(&context.cache);
     let packages = packages::obtain(&recipe, &path, &store, setting::when_gone(global), progress)?;
-    let plan = engine::build(context, &Component::IMAGE, progress)?;
-    let artifacts = component::artifacts(&plan, context.signing_key.clone())?;
+    let plan = engine::build(context, &Component::image(&context.target), progress)?;
+    let artifacts = component::artifacts(&plan, &context.target, context.signing_key.clone())?;
     let image = image::assemble(&recipe, &artifacts, &packages, &output(context, args), progress)?;
     Ok((image, artifacts))
 }

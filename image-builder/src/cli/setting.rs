@@ -108,7 +108,7 @@ pub(super) fn context_to_build(global: &Global, progress: &Progress) -> anyhow::
 pub(super) fn built(global: &Global) -> anyhow::Result<Artifacts> {
     let context = context(global)?;
     let plan = Plan::new(&context, &Component::ALL)?;
-    component::artifacts(&plan, context.signing_key)
+    component::artifacts(&plan, &context.target, context.signing_key)
         .context("not built yet; run `image-builder build` first")
 }
 

@@ -1,6 +1,7 @@
 //! OP-TEE, the secure world.
 
 use super::{BuildError, CROSS, Chosen, Spec, job::Job};
+use crate::recipe::{Board, Target};
 
 pub(super) const SPEC: Spec = Spec {
     name: "optee",
@@ -11,9 +12,30 @@ pub(super) const SPEC: Spec = Spec {
     series: None,
     files: &[],
     certificate: false,
-    chosen: Chosen::nothing,
+    chosen,
     build,
 };
+
+/// The board as OP-TEE's build names it, and what its port is asked for besides.
+fn platform(board: Board) -> &'static [&'static str] {
+    match board {
+        Board::Rpi3 => &["PLATFORM=rpi3"],
+        Board::Virt => &[
+            "PLATFORM=vexpress-qemu_armv8a",
+            // The device tree gives its driver no interrupt.
+            "CFG_CORE_ASYNC_NOTIF=n",
+            "CFG_ENABLE_EMBEDDED_TESTS=n",
+            "CFG_DT_DRIVER_EMBEDDED_TEST=n",
+        ],
+    }
+}
+
+fn chosen(target: &Target) -> Chosen {
+    Chosen {
+        words: vec![("platform", platform(target.board).join(" "))],
+        ..Chosen::default()
+    }
+}
 
 fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let source = job.unpack("optee-os")?;
@@ -21,7 +43,6 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let mut make = job.command("make", &source);
     make.args([
         &job.jobs(),
-        "PLATFORM=rpi3",
         "CFG_ARM64_core=y",
         "CFG_USER_TA_TARGETS=ta_arm64",
         &format!("CROSS_COMPILE={CROSS}"),
@@ -36,6 +57,7 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
         "O=out",
         "all",
     ]);
+    make.args(platform(job.context.target.board));
     job.run("make", &mut make)?;
     for name in IMAGES {
         job.keep(&source.join("out/core").join(name), name)?;
@@ -43,6 +65,6 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// Header, resident part, pageable part (empty: the rpi3 platform has no pager).
+/// Header, resident part, pageable part (empty: these platforms have no pager).
 pub(super) const IMAGES: [&str; 3] =
     ["tee-header_v2.bin", "tee-pager_v2.bin", "tee-pageable_v2.bin"];

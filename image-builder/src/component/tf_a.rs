@@ -1,7 +1,8 @@
-//! TF-A with OP-TEE as BL32 and U-Boot as BL33: `armstub8.bin`, what the
-//! VideoCore firmware starts.
+//! TF-A with OP-TEE as BL32 and U-Boot as BL33: what the VideoCore firmware starts on a
+//! Raspberry Pi, what lies in the secure flash of `virt`.
 
 use super::{BuildError, CROSS, Chosen, Component, Spec, job::Job, optee};
+use crate::recipe::{Board, Target};
 
 pub(super) const SPEC: Spec = Spec {
     name: "tf-a",
@@ -12,9 +13,58 @@ pub(super) const SPEC: Spec = Spec {
     series: Some("uboot-patches/tf-a"),
     files: &[],
     certificate: false,
-    chosen: Chosen::nothing,
+    chosen,
     build,
 };
+
+/// What is delivered: BL1, and the FIP behind it.
+pub(super) fn image(board: Board) -> &'static str {
+    match board {
+        Board::Rpi3 => "armstub8.bin",
+        Board::Virt => "flash.bin",
+    }
+}
+
+fn chosen(target: &Target) -> Chosen {
+    let sources = match target.board {
+        Board::Rpi3 => Vec::new(),
+        Board::Virt => vec![MBEDTLS],
+    };
+    Chosen { sources, words: vec![("board", target.board.to_string())], ..Chosen::default() }
+}
+
+/// TF-A has no SHA-256 of its own.
+const MBEDTLS: &str = "mbedtls";
+
+/// What the board's port is asked for, and where it puts what we deliver.
+fn port(job: &Job<'_>) -> Result<(Vec<String>, &'static str), BuildError> {
+    match job.context.target.board {
+        Board::Rpi3 => {
+            let options = [
+                "PLAT=rpi3",
+                // Where the VideoCore firmware loads the device tree (config.txt says so),
+                // and the request to pass that address on to U-Boot.
+                "RPI3_PRELOADED_DTB_BASE=0x01000000",
+                "RPI3_DIRECT_LINUX_BOOT=1",
+                // BL2 has its images in memory and needs no SD card.
+                "RPI3_BL2_SDHOST=0",
+                // PL011, as Linux; not the mini-UART.
+                "RPI3_RUNTIME_UART=0",
+            ];
+            Ok((options.map(str::to_owned).into(), "rpi3/release/armstub8.bin"))
+        }
+        Board::Virt => {
+            let mbedtls = job.unpack(MBEDTLS)?;
+            let options = [
+                "PLAT=qemu".to_owned(),
+                // BL1 and BL2 record what they load; U-Boot extends it into the TPM.
+                "MEASURED_BOOT=1".to_owned(),
+                format!("MBEDTLS_DIR={}", mbedtls.display()),
+            ];
+            Ok((options.into(), "qemu/release/qemu_fw.bios"))
+        }
+    }
+}
 
 fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let source = job.unpack("arm-trusted-firmware")?;
@@ -27,18 +77,9 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let mut make = job.command("make", &source);
     make.args([
         &job.jobs(),
-        "PLAT=rpi3",
         "DEBUG=0",
         &format!("CROSS_COMPILE={CROSS}"),
         &format!("BUILD_BASE={}", output.display()),
-        // Where the VideoCore firmware loads the device tree (config.txt says so),
-        // and the request to pass that address on to U-Boot.
-        "RPI3_PRELOADED_DTB_BASE=0x01000000",
-        "RPI3_DIRECT_LINUX_BOOT=1",
-        // BL2 has its images in memory and needs no SD card.
-        "RPI3_BL2_SDHOST=0",
-        // PL011, as Linux; not the mini-UART.
-        "RPI3_RUNTIME_UART=0",
         "SPD=opteed",
         &format!("BL32={header}"),
         &format!("BL32_EXTRA1={pager}"),
@@ -49,6 +90,7 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
         "all",
         "fip",
     ]);
-    job.run("make", &mut make)?;
-    job.keep(&output.join("rpi3/release/armstub8.bin"), "armstub8.bin")
+    let (options, built) = port(job)?;
+    job.run("make", make.args(options))?;
+    job.keep(&output.join(built), image(job.context.target.board))
 }

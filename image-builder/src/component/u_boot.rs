@@ -2,6 +2,7 @@
 //! control DTB, which holds the key and is a component of its own.
 
 use super::{BuildError, CROSS, Chosen, Files, Spec, job::Job, kconfig};
+use crate::recipe::{Board, Target};
 
 pub(super) const SPEC: Spec = Spec {
     name: "u-boot",
@@ -10,13 +11,27 @@ pub(super) const SPEC: Spec = Spec {
     sources: &["u-boot"],
     needs: &[],
     series: Some("uboot-patches/u-boot"),
-    files: &[Files::One(FRAGMENT)],
+    files: &[Files::One(POLICY)],
     certificate: false,
-    chosen: Chosen::nothing,
+    chosen,
     build,
 };
 
-const FRAGMENT: &str = "uboot-patches/u-boot/rpi3.config";
+/// What is configured alike for every board.
+const POLICY: &str = "uboot-patches/u-boot/common.config";
+
+/// U-Boot's own configuration of a board, and what we add to it.
+fn board(board: Board) -> (&'static str, &'static str) {
+    match board {
+        Board::Rpi3 => ("rpi_3_defconfig", "uboot-patches/u-boot/rpi3.config"),
+        Board::Virt => ("qemu_arm64_defconfig", "uboot-patches/u-boot/virt.config"),
+    }
+}
+
+fn chosen(target: &Target) -> Chosen {
+    let (_, fragment) = board(target.board);
+    Chosen { files: vec![Files::One(fragment)], ..Chosen::default() }
+}
 
 fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let source = job.unpack("u-boot")?;
@@ -30,18 +45,23 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
             .env("CROSS_COMPILE", CROSS);
         command
     };
-    job.run("defconfig", make().arg("rpi_3_defconfig"))?;
-    let fragment = job.tree(FRAGMENT);
+    let (defconfig, board) = board(job.context.target.board);
+    let fragments = [POLICY, board].map(|path| job.tree(path));
+    job.run("defconfig", make().arg(defconfig))?;
     let config = output.join(".config");
     let mut merge = job.command(source.join("scripts/kconfig/merge_config.sh"), &source);
-    merge.args(["-m", "-r", "-O"]).arg(&output).arg(&config).arg(&fragment);
+    merge.args(["-m", "-r", "-O"]).arg(&output).arg(&config).args(&fragments);
     job.run("merging the configuration", &mut merge)?;
     job.run("configure", make().arg("olddefconfig"))?;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    let missing = kconfig::missing(&text(job.read(&fragment)?), &text(job.read(&config)?));
+    let mut wanted = String::new();
+    for fragment in &fragments {
+        wanted.push_str(&text(job.read(fragment)?));
+    }
+    let missing = kconfig::missing(&wanted, &text(job.read(&config)?));
     if !missing.is_empty() {
         return Err(job.wrong(format!(
-            "kconfig did not take all of {FRAGMENT} (a dependency is off?):\n  {}",
+            "kconfig did not take all of {POLICY} and {board} (a dependency is off?):\n  {}",
             missing.join("\n  ")
         )));
     }

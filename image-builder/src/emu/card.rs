@@ -7,7 +7,7 @@ use std::{
 };
 
 use emulated_board::{
-    Board, BoardConfig, BoardError, Disk, Secret, Tap, TpmLink,
+    Board, BoardConfig, BoardError, Disk, Machine, Secret, Tap, TpmLink,
     process::{self, ProcessError},
 };
 use pcr_measure::manifest::{Manifest, ManifestError};
@@ -15,10 +15,12 @@ use pcr_measure::manifest::{Manifest, ManifestError};
 use super::place::TpmPlace;
 use crate::image::{
     card::{self as image, FIT, MANIFEST, SIGNATURES},
-    config_txt::{ARMSTUB, BOARD_DTB},
+    config_txt::BOARD_DTB,
     fdt::{Fdt, FdtError},
+    layout::Layout,
     mbr::Table,
 };
+use crate::recipe;
 
 /// The recovery key as the console shows it once: eight groups of eight letters of
 /// systemd's modhex alphabet.
@@ -94,6 +96,14 @@ pub enum CardError {
         /// What is wrong with it.
         source: FdtError,
     },
+    /// A board that is not known here.
+    #[error("{path} is for the board `{board}`, which is not emulated")]
+    UnknownBoard {
+        /// The image.
+        path: PathBuf,
+        /// Its manifest's board.
+        board: String,
+    },
     /// A board that is not emulated.
     #[error(
         "the device tree {BOARD_DTB} in {0} has no TPM where the emulated board can have one: \
@@ -120,6 +130,7 @@ pub struct Card {
     path: PathBuf,
     size: u64,
     table: Table,
+    layout: Layout,
     manifest: Manifest,
 }
 
@@ -138,14 +149,19 @@ impl Card {
         if !size.is_power_of_two() || size < 1 << 20 {
             return Err(CardError::Size { path, size });
         }
-        for name in [ARMSTUB, BOARD_DTB, FIT] {
-            card.boot_file(name)?;
-        }
+        card.boot_file(FIT)?;
         let json = card.boot_file(MANIFEST)?;
         let manifest = Manifest::from_json(&json)
             .map_err(|source| CardError::Manifest { path: path.clone(), source: source.into() })?;
+        let board = manifest.board();
+        let layout = recipe::Board::from_name(board)
+            .map(Layout::of)
+            .ok_or_else(|| CardError::UnknownBoard { path: path.clone(), board: board.to_owned() })?;
+        for name in layout.exchanged() {
+            card.boot_file(name)?;
+        }
         let table = card.table;
-        Ok(Self { path, size, table, manifest })
+        Ok(Self { path, size, table, layout, manifest })
     }
 
     /// The image.
@@ -180,13 +196,14 @@ impl Card {
         Ok(image::Card::open(&self.path)?.boot_file(name)?)
     }
 
-    /// Where the board that this card is for has its TPM, by the device tree that its
-    /// firmware would load.
+    /// Where the board that this card is for has its TPM; a Raspberry Pi, by the device
+    /// tree that its firmware would load.
     ///
     /// # Errors
     /// [`CardError`] when that cannot be told.
     pub fn tpm_place(&self) -> Result<TpmPlace, CardError> {
-        let bytes = self.boot_file(BOARD_DTB)?;
+        let Some(name) = self.layout.board_dtb else { return Ok(TpmPlace::Mmio) };
+        let bytes = self.boot_file(name)?;
         let tree = Fdt::new(&bytes)
             .map_err(|source| CardError::DeviceTree { path: self.path.clone(), source })?;
         TpmPlace::named_by(&tree).ok_or_else(|| CardError::NoPlace(self.path.clone()))
@@ -200,8 +217,9 @@ impl Card {
     /// [`CardError`]; the card is unchanged then.
     pub fn take_boot_files_of(&mut self, other: &Self) -> Result<(), CardError> {
         let of_other = |name| Ok((name, other.boot_file(name)?));
-        let mut files = [FIT, MANIFEST, ARMSTUB, BOARD_DTB]
+        let mut files = [FIT, MANIFEST]
             .into_iter()
+            .chain(other.layout.exchanged())
             .map(of_other)
             .collect::<Result<Vec<_>, CardError>>()?;
         if files.iter().all(|(name, new)| self.boot_file(name).is_ok_and(|old| old == *new)) {
@@ -245,9 +263,12 @@ impl Card {
                 .map_err(|source| CardError::Write { path: file.clone(), source })?;
             Ok(file)
         };
+        let image = lay(self.layout.firmware)?;
         let config = BoardConfig {
-            armstub: lay(ARMSTUB)?,
-            board_dtb: lay(BOARD_DTB)?,
+            machine: match self.layout.board_dtb {
+                Some(name) => Machine::Rpi3 { armstub: image, board_dtb: lay(name)? },
+                None => Machine::Virt { flash: image },
+            },
             disk: Disk::Card(self.path.clone()),
             tpm,
             logs: logs.to_owned(),
@@ -288,9 +309,10 @@ mod tests {
     use std::fs::File;
     use std::os::unix::fs::FileExt as _;
 
+    use pcr_measure::manifest::Measurement;
+
     use super::*;
     use crate::image::fat;
-    use crate::recipe;
 
     /// A card with these files in its boot partition.
     fn card(dir: &Path, files: &[(&str, &[u8])]) -> PathBuf {
@@ -328,7 +350,19 @@ mod tests {
         }
     }
 
-    const BOOT: [(&str, &[u8]); 3] = [(ARMSTUB, b"a"), (BOARD_DTB, b"b"), (FIT, b"c")];
+    /// Boot files for this board, the manifest apart.
+    fn boot(board: recipe::Board) -> Vec<(&'static str, &'static [u8])> {
+        let firmware = Layout::of(board).exchanged().map(|name| (name, &b"a"[..]));
+        firmware.chain([(FIT, &b"c"[..])]).collect()
+    }
+
+    /// A manifest for a board of this name.
+    fn manifest(board: &str) -> String {
+        let builder = Manifest::builder("x", board);
+        let measured = Measurement::of(b"k");
+        let manifest = builder.event(8, "kernel", measured, "").seal(&[8]).build().unwrap();
+        manifest.to_json().unwrap()
+    }
 
     #[test]
     fn what_is_no_image_is_told_as_such() {
@@ -338,7 +372,7 @@ mod tests {
             fs::write(&path, bytes).unwrap();
             path
         };
-        let mut truncated = fs::read(card(dir.path(), &BOOT)).unwrap();
+        let mut truncated = fs::read(card(dir.path(), &[])).unwrap();
         truncated.truncate(100 << 20);
         let cases = [
             (dir.path().join("absent"), "No such file"),
@@ -357,25 +391,34 @@ mod tests {
 
     #[test]
     fn a_card_without_firmware_or_manifest_is_refused() {
-        for missing in [ARMSTUB, BOARD_DTB, FIT] {
+        let open = |files: &[(&str, &[u8])]| {
             let dir = tempfile::tempdir().unwrap();
-            let files: Vec<_> = BOOT.into_iter().filter(|(name, _)| *name != missing).collect();
-            let text = Card::open(&card(dir.path(), &files)).unwrap_err().to_string();
-            assert!(text.contains(missing), "{text}");
+            Card::open(&card(dir.path(), files))
+        };
+        for board in recipe::Board::ALL {
+            let json = manifest(board.name());
+            let all = [&boot(board)[..], &[(MANIFEST, json.as_bytes())]].concat();
+            assert_eq!(open(&all).unwrap().manifest().board(), board.name());
+            for (missing, _) in &all {
+                let files: Vec<_> =
+                    all.iter().copied().filter(|(name, _)| name != missing).collect();
+                let text = open(&files).unwrap_err().to_string();
+                assert!(text.contains(missing), "{text}");
+            }
         }
-        let dir = tempfile::tempdir().unwrap();
-        let text = Card::open(&card(dir.path(), &BOOT)).unwrap_err().to_string();
-        assert!(text.contains(MANIFEST), "{text}");
-        let dir = tempfile::tempdir().unwrap();
-        let files = [&BOOT[..], &[(MANIFEST, &b"{}"[..])]].concat();
-        let error = Card::open(&card(dir.path(), &files)).unwrap_err();
+        let files = [&boot(recipe::Board::Rpi3)[..], &[(MANIFEST, &b"{}"[..])]].concat();
+        let error = open(&files).unwrap_err();
         assert!(matches!(error, CardError::Manifest { .. }), "{error}");
+        let json = manifest("rpi4");
+        let files = [&boot(recipe::Board::Rpi3)[..], &[(MANIFEST, json.as_bytes())]].concat();
+        let error = open(&files).unwrap_err().to_string();
+        assert!(error.contains("`rpi4`"), "{error}");
     }
 
     #[test]
     fn a_copy_is_whole_or_not_there() {
         let dir = tempfile::tempdir().unwrap();
-        let from = card(dir.path(), &BOOT);
+        let from = card(dir.path(), &boot(recipe::Board::Rpi3));
         let to = dir.path().join("sub/copy.img");
         copy(&from, &to).unwrap();
         assert_eq!(fs::read(&from).unwrap(), fs::read(&to).unwrap());

@@ -12,13 +12,14 @@ use super::fit::{self, Contents};
 use super::mbr::Table;
 use super::packages::{self, Package};
 use super::policy::SignedBinding;
+use super::layout::{FLASH, Layout};
 use super::{ImageError, boot_manifest, config_txt, fat, initramfs, userland};
-use crate::artifacts::Artifacts;
+use crate::artifacts::{Artifacts, Firmware};
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 
 /// What the VideoCore firmware consists of.
-const FIRMWARE: [&str; 4] = ["bootcode.bin", "start.elf", "fixup.dat", "LICENCE.broadcom"];
+const VIDEO_CORE: [&str; 4] = ["bootcode.bin", "start.elf", "fixup.dat", "LICENCE.broadcom"];
 
 /// An image that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +63,8 @@ pub fn assemble(
     let task = progress.task("image");
     fs::create_dir_all(out).map_err(file_error(out))?;
 
+    let layout = Layout::of(recipe.board);
+
     task.step("initramfs");
     let unseal = read(&artifacts.unseal)?;
     let signed = SignedBinding::of(recipe, &artifacts.signing_key)?;
@@ -88,6 +91,7 @@ pub fn assemble(
         ramdisk,
         command_line: recipe.kernel.command_line.to_string(),
         description: format!("{} for {}", recipe.name, recipe.board),
+        places: layout.places,
     };
 
     task.step("FIT");
@@ -95,8 +99,9 @@ pub fn assemble(
     fit::check_signature(&fit, &artifacts.fit_check_sign, &artifacts.uboot_dtb)?;
 
     task.step("boot manifest");
-    let firmware = boot_manifest::firmware(&read(&artifacts.armstub)?)
-        .map_err(|source| ImageError::Armstub { path: artifacts.armstub.clone(), source })?;
+    let path = artifacts.firmware.image();
+    let firmware = boot_manifest::firmware(&layout, &read(path)?)
+        .map_err(|source| ImageError::Firmware { path: path.to_owned(), source })?;
     let manifest = boot_manifest::of_image(
         recipe,
         &contents,
@@ -156,12 +161,17 @@ fn boot_files(
     manifest: &[u8],
 ) -> Result<Vec<(&'static str, Vec<u8>)>, ImageError> {
     let mut files = Vec::new();
-    for name in FIRMWARE {
-        files.push((name, read(&artifacts.firmware.join(name))?));
+    match &artifacts.firmware {
+        Firmware::VideoCore { dir, armstub, board_dtb } => {
+            for name in VIDEO_CORE {
+                files.push((name, read(&dir.join(name))?));
+            }
+            files.push(("config.txt", config_txt::text().into_bytes()));
+            files.push((config_txt::ARMSTUB, read(armstub)?));
+            files.push((config_txt::BOARD_DTB, read(board_dtb)?));
+        }
+        Firmware::Flash(flash) => files.push((FLASH, read(flash)?)),
     }
-    files.push(("config.txt", config_txt::text().into_bytes()));
-    files.push((config_txt::ARMSTUB, read(&artifacts.armstub)?));
-    files.push((config_txt::BOARD_DTB, read(&artifacts.board_dtb)?));
     files.push((card::FIT, fit.to_vec()));
     files.push((card::MANIFEST, manifest.to_vec()));
     Ok(files)

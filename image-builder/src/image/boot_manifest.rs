@@ -4,7 +4,8 @@ use pcr_measure::fip::FipError;
 use pcr_measure::manifest::{Firmware, Manifest, ManifestError, Measurement, Uboot, component};
 
 use super::fit::Contents;
-use crate::recipe::Recipe;
+use super::layout::Layout;
+use crate::recipe::{Board, Recipe};
 
 /// The manifest of a new image.
 ///
@@ -34,21 +35,22 @@ pub fn of_image(
         .build()
 }
 
-/// Bytes of BL1 in front of the FIP (TF-A, plat/rpi/rpi3/include/platform_def.h,
-/// `PLAT_RPI3_FIP_BASE`; `CONFIG_MEASURE_FIP_BL1_SIZE` in U-Boot's configuration).
-pub const BL1_SIZE: usize = 0x20000;
-/// Most bytes of the FIP (`PLAT_RPI3_FIP_MAX_SIZE`, `CONFIG_MEASURE_FIP_MAX_SIZE`).
-const FIP_MAX: usize = 0x1e_0000;
-
-/// What U-Boot measures of the firmware on a card.
+/// What is measured of a board's firmware, and by whom: on a Raspberry Pi U-Boot looks at
+/// what it was started from, on `virt` TF-A records what it loads.
 ///
 /// # Errors
-/// If the stub is not one of TF-A's, or larger than what TF-A and U-Boot read.
-pub fn firmware(armstub: &[u8]) -> Result<Firmware, FipError> {
-    if armstub.len() > BL1_SIZE + FIP_MAX {
+/// If it is not BL1 and a FIP of TF-A's, or larger than what TF-A and U-Boot read.
+pub fn firmware(layout: &Layout, image: &[u8]) -> Result<Firmware, FipError> {
+    if image.len() > layout.fip_offset + layout.fip_max {
         return Err(FipError::Endless);
     }
-    Firmware::of_armstub(armstub, BL1_SIZE)
+    match layout.board {
+        Board::Rpi3 => Firmware::of_armstub(image, layout.fip_offset),
+        Board::Virt => {
+            let fip = image.get(layout.fip_offset..).ok_or(FipError::None)?;
+            Firmware::recorded_by_tf_a(fip)
+        }
+    }
 }
 
 /// What a FIT's parts are measured as, by the names of the manifest.
@@ -95,9 +97,15 @@ pub fn of_variant(
 pub(crate) mod tests {
     use super::*;
 
+    pub(crate) const RPI3: Layout = Layout::of(Board::Rpi3);
+
     /// BL1 and a FIP with this BL31.
     pub(crate) fn armstub(bl31: &[u8]) -> Vec<u8> {
-        let mut stub = vec![0x1b; BL1_SIZE];
+        image(&RPI3, bl31)
+    }
+
+    fn image(layout: &Layout, bl31: &[u8]) -> Vec<u8> {
+        let mut stub = vec![0x1b; layout.fip_offset];
         stub.extend(0xaa64_0001_u32.to_le_bytes());
         stub.extend([0; 12]);
         stub.extend(0x47d4_086d_4cfe_9846_9b95_2950_cbbd_5a00_u128.to_be_bytes());
@@ -116,12 +124,13 @@ pub(crate) mod tests {
             ramdisk: b"ramdisk".to_vec(),
             command_line: command_line.to_owned(),
             description: "x".to_owned(),
+            places: RPI3.places,
         }
     }
 
     fn manifest(contents: &Contents) -> Manifest {
         let recipe = Recipe::parse(include_str!("../../recipes/rpi3.toml"), "rpi3").unwrap();
-        let firmware = Firmware::of_armstub(&armstub(b"el3"), BL1_SIZE).unwrap();
+        let firmware = firmware(&RPI3, &armstub(b"el3")).unwrap();
         of_image(&recipe, contents, b"U-Boot 2025.01\0", &firmware, "6.12").unwrap()
     }
 
@@ -150,6 +159,21 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn on_virt_the_firmware_is_recorded_before_u_boot() {
+        let layout = Layout::of(Board::Virt);
+        let recipe = Recipe::parse(include_str!("../../recipes/virt.toml"), "virt").unwrap();
+        let firmware = firmware(&layout, &image(&layout, b"el3")).unwrap();
+        let contents = contents("quiet");
+        let manifest =
+            of_image(&recipe, &contents, b"U-Boot 2025.01\0", &firmware, "6.12").unwrap();
+        let events: Vec<&str> =
+            manifest.events().iter().take(3).map(|e| e.component.as_str()).collect();
+        assert_eq!(events, ["BL31", "U-Boot version", "kernel"]);
+        assert_eq!(manifest.board(), "virt");
+        super::firmware(&layout, &[0; 0x3_ffff]).unwrap_err();
+    }
+
+    #[test]
     fn a_variant_has_the_manifest_that_a_build_would_give_it() {
         let old = manifest(&contents("quiet"));
         let mut changed = contents("quiet lockdown=none");
@@ -157,7 +181,7 @@ pub(crate) mod tests {
         let new = of_variant(&old, &changed, None).unwrap();
         assert_eq!(new, manifest(&changed));
         assert_ne!(new, old);
-        let firmware = firmware(&armstub(b"el4")).unwrap();
+        let firmware = firmware(&RPI3, &armstub(b"el4")).unwrap();
         let other = of_variant(&old, &contents("quiet"), Some(&firmware)).unwrap();
         let differs = |n: &usize| other.events()[*n] != old.events()[*n];
         let differing: Vec<_> = (0..old.events().len()).filter(differs).collect();

@@ -11,12 +11,12 @@ use pcr_measure::fip::Fip;
 use pcr_measure::manifest::{Manifest, component};
 
 use super::card::{self, Card, CardError};
-use super::config_txt::ARMSTUB;
 use super::fit::{self, Contents, FitError};
 use super::initramfs::{self, Entry};
+use super::layout::Layout;
 use super::{ImageError, boot_manifest};
 use crate::artifacts::{Artifacts, KeyDir};
-use crate::recipe::{CommandLine, Compression};
+use crate::recipe::{Board, CommandLine, Compression};
 
 /// What a FIT is signed with.
 #[derive(Debug, Clone)]
@@ -88,8 +88,10 @@ pub enum TamperError {
     #[error("the device tree in boot.itb is too short to be one")]
     NoTree,
     /// The firmware has no such text.
-    #[error("there is no {component} with the text `{text}` in {ARMSTUB}")]
+    #[error("there is no {component} with the text `{text}` in {file}")]
     NoText {
+        /// The firmware.
+        file: &'static str,
         /// The component.
         component: String,
         /// The text.
@@ -106,6 +108,9 @@ pub enum TamperError {
         /// What is wrong with it.
         source: pcr_measure::manifest::ManifestError,
     },
+    /// A board that is not known here.
+    #[error("the image is for the board `{0}`, which is not known here")]
+    Board(String),
     /// The image.
     #[error(transparent)]
     Card(#[from] CardError),
@@ -135,7 +140,9 @@ pub fn variant(
     let mut firmware = None;
     let (fit, manifest) = match tamper {
         Tamper::Firmware { component, text } => {
-            firmware = Some(change_text(card.boot_file(ARMSTUB)?, component, text)?);
+            let layout = board(image, &manifest)?;
+            let changed = change_text(&layout, card.boot_file(layout.firmware)?, component, text)?;
+            firmware = Some((layout.firmware, changed));
             (fit, manifest)
         }
         Tamper::FlippedBit => (flip_in_kernel(fit)?, manifest),
@@ -155,8 +162,7 @@ pub fn variant(
         | Tamper::DeviceTree
         | Tamper::DeviceTreeWithoutTpm => {
             let contents = changed(Contents::read(&fit)?, tamper)?;
-            let old = Manifest::from_json(&manifest)
-                .map_err(|source| TamperError::Manifest { path: image.to_owned(), source })?;
+            let old = read_manifest(image, &manifest)?;
             let new = boot_manifest::of_variant(&old, &contents, None).map_err(ImageError::from)?;
             let json = new.to_json().map_err(ImageError::from)?;
             let fit = fit::pack(&contents, &signing.mkimage, Some(&signing.keys))?;
@@ -164,9 +170,21 @@ pub fn variant(
         }
     };
     let mut files = vec![(card::FIT, fit.as_slice()), (card::MANIFEST, manifest.as_slice())];
-    files.extend(firmware.as_deref().map(|stub| (ARMSTUB, stub)));
+    files.extend(firmware.as_ref().map(|(name, image)| (*name, image.as_slice())));
     card.with_boot_files(&files, out)?;
     Ok(Manifest::from_json(&manifest).ok())
+}
+
+fn read_manifest(image: &Path, json: &[u8]) -> Result<Manifest, TamperError> {
+    Manifest::from_json(json)
+        .map_err(|source| TamperError::Manifest { path: image.to_owned(), source })
+}
+
+/// The layout of the board that an image is for.
+fn board(image: &Path, manifest: &[u8]) -> Result<Layout, TamperError> {
+    let manifest = read_manifest(image, manifest)?;
+    let board = Board::from_name(manifest.board());
+    board.map(Layout::of).ok_or_else(|| TamperError::Board(manifest.board().to_owned()))
 }
 
 /// The contents of a FIT after one change.
@@ -254,9 +272,14 @@ fn hide_tpm(fdt: &mut [u8]) -> Result<(), TamperError> {
 }
 
 /// Changes the case of a text's first letter in one component of the firmware.
-fn change_text(mut stub: Vec<u8>, component: &str, text: &str) -> Result<Vec<u8>, TamperError> {
+fn change_text(
+    layout: &Layout,
+    mut stub: Vec<u8>,
+    component: &str,
+    text: &str,
+) -> Result<Vec<u8>, TamperError> {
     let place = |stub: &[u8]| -> Option<usize> {
-        let (bl1, rest) = stub.split_at_checked(boot_manifest::BL1_SIZE)?;
+        let (bl1, rest) = stub.split_at_checked(layout.fip_offset)?;
         let (start, bytes) = if component == component::BL1 {
             (0, bl1)
         } else {
@@ -271,7 +294,8 @@ fn change_text(mut stub: Vec<u8>, component: &str, text: &str) -> Result<Vec<u8>
     match at.and_then(|at| stub.get_mut(at)).filter(|letter| letter.is_ascii_alphabetic()) {
         Some(letter) => *letter ^= 0x20,
         None => {
-            return Err(TamperError::NoText { component: component.into(), text: text.into() });
+            let (component, text) = (component.into(), text.into());
+            return Err(TamperError::NoText { file: layout.firmware, component, text });
         }
     }
     Ok(stub)
@@ -312,6 +336,7 @@ mod tests {
             ramdisk: vec![1; 8],
             command_line: "quiet".to_owned(),
             description: String::new(),
+            places: Layout::of(Board::Rpi3).places,
         }
     }
 

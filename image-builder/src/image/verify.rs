@@ -10,24 +10,16 @@ mod report;
 
 use std::path::{Path, PathBuf};
 
-use pcr_measure::manifest::{Manifest, Measurement, component};
+use pcr_measure::manifest::{Firmware, Manifest, Measurement, component};
 
 use super::card::{self, Card, CardError};
 use super::fdt::Fdt;
 use super::fit::{self, Contents, FitError};
-use super::{boot_manifest, config_txt, ext4};
+use super::layout::Layout;
+use super::{boot_manifest, ext4};
+use crate::recipe::Board;
 
 pub use report::{Check, Outcome, Report, RootState};
-
-/// What a boot partition of ours has besides FIT and manifest.
-const BOOT_FILES: [&str; 6] = [
-    "bootcode.bin",
-    "start.elf",
-    "fixup.dat",
-    "config.txt",
-    config_txt::ARMSTUB,
-    config_txt::BOARD_DTB,
-];
 
 /// A LUKS header's first bytes (LUKS2 On-Disk Format 1.1, 3.1).
 const LUKS_MAGIC: &[u8] = b"LUKS\xba\xbe";
@@ -96,7 +88,8 @@ pub fn verify(
     let root = root_state(&card);
     let detail = format!("boot and root partition within {} MiB", card.size >> 20);
     checks.add("partitions", Outcome::Good, detail);
-    let armstub = boot_files(&card, &mut checks);
+    let layout = layout(&card);
+    let image = boot_files(&card, &layout, &mut checks);
     let manifest = match manifest {
         Some(path) => Some(read_manifest(path)?),
         None => own_manifest(&card, &mut checks),
@@ -106,16 +99,17 @@ pub fn verify(
     if let (Some(manifest), Some(contents)) = (&manifest, &contents) {
         parts(manifest, contents, &mut checks);
     }
-    if let (Some(manifest), Some(armstub)) = (&manifest, &armstub) {
-        uboot_version(manifest, armstub, &mut checks);
-        firmware(manifest, armstub, &mut checks);
+    if let (Some(manifest), Some(image)) = (&manifest, &image) {
+        uboot_version(manifest, &layout, image, &mut checks);
+        firmware(manifest, &layout, image, &mut checks);
     }
-    if let (Some(fit), Some(armstub)) = (&fit, &armstub) {
-        signature(fit, armstub, fit_check_sign, &mut checks)?;
+    if let (Some(fit), Some(image)) = (&fit, &image) {
+        signature(fit, image, fit_check_sign, &mut checks)?;
     }
     let real = match (&manifest, &contents) {
         (Some(manifest), Some(contents)) => {
-            let firmware = armstub.as_deref().and_then(|stub| boot_manifest::firmware(stub).ok());
+            let image = image.as_deref();
+            let firmware = image.and_then(|image| boot_manifest::firmware(&layout, image).ok());
             let real = boot_manifest::of_variant(manifest, contents, firmware.as_ref());
             checks.take("PCRs", real)
         }
@@ -137,22 +131,34 @@ pub fn verify(
     })
 }
 
+/// The layout of the board whose firmware is on the card; a Raspberry Pi's where there is
+/// none.
+fn layout(card: &Card) -> Layout {
+    let there = |layout: &Layout| card.boot_file(layout.firmware).is_ok();
+    let layouts = Board::ALL.map(Layout::of);
+    layouts.into_iter().find(there).unwrap_or(Layout::of(Board::default()))
+}
+
 /// Every file is there. Returns the one with U-Boot in it.
-fn boot_files(card: &Card, checks: &mut Checks) -> Option<Vec<u8>> {
-    let mut armstub = None;
+fn boot_files(card: &Card, layout: &Layout, checks: &mut Checks) -> Option<Vec<u8>> {
+    let mut image = None;
     let before = checks.0.len();
-    for name in BOOT_FILES {
+    for name in layout.files() {
         let content = checks.take("boot files", card.boot_file(name));
-        if name == config_txt::ARMSTUB {
-            armstub = content;
+        if name == layout.firmware {
+            image = content;
         }
     }
     if checks.0.len() == before {
-        let detail =
-            "VideoCore's firmware, config.txt and DTB are there (neither signed nor measured)";
+        let detail = match layout.board {
+            Board::Rpi3 => {
+                "VideoCore's firmware, config.txt and DTB are there (neither signed nor measured)"
+            }
+            Board::Virt => "the secure flash is there",
+        };
         checks.add("boot files", Outcome::Good, detail);
     }
-    armstub
+    image
 }
 
 fn own_manifest(card: &Card, checks: &mut Checks) -> Option<Manifest> {
@@ -176,11 +182,11 @@ fn parts(manifest: &Manifest, contents: &Contents, checks: &mut Checks) {
     }
 }
 
-/// What the armstub holds is what the manifest lists.
-fn firmware(manifest: &Manifest, armstub: &[u8], checks: &mut Checks) {
-    let Some(found) = checks.take("firmware", boot_manifest::firmware(armstub)) else { return };
-    for (name, measured) in found.parts() {
-        part(manifest, name, measured, config_txt::ARMSTUB, checks);
+/// What the firmware consists of is what the manifest lists.
+fn firmware(manifest: &Manifest, layout: &Layout, image: &[u8], checks: &mut Checks) {
+    let found = checks.take("firmware", boot_manifest::firmware(layout, image));
+    for (name, measured) in found.iter().flat_map(Firmware::parts) {
+        part(manifest, name, measured, layout.firmware, checks);
     }
 }
 
@@ -203,8 +209,8 @@ fn part(manifest: &Manifest, name: &str, measured: Measurement, holder: &str, ch
     }
 }
 
-/// U-Boot in the armstub has the version that the manifest lists.
-fn uboot_version(manifest: &Manifest, armstub: &[u8], checks: &mut Checks) {
+/// U-Boot in the firmware has the version that the manifest lists.
+fn uboot_version(manifest: &Manifest, layout: &Layout, image: &[u8], checks: &mut Checks) {
     let what = component::UBOOT_VERSION;
     let Some(event) = manifest.events().iter().find(|e| e.component == what) else {
         checks.add(what, Outcome::Bad, "the manifest does not list it");
@@ -213,8 +219,8 @@ fn uboot_version(manifest: &Manifest, armstub: &[u8], checks: &mut Checks) {
     let version = [event.note.as_bytes(), b"\0"].concat();
     if Measurement::of(&version).digest != event.digest {
         checks.add(what, Outcome::Bad, "the manifest's note is not what was measured");
-    } else if !contains(armstub, &version) {
-        let detail = format!("{} holds no `{}`", config_txt::ARMSTUB, event.note);
+    } else if !contains(image, &version) {
+        let detail = format!("{} holds no `{}`", layout.firmware, event.note);
         checks.add(what, Outcome::Bad, detail);
     } else {
         checks.add(what, Outcome::Good, &event.note);
@@ -224,12 +230,12 @@ fn uboot_version(manifest: &Manifest, armstub: &[u8], checks: &mut Checks) {
 /// The FIT has the signature that the U-Boot on this card demands.
 fn signature(
     fit: &[u8],
-    armstub: &[u8],
+    image: &[u8],
     fit_check_sign: Option<&Path>,
     checks: &mut Checks,
 ) -> Result<(), VerifyError> {
     const WHAT: &str = "signature";
-    let Some(control_dtb) = control_dtb(armstub) else {
+    let Some(control_dtb) = control_dtb(image) else {
         let detail = "U-Boot on this card demands none: it has no required key";
         checks.add(WHAT, Outcome::Bad, detail);
         return Ok(());
@@ -251,13 +257,13 @@ fn signature(
     Ok(())
 }
 
-/// U-Boot's control DTB: the device tree in the armstub that requires a key
+/// U-Boot's control DTB: the device tree in the firmware that requires a key
 /// for configurations.
-fn control_dtb(armstub: &[u8]) -> Option<&[u8]> {
+fn control_dtb(image: &[u8]) -> Option<&[u8]> {
     let starts =
-        armstub.windows(FDT_MAGIC.len()).enumerate().filter(|(_, window)| *window == FDT_MAGIC);
+        image.windows(FDT_MAGIC.len()).enumerate().filter(|(_, window)| *window == FDT_MAGIC);
     for (at, _) in starts {
-        let bytes = armstub.get(at..)?;
+        let bytes = image.get(at..)?;
         if let Ok(tree) = Fdt::new(bytes)
             && tree.text("/signature/key-fit", "required") == Some("conf")
         {
@@ -287,6 +293,7 @@ fn root_state(card: &Card) -> RootState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::boot_manifest::tests::RPI3;
 
     fn contents(kernel: &[u8]) -> Contents {
         Contents {
@@ -295,6 +302,7 @@ mod tests {
             ramdisk: vec![3],
             command_line: "quiet".to_owned(),
             description: String::new(),
+            places: RPI3.places,
         }
     }
 
@@ -302,7 +310,7 @@ mod tests {
         let text = include_str!("../../recipes/rpi3.toml");
         let recipe = crate::recipe::Recipe::parse(text, "rpi3").unwrap();
         let armstub = boot_manifest::tests::armstub(b"el3");
-        let firmware = boot_manifest::firmware(&armstub).unwrap();
+        let firmware = boot_manifest::firmware(&RPI3, &armstub).unwrap();
         boot_manifest::of_image(&recipe, &contents(b"k"), b"U-Boot 1\0", &firmware, "6").unwrap()
     }
 
@@ -314,11 +322,11 @@ mod tests {
     fn firmware_that_differs_is_named() {
         let good = |name: &'static str| (name, Outcome::Good);
         let mut checks = Checks(vec![]);
-        firmware(&manifest(), &boot_manifest::tests::armstub(b"el4"), &mut checks);
+        firmware(&manifest(), &RPI3, &boot_manifest::tests::armstub(b"el4"), &mut checks);
         let want = [good("BL1"), good("FIP table"), ("BL31", Outcome::Bad)];
         assert_eq!(outcomes(&checks), want);
         let mut checks = Checks(vec![]);
-        firmware(&manifest(), b"", &mut checks);
+        firmware(&manifest(), &RPI3, b"", &mut checks);
         assert_eq!(outcomes(&checks), [("firmware", Outcome::Bad)]);
     }
 
@@ -345,7 +353,7 @@ mod tests {
             (b"", Outcome::Bad),
         ] {
             let mut checks = Checks(vec![]);
-            uboot_version(&manifest(), armstub, &mut checks);
+            uboot_version(&manifest(), &RPI3, armstub, &mut checks);
             assert_eq!(outcomes(&checks), [("U-Boot version", expected)]);
         }
     }

@@ -21,7 +21,7 @@ impl Target {
     pub fn of(recipe: &Recipe) -> Self {
         Self {
             board: recipe.board,
-            tpm: recipe.tpm.bus,
+            tpm: recipe.bus(),
             secure_world: recipe.components.secure_world,
             kernel: Purpose::of(recipe.kernel.development),
         }
