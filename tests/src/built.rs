@@ -111,6 +111,17 @@ impl Built {
         self.plan.dir(component)
     }
 
+    /// Where a component for another target lies, which is built if need be.
+    ///
+    /// # Panics
+    /// When it cannot be built.
+    #[must_use]
+    pub fn component_for(&self, target: Target, component: Component) -> PathBuf {
+        let context = Context { target, ..self.context.clone() };
+        let plan = engine::build(&context, &[component], &Progress::hidden());
+        plan.expect("the component").dir(component)
+    }
+
     /// The emulator with a TPM on SPI.
     ///
     /// # Panics
