@@ -196,7 +196,8 @@ impl Built {
             .expect("the packages");
         let own: Vec<_> = all.into_iter().filter(|p| p.name == "busybox-static").collect();
         let context = Context { target: Target::of(&recipe), ..self.context.clone() };
-        let plan = engine::build(&context, &Component::image(&context.target), &hidden).expect("the components");
+        let plan = engine::build(&context, &Component::image(&context.target), &hidden)
+            .expect("the components");
         let artifacts = component::artifacts(&plan, &context.target, context.signing_key.clone());
         let artifacts = artifacts.expect("the artifacts");
         let image = image::assemble(&recipe, &artifacts, &own, dir, &hidden);

@@ -80,11 +80,7 @@ pub(super) fn of_machine(job: &Job<'_>) -> Result<PathBuf, BuildError> {
 }
 
 /// Compiles the overlays and applies them to `base`; the result is delivered.
-pub(super) fn apply_overlays(
-    job: &Job<'_>,
-    base: &Path,
-    result: &str,
-) -> Result<(), BuildError> {
+pub(super) fn apply_overlays(job: &Job<'_>, base: &Path, result: &str) -> Result<(), BuildError> {
     let mut fdtoverlay = job.command("fdtoverlay", &job.work);
     fdtoverlay.arg("-i").arg(base).arg("-o").arg(job.out.join(result));
     for (index, source) in overlays(job.context.target.tpm).iter().enumerate() {

@@ -31,10 +31,7 @@ fn platform(board: Board) -> &'static [&'static str] {
 }
 
 fn chosen(target: &Target) -> Chosen {
-    Chosen {
-        words: vec![("platform", platform(target.board).join(" "))],
-        ..Chosen::default()
-    }
+    Chosen { words: vec![("platform", platform(target.board).join(" "))], ..Chosen::default() }
 }
 
 fn build(job: &Job<'_>) -> Result<(), BuildError> {

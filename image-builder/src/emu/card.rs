@@ -154,9 +154,9 @@ impl Card {
         let manifest = Manifest::from_json(&json)
             .map_err(|source| CardError::Manifest { path: path.clone(), source: source.into() })?;
         let board = manifest.board();
-        let layout = recipe::Board::from_name(board)
-            .map(Layout::of)
-            .ok_or_else(|| CardError::UnknownBoard { path: path.clone(), board: board.to_owned() })?;
+        let layout = recipe::Board::from_name(board).map(Layout::of).ok_or_else(|| {
+            CardError::UnknownBoard { path: path.clone(), board: board.to_owned() }
+        })?;
         for name in layout.exchanged() {
             card.boot_file(name)?;
         }

@@ -126,8 +126,7 @@ pub fn source(description: &str, command_line: &str, places: Places, signed: boo
         )
     };
     let Places { kernel, fdt } = places;
-    let kernel_at =
-        format!("\t\t\tload = <0x{kernel:08x}>;\n\t\t\tentry = <0x{kernel:08x}>;\n");
+    let kernel_at = format!("\t\t\tload = <0x{kernel:08x}>;\n\t\t\tentry = <0x{kernel:08x}>;\n");
     let signature = format!(
         "\t\t\tsignature-1 {{\n\
          \t\t\t\talgo = \"sha256,rsa3072\";\n\
@@ -262,7 +261,8 @@ mod tests {
 
     #[test]
     fn an_unsigned_source_has_no_signature_and_nothing_else_less() {
-        let (with, without) = (source("x", "quiet", PLACES, true), source("x", "quiet", PLACES, false));
+        let (with, without) =
+            (source("x", "quiet", PLACES, true), source("x", "quiet", PLACES, false));
         assert!(!without.contains("signature"));
         assert_eq!(with.lines().count(), without.lines().count() + 5);
     }
