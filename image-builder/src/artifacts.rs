@@ -44,6 +44,16 @@ impl KeyDir {
     }
 }
 
+/// What a Raspberry Pi's VideoCore wants on the boot partition, beside the image for the ARM
+/// cores.
+#[derive(Debug, Clone)]
+pub struct VideoCore {
+    /// Directory with its firmware ([`crate::image::arm_image::VIDEO_CORE`]).
+    pub dir: PathBuf,
+    /// The DTB that it (in emulation: QEMU) loads for TF-A, OP-TEE and U-Boot.
+    pub board_dtb: PathBuf,
+}
+
 /// Everything built from source or taken from a firmware package that an image
 /// consists of, and the tools of the same build that the image is made with.
 #[derive(Debug, Clone)]
@@ -54,20 +64,16 @@ pub struct Artifacts {
     pub kernel_version: String,
     /// The DTB for the FIT: board and overlay, what Linux is given.
     pub dtb: PathBuf,
-    /// The DTB that the VideoCore firmware (in emulation: QEMU) loads for TF-A, OP-TEE
-    /// and U-Boot.
-    pub board_dtb: PathBuf,
-    /// What kind of image the VideoCore starts on the ARM cores.
+    /// What kind of image the ARM cores start from.
     pub arm_image: ArmImage,
     /// That image: BL1 and the FIP (BL2, BL31, OP-TEE if there is one, U-Boot), or U-Boot.
     pub arm_image_file: PathBuf,
+    /// What the VideoCore wants beside it; `None` on a board without one.
+    pub video_core: Option<VideoCore>,
     /// The bytes that U-Boot measures as its version, final NUL included.
     pub uboot_version: Vec<u8>,
     /// `initramfs-unseal`: static arm64 ELF.
     pub unseal: PathBuf,
-    /// Directory with `bootcode.bin`, `start.elf`, `fixup.dat` and
-    /// `LICENCE.broadcom`.
-    pub firmware: PathBuf,
     /// `mkimage` from the same U-Boot build.
     pub mkimage: PathBuf,
     /// `fit_check_sign` from the same U-Boot build.

@@ -30,10 +30,10 @@ mod unseal;
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::artifacts::{Artifacts, KeyDir};
+use crate::artifacts::{Artifacts, KeyDir, VideoCore};
 use crate::cache::CacheError;
 use crate::image::arm_image::ArmImage;
-use crate::recipe::{self, Target};
+use crate::recipe::{self, Board, Target};
 use crate::sources::SourceError;
 use job::Job;
 
@@ -65,11 +65,11 @@ pub enum Component {
     UBootKey,
     /// OP-TEE.
     Optee,
-    /// TF-A with OP-TEE, if there is one, and U-Boot inside: `armstub8.bin`.
+    /// TF-A with OP-TEE, if there is one, and U-Boot inside.
     TfA,
     /// The DTB that Linux is given.
     DeviceTree,
-    /// What the VideoCore needs.
+    /// What the VideoCore needs. For a Raspberry Pi alone.
     Firmware,
     /// The emulator of boards whose TPM is on SPI. Not part of an image.
     Qemu,
@@ -103,6 +103,8 @@ pub(crate) struct Spec {
 /// choices, from the same [`Target`].
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Chosen {
+    /// More sources, by their names in the lock file.
+    sources: Vec<&'static str>,
     /// More inputs in the checkout.
     files: Vec<Files>,
     /// More components that it is built with or from.
@@ -150,14 +152,12 @@ impl Component {
     /// What an image for this target is assembled from. What these are built from in turn,
     /// [`Component::needs`] says.
     pub fn of_image(target: &Target) -> Vec<Self> {
-        let mut components = vec![
-            Self::Kernel,
-            Self::Unseal,
-            Self::UBoot,
-            Self::UBootKey,
-            Self::DeviceTree,
-            Self::Firmware,
-        ];
+        let mut components =
+            vec![Self::Kernel, Self::Unseal, Self::UBoot, Self::UBootKey, Self::DeviceTree];
+        match target.board {
+            Board::Rpi3 => components.push(Self::Firmware),
+            Board::Virt => {}
+        }
         match target.firmware {
             recipe::Firmware::TfA(_) => components.push(Self::TfA),
             recipe::Firmware::UBoot => {}
@@ -190,6 +190,12 @@ impl Component {
     /// One line about it.
     pub fn about(self) -> &'static str {
         self.spec().about
+    }
+
+    /// Its sources, by their names in the lock file, for this target.
+    pub(crate) fn sources(self, target: &Target) -> Vec<&'static str> {
+        let spec = self.spec();
+        [spec.sources, &(spec.chosen)(target).sources].concat()
     }
 
     /// The components that it is built with or from, for this target.
@@ -263,7 +269,7 @@ pub enum BuildError {
     Cache(#[from] CacheError),
 }
 
-/// Collects what the built components deliver.
+/// Collects what the components that were built for this target deliver.
 ///
 /// # Errors
 /// When a component that was built lacks what it must have.
@@ -277,9 +283,9 @@ pub fn artifacts(
     let read = |component, path: PathBuf| {
         std::fs::read(&path).map_err(|source| BuildError::Input { component, path, source })
     };
-    let arm_image = ArmImage::of(target.firmware);
+    let arm_image = ArmImage::of(target);
     let arm_image_file = match arm_image {
-        ArmImage::Armstub => dir(Component::TfA).join("armstub8.bin"),
+        ArmImage::Armstub | ArmImage::Flash => dir(Component::TfA).join(arm_image.file_name()),
         ArmImage::Kernel => dir(Component::UBootKey).join("u-boot.bin"),
     };
     let release = read(Component::Kernel, dir(Component::Kernel).join("release"))?;
@@ -288,12 +294,17 @@ pub fn artifacts(
         kernel: dir(Component::Kernel).join("Image"),
         kernel_version: String::from_utf8_lossy(&release).trim_end().to_owned(),
         dtb: dir(Component::DeviceTree).join("linux.dtb"),
-        board_dtb: dir(Component::DeviceTree).join("linux.dtb"),
         arm_image,
         arm_image_file,
+        video_core: match target.board {
+            Board::Rpi3 => Some(VideoCore {
+                dir: dir(Component::Firmware),
+                board_dtb: dir(Component::DeviceTree).join("linux.dtb"),
+            }),
+            Board::Virt => None,
+        },
         uboot_version,
         unseal: dir(Component::Unseal).join("initramfs-unseal"),
-        firmware: dir(Component::Firmware),
         mkimage: u_boot.join("mkimage"),
         fit_check_sign: u_boot.join("fit_check_sign"),
         uboot_dtb: dir(Component::UBootKey).join("control.dtb"),

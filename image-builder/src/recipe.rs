@@ -5,6 +5,7 @@
 //! error names line, column and key. A recipe holds no secret, and no path but that
 //! of a public key beside it.
 
+mod board;
 mod components;
 mod disk;
 mod recipient;
@@ -13,11 +14,11 @@ mod tpm;
 mod trusted_apps;
 mod values;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub use board::Board;
 pub use components::{Components, Firmware, SecureWorld};
 pub use disk::{Disk, MIB};
 pub use recipient::Recipient;
@@ -86,10 +87,22 @@ impl Recipe {
     /// # Errors
     /// [`RecipeError::Parse`] with line, column and key.
     pub fn parse(text: &str, origin: &str) -> Result<Self, RecipeError> {
-        toml::from_str(text).map_err(|source| RecipeError::Parse {
+        let parse = || {
+            let recipe: Self = toml::from_str(text)?;
+            let board = recipe.board;
+            board.check_bus(recipe.bus()).map_err(serde::de::Error::custom)?;
+            board.check_firmware(recipe.components.firmware).map_err(serde::de::Error::custom)?;
+            Ok(recipe)
+        };
+        parse().map_err(|source| RecipeError::Parse {
             origin: origin.to_owned(),
             source: Box::new(source),
         })
+    }
+
+    /// How the TPM is attached to the board.
+    pub fn bus(&self) -> TpmBus {
+        self.tpm.bus.unwrap_or(self.board.usual_bus())
     }
 
     /// Reads a recipe file.
@@ -111,23 +124,6 @@ impl Recipe {
             beside(file);
         }
         Ok(recipe)
-    }
-}
-
-/// A board that images can be made for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Board {
-    /// Raspberry Pi 3 Model B (BCM2837).
-    #[default]
-    Rpi3,
-}
-
-impl fmt::Display for Board {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Rpi3 => "rpi3",
-        })
     }
 }
 

@@ -14,11 +14,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use image_builder::artifacts::{Artifacts, KeyDir};
+use image_builder::artifacts::{Artifacts, KeyDir, VideoCore};
 use image_builder::cache::Cache;
 use image_builder::component::plan::{Context, Plan};
 use image_builder::component::{self, Component};
-use image_builder::image::arm_image::{self, ArmImage};
+use image_builder::image::arm_image::ArmImage;
 use image_builder::image::packages::Package;
 use image_builder::image::tamper::{self, Signing, Tamper, TamperError};
 use image_builder::image::verify::{Outcome, RootState, verify};
@@ -76,7 +76,7 @@ struct Bench {
 
 /// BL1, and a FIP with this BL33.
 fn armstub(bl33: &[u8]) -> Vec<u8> {
-    let mut stub = vec![0x1b; arm_image::BL1_SIZE];
+    let mut stub = vec![0x1b; 0x2_0000];
     stub.extend(0xaa64_0001_u32.to_le_bytes());
     stub.extend([0; 12]);
     stub.extend(0xd6d0_eea7_fcea_d54b_9782_9934_f234_b6e4_u128.to_be_bytes());
@@ -133,12 +133,11 @@ impl Bench {
                 kernel: at("kernel"),
                 kernel_version: "6.12-test".to_owned(),
                 dtb: at("linux.dtb"),
-                board_dtb: at("linux.dtb"),
                 arm_image: ArmImage::Armstub,
                 arm_image_file: at("armstub8.bin"),
+                video_core: Some(VideoCore { dir: at("firmware"), board_dtb: at("linux.dtb") }),
                 uboot_version: version.to_vec(),
                 unseal: at("unseal"),
-                firmware: at("firmware"),
                 mkimage: mkimage(),
                 // The real one comes out of the U-Boot build; the tests on the
                 // emulated board have it, and U-Boot's own check.

@@ -112,6 +112,17 @@ impl Built {
         self.plan.dir(component)
     }
 
+    /// Where a component for another target lies, which is built if need be.
+    ///
+    /// # Panics
+    /// When it cannot be built.
+    #[must_use]
+    pub fn component_for(&self, target: Target, component: Component) -> PathBuf {
+        let context = Context { target, ..self.context.clone() };
+        let plan = engine::build(&context, &[component], &Progress::hidden());
+        plan.expect("the component").dir(component)
+    }
+
     /// The emulator with a TPM on SPI.
     ///
     /// # Panics
@@ -176,15 +187,6 @@ impl Built {
         table["root"].as_table_mut().expect("[root]").insert("packages".to_owned(), packages);
         change(&mut table);
         self.assemble(&table, &recipe_path(), &["busybox-static"], Vec::new(), dir)
-    }
-
-    /// A component for a target that differs in this, built if it is missing: where it lies.
-    #[must_use]
-    pub fn component_for(&self, component: Component, change: impl FnOnce(&mut Target)) -> PathBuf {
-        let mut context = self.context.clone();
-        change(&mut context.target);
-        let plan = engine::build(&context, &[component], &Progress::hidden());
-        plan.expect("the component").dir(component)
     }
 
     /// An image of another recipe that the project ships, after a change to it, with

@@ -54,5 +54,7 @@ mod spi_emulator;
 mod srk;
 #[path = "emulated/unseal_again.rs"]
 mod unseal_again;
+#[path = "emulated/virt.rs"]
+mod virt;
 #[path = "emulated/volume.rs"]
 mod volume;

@@ -5,6 +5,7 @@
 use std::fs;
 
 use image_builder::component::{Component, kconfig};
+use image_builder::recipe::{Board, Target};
 use msec_tests::built::{built, tree};
 
 /// A demand of the hardening checkers.
@@ -70,8 +71,12 @@ fn wrong(demands: &[Demand], config: &str) -> Vec<String> {
 fn the_kernel_is_as_the_list_of_demands_and_deviations_says() {
     let text = fs::read_to_string(tree().join("kernel-config/self-protection")).unwrap();
     let demands = demands(&text).unwrap();
-    let config = fs::read_to_string(built().component(Component::Kernel).join("config")).unwrap();
-    assert_eq!(wrong(&demands, &config), [""; 0]);
+    for board in Board::ALL {
+        let target = Target { board, ..Target::default() };
+        let kernel = built().component_for(target, Component::Kernel);
+        let config = fs::read_to_string(kernel.join("config")).unwrap();
+        assert_eq!(wrong(&demands, &config), [""; 0], "{board}");
+    }
 }
 
 /// The page allocator is shuffled only when the command line says so.

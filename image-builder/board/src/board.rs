@@ -28,6 +28,7 @@ use crate::{
     wire::{Capture, Interposer, Proxy, WireError},
 };
 
+pub use arguments::VIRT;
 pub use spi::{BitErrors, ChipSelect, SpiBehaviour, SpiTpm};
 
 /// How long QEMU may take to open its channels.
@@ -108,13 +109,15 @@ pub enum Disk {
     None,
 }
 
-/// The TPM header.
+/// The board's TPM.
 #[derive(Debug, Clone)]
 pub enum TpmLink {
     /// A TPM on I2C bus 1.
     I2c(SoftTpm),
     /// A TPM on SPI0, which needs an emulator of its own.
     Spi(SpiTpm),
+    /// A TPM in the memory of `virt`.
+    Mmio(SoftTpm),
     /// Nothing on the header.
     None,
 }
@@ -127,7 +130,7 @@ impl TpmLink {
                 readable("the emulator with a TPM on SPI", &spi.qemu)?;
                 Ok(spi.qemu.clone())
             }
-            Self::I2c(_) | Self::None => {
+            Self::I2c(_) | Self::Mmio(_) | Self::None => {
                 Ok(process::find("qemu-system-aarch64", "qemu-system-arm")?)
             }
         }
@@ -135,7 +138,7 @@ impl TpmLink {
 
     fn state(&self) -> Option<&SoftTpm> {
         match self {
-            Self::I2c(tpm) | Self::Spi(SpiTpm { tpm, .. }) => Some(tpm),
+            Self::I2c(tpm) | Self::Spi(SpiTpm { tpm, .. }) | Self::Mmio(tpm) => Some(tpm),
             Self::None => None,
         }
     }
@@ -162,14 +165,29 @@ impl Firmware {
     }
 }
 
+/// Which board, and the firmware it starts with.
+#[derive(Debug, Clone)]
+pub enum Machine {
+    /// A Raspberry Pi 3.
+    Rpi3 {
+        /// What the VideoCore would start.
+        firmware: Firmware,
+        /// The device tree VideoCore would load.
+        board_dtb: PathBuf,
+    },
+    /// QEMU's `virt` with a secure world.
+    Virt {
+        /// The secure flash: TF-A with OP-TEE and U-Boot.
+        flash: PathBuf,
+    },
+}
+
 /// What is put on the table before power-on.
 #[derive(Debug)]
 pub struct BoardConfig {
-    /// What the VideoCore would start.
-    pub firmware: Firmware,
-    /// The device tree VideoCore would load.
-    pub board_dtb: PathBuf,
-    /// The SD slot.
+    /// The board.
+    pub machine: Machine,
+    /// The SD slot; the disk of `virt`.
     pub disk: Disk,
     /// The TPM header.
     pub tpm: TpmLink,
@@ -205,9 +223,10 @@ pub enum Ended {
 /// A board that is on. Dropping it cuts the power.
 #[derive(Debug)]
 pub struct Board {
-    /// serial0, the PL011: TF-A (where there is one), U-Boot, Linux.
+    /// serial0, the (first) PL011: TF-A (where there is one), U-Boot, Linux.
     pub console: Console,
-    /// serial1, the mini-UART: OP-TEE. Silent where there is none.
+    /// serial1, the mini-UART of a Raspberry Pi, the secure PL011 of `virt`: OP-TEE. Silent
+    /// where there is none.
     pub secure_console: Console,
     /// What passes between the board and its TPM. Empty without a TPM.
     pub wire: Capture,
@@ -233,8 +252,13 @@ impl Board {
     /// use, or QEMU's own refusal.
     pub fn power_on(config: BoardConfig) -> Result<Self, BoardError> {
         let qemu = config.tpm.qemu()?;
-        readable("the firmware", config.firmware.path())?;
-        readable("the board's device tree", &config.board_dtb)?;
+        match &config.machine {
+            Machine::Rpi3 { firmware, board_dtb } => {
+                readable("the firmware", firmware.path())?;
+                readable("the board's device tree", board_dtb)?;
+            }
+            Machine::Virt { flash } => readable("the flash", flash)?,
+        }
         let card = match &config.disk {
             Disk::Card(image) => Some(take_card(image)?),
             Disk::None => None,

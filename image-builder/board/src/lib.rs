@@ -1,6 +1,6 @@
-//! An emulated Raspberry Pi 3 with a software TPM, driven through its consoles.
+//! An emulated Raspberry Pi 3, or a `virt`, with a software TPM, driven through its consoles.
 //!
-//! What it does: starts QEMU's `raspi3b` from power-on with an SD card image and a
+//! What it does: starts QEMU's `raspi3b` or `virt` from power-on with an SD card image and a
 //! persistent software TPM ([`tpm`]), reads both serial lines with a time stamp on
 //! every line ([`console`]), types into them, counts and keeps what passes between
 //! board and TPM ([`wire`]), cuts the power ([`board`]) and tells from the console
@@ -23,8 +23,8 @@ pub mod tpm;
 pub mod wire;
 
 pub use board::{
-    BitErrors, Board, BoardConfig, BoardError, ChipSelect, Disk, Ended, Firmware, SpiBehaviour,
-    SpiTpm, Tap, TpmLink,
+    BitErrors, Board, BoardConfig, BoardError, ChipSelect, Disk, Ended, Firmware, Machine,
+    SpiBehaviour, SpiTpm, Tap, TpmLink, VIRT,
 };
 pub use console::{Console, ConsoleError, Line, Secret};
 pub use tpm::{SoftTpm, TpmError};

@@ -28,7 +28,7 @@ pub(super) fn run(global: &Global, args: &ImageArgs) -> anyhow::Result<ExitCode>
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let original = Card::open(&image.path)?;
     let emulator = match original.tpm_place()? {
-        TpmPlace::I2c => None,
+        TpmPlace::I2c | TpmPlace::Mmio => None,
         TpmPlace::Spi(_) => Some(emulator(&context, &progress)?),
     };
     let images = images(original, &artifacts, emulator, &dir)?;

@@ -86,7 +86,10 @@ fn compare_all(
     images: [&ImageArgs; 2],
 ) -> anyhow::Result<Vec<Row>> {
     let recipe = Recipe::load(&build::recipe_path(context, images[0]))?;
-    let plan = |context| Plan::new(&build::for_recipe(context, &recipe), &Component::IMAGE);
+    let plan = |context| {
+        let context = build::for_recipe(context, &recipe);
+        Plan::new(&context, &Component::of_image(&context.target))
+    };
     let (one, other) = (plan(context)?, plan(again)?);
     let mut rows = Vec::new();
     for (component, _) in one.components() {

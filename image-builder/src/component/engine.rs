@@ -46,7 +46,7 @@ pub fn build(
     let plan = Plan::new(context, wanted)?;
     let (done, waiting): (BTreeSet<_>, BTreeSet<_>) =
         plan.components().map(|(component, _)| component).partition(|c| exists(&plan, *c));
-    let mut sources: Vec<&str> = waiting.iter().flat_map(|c| c.spec().sources).copied().collect();
+    let mut sources: Vec<&str> = waiting.iter().flat_map(|c| c.sources(&context.target)).collect();
     sources.dedup();
     fetch::fetch(&context.lock, &sources, &Store::new(&context.cache), progress)?;
 

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::{BuildError, CROSS, Chosen, Component, Files, Spec, job::Job, kconfig, plan};
-use crate::recipe::{Purpose, Target};
+use crate::recipe::{Board, Purpose, Target};
 
 pub(super) const SPEC: Spec = Spec {
     name: "kernel",
@@ -19,32 +19,54 @@ pub(super) const SPEC: Spec = Spec {
     build,
 };
 
+/// Fragments for every board.
 const FRAGMENTS: Files = Files::Dir("kernel-config", "config");
+
+/// Those for one.
+fn board(board: Board) -> Files {
+    Files::Dir(
+        match board {
+            Board::Rpi3 => "kernel-config/rpi3",
+            Board::Virt => "kernel-config/virt",
+        },
+        "config",
+    )
+}
 
 /// Options that must be off, whatever the fragments say or do not say.
 const ABSENT: &str = "kernel-config/must-be-absent";
 
 /// Fragments for the lab; what they ask for need not be absent.
-const DEVELOPMENT: &[Files] = &[Files::Dir("kernel-config/development", "config")];
+const DEVELOPMENT: Files = Files::Dir("kernel-config/development", "config");
 
 fn chosen(target: &Target) -> Chosen {
-    let files = match target.kernel {
-        Purpose::Release => Vec::new(),
-        Purpose::Development => DEVELOPMENT.to_vec(),
-    };
+    let mut files = vec![board(target.board)];
+    if target.kernel == Purpose::Development {
+        files.push(DEVELOPMENT);
+    }
     Chosen { files, ..Chosen::default() }
 }
 
 const INPUTS: &[Files] = &[FRAGMENTS, Files::One(ABSENT)];
 
 /// The board's device tree in the kernel's own tree.
-const DTB: &str = "broadcom/bcm2837-rpi-3-b.dtb";
+fn tree(board: Board) -> Option<&'static str> {
+    match board {
+        Board::Rpi3 => Some("broadcom/bcm2837-rpi-3-b.dtb"),
+        // QEMU makes it.
+        Board::Virt => None,
+    }
+}
 
 fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let source = job.unpack("linux-source-6.12")?;
 
-    let development = fragments(job, &chosen(&job.context.target).files)?;
-    let wanted = fragments(job, &[FRAGMENTS])? + &development;
+    let target = &job.context.target;
+    let development = match target.kernel {
+        Purpose::Release => String::new(),
+        Purpose::Development => fragments(job, &[DEVELOPMENT])?,
+    };
+    let wanted = fragments(job, &[FRAGMENTS, board(target.board)])? + &development;
     let all = job.work.join("all.config");
     std::fs::write(&all, &wanted).map_err(|error| job.wrong(error.to_string()))?;
 
@@ -78,10 +100,13 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
         )));
     }
     // -@: overlays refer to the tree's labels.
-    job.run("make Image", make().args([&job.jobs(), "DTC_FLAGS=-@", "Image", DTB]))?;
+    let tree = tree(target.board);
+    job.run("make Image", make().args([&job.jobs(), "DTC_FLAGS=-@", "Image"]).args(tree))?;
     let boot = output.join("arch/arm64/boot");
     job.keep(&boot.join("Image"), "Image")?;
-    job.keep(&boot.join("dts").join(DTB), "board.dtb")?;
+    if let Some(tree) = tree {
+        job.keep(&boot.join("dts").join(tree), "board.dtb")?;
+    }
     job.keep(&output.join("include/config/kernel.release"), "release")?;
     job.keep(&config, "config")
 }

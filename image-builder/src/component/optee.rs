@@ -6,7 +6,7 @@
 //! hands it, if it is signed with the key whose private half lies in its sources.
 
 use super::{BuildError, CROSS, Chosen, Spec, job::Job};
-use crate::recipe::{Purpose, Target, TrustedApps};
+use crate::recipe::{Board, Purpose, Target, TrustedApps};
 
 pub(super) const SPEC: Spec = Spec {
     name: "optee",
@@ -21,8 +21,21 @@ pub(super) const SPEC: Spec = Spec {
     build,
 };
 
+/// The board as OP-TEE's build names it, and what its port is asked for besides.
+fn platform(board: Board) -> &'static [&'static str] {
+    match board {
+        Board::Rpi3 => &["PLATFORM=rpi3"],
+        Board::Virt => &[
+            "PLATFORM=vexpress-qemu_armv8a",
+            // The device tree gives its driver no interrupt.
+            "CFG_CORE_ASYNC_NOTIF=n",
+            "CFG_DT_DRIVER_EMBEDDED_TEST=n",
+        ],
+    }
+}
+
 fn chosen(target: &Target) -> Chosen {
-    let mut words = Vec::new();
+    let mut words = vec![("platform", platform(target.board).join(" "))];
     if !target.trusted_apps.is_empty() {
         words.push(("trusted applications", in_tree(target.trusted_apps)));
     }
@@ -46,7 +59,7 @@ fn demanded(target: &Target) -> Vec<(&'static str, &'static str)> {
     // Without an application there is nothing that could be asked for anything.
     let user = lab || !target.trusted_apps.is_empty();
     let yes_if = |yes: bool| if yes { "y" } else { "n" };
-    vec![
+    let mut options = vec![
         ("CFG_WITH_USER_TA", yes_if(user)),
         // Trusted applications from the file system of the running system: directly, or
         // by way of secure storage, of which the key is no secret on this board.
@@ -57,10 +70,6 @@ fn demanded(target: &Target) -> Vec<(&'static str, &'static str)> {
         ("CFG_REE_FS", yes_if(user)),
         ("CFG_REE_FS_ALLOW_RESET", "n"),
         ("CFG_RPMB_FS", "n"),
-        // Without it nothing that is derived from a hardware key can be had, as there is
-        // none. With it that key is zeros: storage cannot do without.
-        ("CFG_INSECURE", yes_if(user)),
-        ("CFG_BCM2835_RNG", "y"),
         ("CFG_WITH_SOFTWARE_PRNG", "y"),
         // Services for tests, for measurements of the code, and for a kernel that would
         // look for devices behind OP-TEE.
@@ -83,7 +92,16 @@ fn demanded(target: &Target) -> Vec<(&'static str, &'static str)> {
         // Errors, and the lines that say that it has started.
         ("CFG_TEE_CORE_LOG_LEVEL", "2"),
         ("CFG_TEE_TA_LOG_LEVEL", "1"),
-    ]
+    ];
+    if target.board == Board::Rpi3 {
+        options.extend([
+            // Without it nothing that is derived from a hardware key can be had, as there is
+            // none. With it that key is zeros: storage cannot do without.
+            ("CFG_INSECURE", yes_if(user)),
+            ("CFG_BCM2835_RNG", "y"),
+        ]);
+    }
+    options
 }
 
 /// What verifies a signature under OP-TEE's key: where this is not linked in, no
@@ -102,7 +120,6 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let mut make = job.command("make", &source);
     make.args([
         &job.jobs(),
-        "PLATFORM=rpi3",
         "CFG_ARM64_core=y",
         "CFG_USER_TA_TARGETS=ta_arm64",
         &format!("CROSS_COMPILE={CROSS}"),
@@ -112,6 +129,7 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
         &format!("TEE_IMPL_VERSION={version}"),
         "O=out",
     ]);
+    make.args(platform(target.board));
     make.args(demanded.iter().map(|(option, value)| format!("{option}={value}")));
     if !target.trusted_apps.is_empty() {
         make.arg(format!("CFG_IN_TREE_EARLY_TAS={}", in_tree(target.trusted_apps)));
@@ -147,7 +165,7 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     job.keep(&config, "conf.mk")
 }
 
-/// Header, resident part, pageable part (empty: the rpi3 platform has no pager).
+/// Header, resident part, pageable part (empty: these platforms have no pager).
 pub(super) const IMAGES: [&str; 3] =
     ["tee-header_v2.bin", "tee-pager_v2.bin", "tee-pageable_v2.bin"];
 

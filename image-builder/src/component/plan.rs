@@ -125,7 +125,7 @@ fn describe(
     d.contents(Kind::Code, "environment", significant(include_str!("environment.rs")).as_bytes());
     d.contents(Kind::Code, "source", significant(include_str!("source.rs")).as_bytes());
     d.text(Kind::Tools, "build root", &context.tools);
-    for name in spec.sources {
+    for name in component.sources(&context.target) {
         for file in &context.lock.source(name)?.files {
             d.text(Kind::Source, &format!("{name} {}", file.name), file.sha256.as_str());
         }

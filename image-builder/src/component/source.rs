@@ -13,7 +13,8 @@ use crate::sources::store::Store;
 impl Job<'_> {
     /// Verifies a source and unpacks it: a source package with Debian's patches, a
     /// binary package as it would be installed, or the sources in it if it carries
-    /// some. Applies the component's series and returns the directory.
+    /// some. Applies the component's series, which is for its first source, and returns
+    /// the directory.
     ///
     /// No build applies its series itself, so none can forget it.
     pub(crate) fn unpack(&self, name: &str) -> Result<PathBuf, BuildError> {
@@ -41,7 +42,9 @@ impl Job<'_> {
         };
         self.run(&format!("unpacking {name}"), command.arg(main).arg(&dir))?;
         let dir = self.carried(name, dir)?;
-        self.patch(&dir)?;
+        if self.component.spec().sources.first() == Some(&name) {
+            self.patch(&dir)?;
+        }
         Ok(dir)
     }
 

@@ -1,8 +1,9 @@
-//! TF-A with U-Boot as BL33, and OP-TEE as BL32 where the recipe wants it:
-//! `armstub8.bin`, what the VideoCore firmware starts.
+//! TF-A with U-Boot as BL33, and OP-TEE as BL32 where the recipe wants it: what the
+//! VideoCore firmware starts on a Raspberry Pi, what lies in the secure flash of `virt`.
 
 use super::{BuildError, CROSS, Chosen, Component, Spec, job::Job, optee};
-use crate::recipe::{Firmware, SecureWorld, Target};
+use crate::image::arm_image::ArmImage;
+use crate::recipe::{Board, Firmware, SecureWorld, Target};
 
 pub(super) const SPEC: Spec = Spec {
     name: "tf-a",
@@ -22,7 +23,12 @@ fn chosen(target: &Target) -> Chosen {
         Firmware::TfA(SecureWorld::OpTee) => vec![Component::Optee],
         Firmware::TfA(SecureWorld::None) | Firmware::UBoot => vec![],
     };
-    Chosen { needs, ..Chosen::default() }
+    let sources = match target.board {
+        Board::Rpi3 => Vec::new(),
+        Board::Virt => vec![MBEDTLS],
+    };
+    let words = vec![("board", target.board.to_string())];
+    Chosen { needs, sources, words, ..Chosen::default() }
 }
 
 /// The arguments that put the secure world into the package.
@@ -47,6 +53,39 @@ fn secure_world(job: &Job<'_>) -> Result<Vec<String>, BuildError> {
     }
 }
 
+/// TF-A has no SHA-256 of its own.
+const MBEDTLS: &str = "mbedtls";
+
+/// What the board's port is asked for, and where it puts what we deliver.
+fn port(job: &Job<'_>) -> Result<(Vec<String>, &'static str), BuildError> {
+    match job.context.target.board {
+        Board::Rpi3 => {
+            let options = [
+                "PLAT=rpi3",
+                // Where the VideoCore firmware loads the device tree (config.txt says so),
+                // and the request to pass that address on to U-Boot.
+                "RPI3_PRELOADED_DTB_BASE=0x01000000",
+                "RPI3_DIRECT_LINUX_BOOT=1",
+                // BL2 has its images in memory and needs no SD card.
+                "RPI3_BL2_SDHOST=0",
+                // PL011, as Linux; not the mini-UART.
+                "RPI3_RUNTIME_UART=0",
+            ];
+            Ok((options.map(str::to_owned).into(), "rpi3/release/armstub8.bin"))
+        }
+        Board::Virt => {
+            let mbedtls = job.unpack(MBEDTLS)?;
+            let options = [
+                "PLAT=qemu".to_owned(),
+                // BL1 and BL2 record what they load; U-Boot extends it into the TPM.
+                "MEASURED_BOOT=1".to_owned(),
+                format!("MBEDTLS_DIR={}", mbedtls.display()),
+            ];
+            Ok((options.into(), "qemu/release/qemu_fw.bios"))
+        }
+    }
+}
+
 fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let source = job.unpack("arm-trusted-firmware")?;
     let secure_world = secure_world(job)?;
@@ -56,24 +95,16 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let mut make = job.command("make", &source);
     make.args([
         &job.jobs(),
-        "PLAT=rpi3",
         "DEBUG=0",
         &format!("CROSS_COMPILE={CROSS}"),
         &format!("BUILD_BASE={}", output.display()),
-        // Where the VideoCore firmware loads the device tree (config.txt says so),
-        // and the request to pass that address on to U-Boot.
-        "RPI3_PRELOADED_DTB_BASE=0x01000000",
-        "RPI3_DIRECT_LINUX_BOOT=1",
-        // BL2 has its images in memory and needs no SD card.
-        "RPI3_BL2_SDHOST=0",
-        // PL011, as Linux; not the mini-UART.
-        "RPI3_RUNTIME_UART=0",
         &format!("BL33={}", u_boot.display()),
         &format!("BUILD_STRING={version}-msec"),
         "BUILD_MESSAGE_TIMESTAMP=\"2026-01-01\"",
         "all",
         "fip",
     ]);
-    job.run("make", make.args(secure_world))?;
-    job.keep(&output.join("rpi3/release/armstub8.bin"), "armstub8.bin")
+    let (options, built) = port(job)?;
+    job.run("make", make.args(secure_world).args(options))?;
+    job.keep(&output.join(built), ArmImage::of(&job.context.target).file_name())
 }

@@ -2,7 +2,7 @@
 //! control DTB, which holds the key and is a component of its own.
 
 use super::{BuildError, CROSS, Chosen, Files, Spec, job::Job, kconfig};
-use crate::recipe::{Firmware, Target};
+use crate::recipe::{Board, Firmware, Target};
 
 pub(super) const SPEC: Spec = Spec {
     name: "u-boot",
@@ -11,24 +11,38 @@ pub(super) const SPEC: Spec = Spec {
     sources: &["u-boot"],
     needs: &[],
     series: Some("uboot-patches/u-boot"),
-    files: &[Files::One(FRAGMENT)],
+    files: &[],
     certificate: false,
     chosen,
     build,
 };
 
-const FRAGMENT: &str = "uboot-patches/u-boot/rpi3.config";
+/// U-Boot's own configuration of a board.
+fn defconfig(board: Board) -> &'static str {
+    match board {
+        Board::Rpi3 => "rpi_3_defconfig",
+        Board::Virt => "qemu_arm64_defconfig",
+    }
+}
 
-/// The fragments behind it, in the order in which they are merged.
-fn more_fragments(target: &Target) -> Vec<&'static str> {
-    vec![match target.firmware {
-        Firmware::TfA(_) => "uboot-patches/u-boot/rpi3-tf-a.config",
-        Firmware::UBoot => "uboot-patches/u-boot/rpi3-u-boot.config",
-    }]
+/// What is added to it, in the order in which it is merged: what is alike for every board,
+/// the board's part, and that of whoever starts U-Boot.
+fn fragments(target: &Target) -> Vec<&'static str> {
+    let mut fragments = vec!["uboot-patches/u-boot/common.config"];
+    fragments.extend_from_slice(match (target.board, target.firmware) {
+        (Board::Rpi3, Firmware::TfA(_)) => {
+            &["uboot-patches/u-boot/rpi3.config", "uboot-patches/u-boot/rpi3-tf-a.config"]
+        }
+        (Board::Rpi3, Firmware::UBoot) => {
+            &["uboot-patches/u-boot/rpi3.config", "uboot-patches/u-boot/rpi3-u-boot.config"]
+        }
+        (Board::Virt, _) => &["uboot-patches/u-boot/virt.config"],
+    });
+    fragments
 }
 
 fn chosen(target: &Target) -> Chosen {
-    let files = more_fragments(target).into_iter().map(Files::One).collect();
+    let files = fragments(target).into_iter().map(Files::One).collect();
     Chosen { files, ..Chosen::default() }
 }
 
@@ -44,9 +58,9 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
             .env("CROSS_COMPILE", CROSS);
         command
     };
-    job.run("defconfig", make().arg("rpi_3_defconfig"))?;
-    let fragments = [vec![FRAGMENT], more_fragments(&job.context.target)].concat();
+    let fragments = fragments(&job.context.target);
     let paths: Vec<_> = fragments.iter().map(|fragment| job.tree(fragment)).collect();
+    job.run("defconfig", make().arg(defconfig(job.context.target.board)))?;
     let config = output.join(".config");
     let mut merge = job.command(source.join("scripts/kconfig/merge_config.sh"), &source);
     merge.args(["-m", "-r", "-O"]).arg(&output).arg(&config).args(&paths);

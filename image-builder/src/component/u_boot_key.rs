@@ -4,9 +4,10 @@
 //! It lies inside U-Boot's binary. A control DTB from the boot partition could be
 //! exchanged together with the key in it.
 
-use super::device_tree::{self, apply_overlays};
+use super::device_tree::{self, apply_overlays, of_machine};
 use super::{BuildError, Component, Spec, job::Job};
 use crate::artifacts::KeyDir;
+use crate::recipe::Board;
 
 pub(super) const SPEC: Spec = Spec {
     name: "u-boot-key",
@@ -17,13 +18,18 @@ pub(super) const SPEC: Spec = Spec {
     series: None,
     files: &[],
     certificate: true,
-    chosen: device_tree::chosen,
+    chosen: device_tree::inputs,
     build,
 };
 
 fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let u_boot = job.need(Component::UBoot);
-    apply_overlays(job, &u_boot.join("u-boot.dtb"), "control.dtb")?;
+    let base = match job.context.target.board {
+        Board::Rpi3 => u_boot.join("u-boot.dtb"),
+        // U-Boot has an empty one for it.
+        Board::Virt => of_machine(job)?,
+    };
+    apply_overlays(job, &base, "control.dtb")?;
     let control = job.out.join("control.dtb");
     let mut tool = job.command(u_boot.join("fdt_add_pubkey"), &job.work);
     // Only the certificate is read. `conf`: a configuration without a good

@@ -7,7 +7,7 @@ use std::{
 };
 
 use emulated_board::{
-    Board, BoardConfig, BoardError, Disk, Firmware, Secret, Tap, TpmLink,
+    Board, BoardConfig, BoardError, Disk, Firmware, Machine, Secret, Tap, TpmLink,
     process::{self, ProcessError},
 };
 use pcr_measure::manifest::{Manifest, ManifestError};
@@ -108,6 +108,14 @@ pub enum CardError {
         /// That of the others.
         other: &'static str,
     },
+    /// A board that is not known here, or not the one that the boot files are for.
+    #[error("{path} is for the board `{board}`, which is not emulated with these boot files")]
+    UnknownBoard {
+        /// The image.
+        path: PathBuf,
+        /// Its manifest's board.
+        board: String,
+    },
     /// A board that is not emulated.
     #[error(
         "the device tree {BOARD_DTB} in {0} has no TPM where the emulated board can have one: \
@@ -153,13 +161,18 @@ impl Card {
         if !size.is_power_of_two() || size < 1 << 20 {
             return Err(CardError::Size { path, size });
         }
-        for name in [BOARD_DTB, FIT] {
+        card.boot_file(FIT)?;
+        let (arm_image, _) = ArmImage::on(&card)?;
+        if let Some(name) = arm_image.board_dtb() {
             card.boot_file(name)?;
         }
-        let (arm_image, _) = ArmImage::on(&card)?;
         let json = card.boot_file(MANIFEST)?;
         let manifest = Manifest::from_json(&json)
             .map_err(|source| CardError::Manifest { path: path.clone(), source: source.into() })?;
+        if manifest.board() != arm_image.board().name() {
+            let board = manifest.board().to_owned();
+            return Err(CardError::UnknownBoard { path, board });
+        }
         let table = card.table;
         Ok(Self { path, size, table, arm_image, manifest })
     }
@@ -196,13 +209,14 @@ impl Card {
         Ok(image::Card::open(&self.path)?.boot_file(name)?)
     }
 
-    /// Where the board that this card is for has its TPM, by the device tree that its
-    /// firmware would load.
+    /// Where the board that this card is for has its TPM; a Raspberry Pi, by the device
+    /// tree that its firmware would load.
     ///
     /// # Errors
     /// [`CardError`] when that cannot be told.
     pub fn tpm_place(&self) -> Result<TpmPlace, CardError> {
-        let bytes = self.boot_file(BOARD_DTB)?;
+        let Some(name) = self.arm_image.board_dtb() else { return Ok(TpmPlace::Mmio) };
+        let bytes = self.boot_file(name)?;
         let tree = Fdt::new(&bytes)
             .map_err(|source| CardError::DeviceTree { path: self.path.clone(), source })?;
         TpmPlace::named_by(&tree).ok_or_else(|| CardError::NoPlace(self.path.clone()))
@@ -223,8 +237,9 @@ impl Card {
             });
         }
         let of_other = |name| Ok((name, other.boot_file(name)?));
-        let mut files = [FIT, MANIFEST, self.arm_image.file_name(), BOARD_DTB]
+        let mut files = [FIT, MANIFEST, self.arm_image.file_name()]
             .into_iter()
+            .chain(self.arm_image.board_dtb())
             .map(of_other)
             .collect::<Result<Vec<_>, CardError>>()?;
         if files.iter().all(|(name, new)| self.boot_file(name).is_ok_and(|old| old == *new)) {
@@ -268,12 +283,17 @@ impl Card {
                 .map_err(|source| CardError::Write { path: file.clone(), source })?;
             Ok(file)
         };
+        let image = lay(self.arm_image.file_name())?;
         let config = BoardConfig {
-            firmware: match self.arm_image {
-                ArmImage::Armstub => Firmware::Armstub(lay(self.arm_image.file_name())?),
-                ArmImage::Kernel => Firmware::Kernel(lay(self.arm_image.file_name())?),
+            machine: match self.arm_image {
+                ArmImage::Armstub => {
+                    Machine::Rpi3 { firmware: Firmware::Armstub(image), board_dtb: lay(BOARD_DTB)? }
+                }
+                ArmImage::Kernel => {
+                    Machine::Rpi3 { firmware: Firmware::Kernel(image), board_dtb: lay(BOARD_DTB)? }
+                }
+                ArmImage::Flash => Machine::Virt { flash: image },
             },
-            board_dtb: lay(BOARD_DTB)?,
             disk: Disk::Card(self.path.clone()),
             tpm,
             logs: logs.to_owned(),
@@ -311,12 +331,14 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), CardError> {
 
 #[cfg(test)]
 mod tests {
+    use crate::recipe;
     use std::fs::File;
     use std::os::unix::fs::FileExt as _;
 
+    use pcr_measure::manifest::Measurement;
+
     use super::*;
     use crate::image::fat;
-    use crate::recipe;
 
     /// A card with these files in its boot partition.
     fn card(dir: &Path, files: &[(&str, &[u8])]) -> PathBuf {
@@ -354,8 +376,20 @@ mod tests {
         }
     }
 
-    const ARMSTUB: &str = ArmImage::Armstub.file_name();
-    const BOOT: [(&str, &[u8]); 3] = [(ARMSTUB, b"a"), (BOARD_DTB, b"b"), (FIT, b"c")];
+    /// Boot files for this board, the manifest apart.
+    fn boot(board: recipe::Board) -> Vec<(&'static str, &'static [u8])> {
+        let kind = ArmImage::ALL.into_iter().find(|kind| kind.board() == board).unwrap();
+        let firmware = [kind.file_name()].into_iter().chain(kind.board_dtb());
+        firmware.map(|name| (name, &b"a"[..])).chain([(FIT, &b"c"[..])]).collect()
+    }
+
+    /// A manifest for a board of this name.
+    fn manifest(board: &str) -> String {
+        let builder = Manifest::builder("x", board);
+        let measured = Measurement::of(b"k");
+        let manifest = builder.event(8, "kernel", measured, "").seal(&[8]).build().unwrap();
+        manifest.to_json().unwrap()
+    }
 
     #[test]
     fn what_is_no_image_is_told_as_such() {
@@ -365,7 +399,7 @@ mod tests {
             fs::write(&path, bytes).unwrap();
             path
         };
-        let mut truncated = fs::read(card(dir.path(), &BOOT)).unwrap();
+        let mut truncated = fs::read(card(dir.path(), &[])).unwrap();
         truncated.truncate(100 << 20);
         let cases = [
             (dir.path().join("absent"), "No such file"),
@@ -384,29 +418,37 @@ mod tests {
 
     #[test]
     fn a_card_without_firmware_or_manifest_is_refused() {
-        for missing in [ARMSTUB, BOARD_DTB, FIT] {
+        let open = |files: &[(&str, &[u8])]| {
             let dir = tempfile::tempdir().unwrap();
-            let files: Vec<_> = BOOT.into_iter().filter(|(name, _)| *name != missing).collect();
-            let text = Card::open(&card(dir.path(), &files)).unwrap_err().to_string();
-            assert!(text.contains(missing), "{text}");
+            Card::open(&card(dir.path(), files))
+        };
+        for board in recipe::Board::ALL {
+            let json = manifest(board.name());
+            let all = [&boot(board)[..], &[(MANIFEST, json.as_bytes())]].concat();
+            assert_eq!(open(&all).unwrap().manifest().board(), board.name());
+            for (missing, _) in &all {
+                let files: Vec<_> =
+                    all.iter().copied().filter(|(name, _)| name != missing).collect();
+                let text = open(&files).unwrap_err().to_string();
+                assert!(text.contains(missing), "{text}");
+            }
         }
-        let dir = tempfile::tempdir().unwrap();
-        let files = [&BOOT[..], &[(ArmImage::Kernel.file_name(), &b"d"[..])]].concat();
-        let text = Card::open(&card(dir.path(), &files)).unwrap_err().to_string();
+        let files = [&boot(recipe::Board::Rpi3)[..], &[(ArmImage::Kernel.file_name(), &b"d"[..])]];
+        let text = open(&files.concat()).unwrap_err().to_string();
         assert!(text.contains("has both"), "{text}");
-        let dir = tempfile::tempdir().unwrap();
-        let text = Card::open(&card(dir.path(), &BOOT)).unwrap_err().to_string();
-        assert!(text.contains(MANIFEST), "{text}");
-        let dir = tempfile::tempdir().unwrap();
-        let files = [&BOOT[..], &[(MANIFEST, &b"{}"[..])]].concat();
-        let error = Card::open(&card(dir.path(), &files)).unwrap_err();
+        let files = [&boot(recipe::Board::Rpi3)[..], &[(MANIFEST, &b"{}"[..])]].concat();
+        let error = open(&files).unwrap_err();
         assert!(matches!(error, CardError::Manifest { .. }), "{error}");
+        let json = manifest("rpi4");
+        let files = [&boot(recipe::Board::Rpi3)[..], &[(MANIFEST, json.as_bytes())]].concat();
+        let error = open(&files).unwrap_err().to_string();
+        assert!(error.contains("`rpi4`"), "{error}");
     }
 
     #[test]
     fn a_copy_is_whole_or_not_there() {
         let dir = tempfile::tempdir().unwrap();
-        let from = card(dir.path(), &BOOT);
+        let from = card(dir.path(), &boot(recipe::Board::Rpi3));
         let to = dir.path().join("sub/copy.img");
         copy(&from, &to).unwrap();
         assert_eq!(fs::read(&from).unwrap(), fs::read(&to).unwrap());

@@ -14,6 +14,8 @@ pub enum TpmPlace {
     I2c,
     /// SPI0, at this chip select.
     Spi(ChipSelect),
+    /// The memory of `virt`.
+    Mmio,
 }
 
 /// The nodes of `bcm283x.dtsi` and of our overlays.
@@ -43,6 +45,7 @@ impl TpmPlace {
     pub fn link(self, tpm: SoftTpm, spi_emulator: Option<&Path>) -> Result<TpmLink, CardError> {
         match self {
             Self::I2c => Ok(TpmLink::I2c(tpm)),
+            Self::Mmio => Ok(TpmLink::Mmio(tpm)),
             Self::Spi(chip_select) => Ok(TpmLink::Spi(SpiTpm {
                 tpm,
                 qemu: spi_emulator.ok_or(CardError::NoEmulator)?.to_owned(),

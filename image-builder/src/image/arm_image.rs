@@ -1,5 +1,5 @@
-//! The image that the VideoCore starts on the ARM cores: TF-A with everything in it, or
-//! U-Boot alone.
+//! The image that the ARM cores start from: TF-A with everything in it, or U-Boot alone.
+//! The other files of a boot partition follow from it.
 
 use std::ops::Range;
 
@@ -7,13 +7,12 @@ use pcr_measure::fip::{Fip, FipError};
 use pcr_measure::manifest::{Firmware, component};
 
 use super::card::{Card, CardError};
-use crate::recipe;
+use super::config_txt;
+use super::fit::Places;
+use crate::recipe::{self, Board, Target};
 
-/// Bytes of BL1 in front of the FIP (TF-A, plat/rpi/rpi3/include/platform_def.h,
-/// `PLAT_RPI3_FIP_BASE`; `CONFIG_MEASURE_FIP_BL1_SIZE` in U-Boot's configuration).
-pub const BL1_SIZE: usize = 0x20000;
-/// Most bytes of the FIP (`PLAT_RPI3_FIP_MAX_SIZE`, `CONFIG_MEASURE_FIP_MAX_SIZE`).
-const FIP_MAX: usize = 0x1e_0000;
+/// What the VideoCore needs beside it, and the licence that goes along.
+pub const VIDEO_CORE: [&str; 4] = ["bootcode.bin", "start.elf", "fixup.dat", "LICENCE.broadcom"];
 
 /// What kind of image it is. Which file of the boot partition holds it follows from that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,18 +23,82 @@ pub enum ArmImage {
     /// U-Boot in the kernel's place (`kernel8.img`). The VideoCore's own stub enters it in
     /// EL2 on one core; the others stay in the stub.
     Kernel,
+    /// The secure flash of `virt` (`flash.bin`): BL1 and the FIP. It lies on the boot
+    /// partition for whoever starts the machine; the machine does not look for it there.
+    Flash,
+}
+
+/// Where TF-A's package is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Package {
+    /// Bytes of BL1 in front of the FIP.
+    bl1: usize,
+    /// The most bytes that TF-A reads of the FIP.
+    most: usize,
 }
 
 impl ArmImage {
-    /// Both kinds.
-    pub const ALL: [Self; 2] = [Self::Armstub, Self::Kernel];
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Armstub, Self::Kernel, Self::Flash];
 
-    /// The kind that a recipe's firmware is.
+    /// The kind that a target's firmware is.
     #[must_use]
-    pub fn of(firmware: recipe::Firmware) -> Self {
-        match firmware {
-            recipe::Firmware::TfA(_) => Self::Armstub,
-            recipe::Firmware::UBoot => Self::Kernel,
+    pub fn of(target: &Target) -> Self {
+        match (target.board, target.firmware) {
+            (Board::Virt, _) => Self::Flash,
+            (Board::Rpi3, recipe::Firmware::TfA(_)) => Self::Armstub,
+            (Board::Rpi3, recipe::Firmware::UBoot) => Self::Kernel,
+        }
+    }
+
+    /// The board that it is for.
+    #[must_use]
+    pub const fn board(self) -> Board {
+        match self {
+            Self::Armstub | Self::Kernel => Board::Rpi3,
+            Self::Flash => Board::Virt,
+        }
+    }
+
+    /// The device tree beside it on the boot partition, which an update takes along.
+    #[must_use]
+    pub const fn board_dtb(self) -> Option<&'static str> {
+        match self.board() {
+            Board::Rpi3 => Some(config_txt::BOARD_DTB),
+            Board::Virt => None,
+        }
+    }
+
+    /// Other files without which the board does not start.
+    #[must_use]
+    pub const fn others(self) -> &'static [&'static str] {
+        match self.board() {
+            Board::Rpi3 => &["bootcode.bin", "start.elf", "fixup.dat", "config.txt"],
+            Board::Virt => &[],
+        }
+    }
+
+    /// Where U-Boot loads kernel and device tree to.
+    #[must_use]
+    pub const fn places(self) -> Places {
+        match self.board() {
+            // Above the board's DTB at 16 MiB, below TF-A's memory at 256 MiB.
+            Board::Rpi3 => Places { kernel: 0x0200_0000, fdt: 0x0700_0000 },
+            // Above OP-TEE's shared memory, below where the FIT is read to.
+            Board::Virt => Places { kernel: 0x4400_0000, fdt: 0x4900_0000 },
+        }
+    }
+
+    const fn package(self) -> Option<Package> {
+        match self {
+            // TF-A, plat/rpi/rpi3/include/platform_def.h: PLAT_RPI3_FIP_BASE,
+            // PLAT_RPI3_FIP_MAX_SIZE. U-Boot's configuration says the same:
+            // CONFIG_MEASURE_FIP_BL1_SIZE, CONFIG_MEASURE_FIP_MAX_SIZE.
+            Self::Armstub => Some(Package { bl1: 0x2_0000, most: 0x1e_0000 }),
+            // TF-A, plat/qemu/qemu/include/platform_def.h: PLAT_QEMU_FIP_BASE,
+            // PLAT_QEMU_FIP_MAX_SIZE.
+            Self::Flash => Some(Package { bl1: 0x4_0000, most: 0x3fc_0000 }),
+            Self::Kernel => None,
         }
     }
 
@@ -45,21 +108,25 @@ impl ArmImage {
         match self {
             Self::Armstub => "armstub8.bin",
             Self::Kernel => "kernel8.img",
+            Self::Flash => "flash.bin",
         }
     }
 
     /// The image on a card, and its bytes. Nothing is verified.
     ///
     /// # Errors
-    /// If the card has none or both, or it cannot be read.
+    /// If the card has none or several, or it cannot be read.
     pub fn on(card: &Card) -> Result<(Self, Vec<u8>), CardError> {
-        let mut found = None;
+        let mut found: Option<(Self, Vec<u8>)> = None;
         for kind in Self::ALL {
             match card.boot_file(kind.file_name()) {
-                Ok(_) if found.is_some() => {
-                    return Err(CardError::TwoArmImages(card.path().to_owned()));
+                Ok(bytes) => {
+                    if let Some((one, _)) = found.replace((kind, bytes)) {
+                        let (one, other) = (Self::file_name(one), kind.file_name());
+                        let path = card.path().to_owned();
+                        return Err(CardError::TwoArmImages { path, one, other });
+                    }
                 }
-                Ok(bytes) => found = Some((kind, bytes)),
                 Err(error) if error.is_missing_file() => {}
                 Err(error) => return Err(error),
             }
@@ -67,34 +134,38 @@ impl ArmImage {
         found.ok_or_else(|| CardError::NoArmImage(card.path().to_owned()))
     }
 
-    /// What U-Boot measures of it.
+    /// What is measured of it: on a Raspberry Pi U-Boot looks at what it was started from,
+    /// on `virt` TF-A records what it loads.
     ///
     /// # Errors
     /// If it is to be TF-A's and is not, or is larger than what TF-A and U-Boot read.
     pub fn measured(self, bytes: &[u8]) -> Result<Firmware, FipError> {
-        match self {
-            Self::Armstub if bytes.len() > BL1_SIZE + FIP_MAX => Err(FipError::Endless),
-            Self::Armstub => Firmware::of_armstub(bytes, BL1_SIZE),
-            Self::Kernel => Ok(Firmware::of_uboot(bytes)),
+        if self.package().is_some_and(|package| bytes.len() > package.bl1 + package.most) {
+            return Err(FipError::Endless);
+        }
+        match (self, self.package()) {
+            (Self::Flash, Some(package)) => {
+                Firmware::recorded_by_tf_a(bytes.get(package.bl1..).ok_or(FipError::None)?)
+            }
+            (_, Some(package)) => Firmware::of_armstub(bytes, package.bl1),
+            (_, None) => Ok(Firmware::of_uboot(bytes)),
         }
     }
 
     /// Where in it a component lies: `BL1` or an image of the FIP, or U-Boot.
     #[must_use]
     pub fn part(self, bytes: &[u8], name: &str) -> Option<Range<usize>> {
-        match self {
-            Self::Kernel => (name == component::UBOOT).then_some(0..bytes.len()),
-            Self::Armstub => {
-                let (bl1, rest) = bytes.split_at_checked(BL1_SIZE)?;
-                if name == component::BL1 {
-                    return Some(0..bl1.len());
-                }
-                let fip = Fip::parse(rest).ok()?;
-                let image = *fip.images.iter().find(|image| image.name() == name)?;
-                let start = bl1.len() + image.offset;
-                Some(start..start + image.bytes.len())
-            }
+        let Some(package) = self.package() else {
+            return (name == component::UBOOT).then_some(0..bytes.len());
+        };
+        let (bl1, rest) = bytes.split_at_checked(package.bl1)?;
+        if name == component::BL1 {
+            return Some(0..bl1.len());
         }
+        let fip = Fip::parse(rest).ok()?;
+        let image = *fip.images.iter().find(|image| image.name() == name)?;
+        let start = bl1.len() + image.offset;
+        Some(start..start + image.bytes.len())
     }
 }
 
@@ -104,7 +175,15 @@ pub(crate) mod tests {
 
     /// BL1 and a FIP with this BL31.
     pub(crate) fn armstub(bl31: &[u8]) -> Vec<u8> {
-        let mut stub = vec![0x1b; BL1_SIZE];
+        image(BL1_SIZE, bl31)
+    }
+
+    const BL1_SIZE: usize = 0x2_0000;
+    const FIP_MAX: usize = 0x1e_0000;
+
+    /// So many bytes of BL1, and a FIP with this BL31.
+    pub(crate) fn image(bl1: usize, bl31: &[u8]) -> Vec<u8> {
+        let mut stub = vec![0x1b; bl1];
         stub.extend(0xaa64_0001_u32.to_le_bytes());
         stub.extend([0; 12]);
         stub.extend(0x47d4_086d_4cfe_9846_9b95_2950_cbbd_5a00_u128.to_be_bytes());
@@ -126,6 +205,11 @@ pub(crate) mod tests {
         let measured = ArmImage::Armstub.measured(&stub).unwrap();
         assert_eq!(names(&measured), ["BL1", "FIP table", "BL31"]);
         assert_eq!(names(&ArmImage::Kernel.measured(&stub).unwrap()), ["U-Boot"]);
+        // TF-A records no BL1: that is what does the recording.
+        let flash = ArmImage::Flash.measured(&image(0x4_0000, b"el3")).unwrap();
+        assert_eq!(names(&flash), ["BL31"]);
+        ArmImage::Flash.measured(&stub).unwrap_err();
+        ArmImage::Flash.measured(&[0; 0x3_ffff]).unwrap_err();
         ArmImage::Armstub.measured(b"U-Boot").unwrap_err();
         ArmImage::Armstub.measured(&vec![0; BL1_SIZE + FIP_MAX + 1]).unwrap_err();
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use pcr_measure::manifest::Manifest;
 use sha2::{Digest as _, Sha256};
 
+use super::arm_image::VIDEO_CORE;
 use super::card::{self, Draft, file_error};
 use super::ext4::{self, Usage};
 use super::fit::{self, Contents};
@@ -13,12 +14,9 @@ use super::mbr::Table;
 use super::packages::{self, Package};
 use super::policy::SignedBinding;
 use super::{ImageError, boot_manifest, config_txt, fat, initramfs, userland};
-use crate::artifacts::Artifacts;
+use crate::artifacts::{Artifacts, VideoCore};
 use crate::progress::Progress;
 use crate::recipe::Recipe;
-
-/// What the VideoCore firmware consists of.
-const FIRMWARE: [&str; 4] = ["bootcode.bin", "start.elf", "fixup.dat", "LICENCE.broadcom"];
 
 /// An image that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +86,7 @@ pub fn assemble(
         ramdisk,
         command_line: recipe.kernel.command_line.to_string(),
         description: format!("{} for {}", recipe.name, recipe.board),
+        places: artifacts.arm_image.places(),
     };
 
     task.step("FIT");
@@ -159,12 +158,15 @@ fn boot_files(
     manifest: &[u8],
 ) -> Result<Vec<(&'static str, Vec<u8>)>, ImageError> {
     let mut files = Vec::new();
-    for name in FIRMWARE {
-        files.push((name, read(&artifacts.firmware.join(name))?));
+    if let Some(VideoCore { dir, board_dtb }) = &artifacts.video_core {
+        for name in VIDEO_CORE {
+            files.push((name, read(&dir.join(name))?));
+        }
+        let text = config_txt::text(artifacts.arm_image);
+        files.extend(text.map(|text| ("config.txt", text.into_bytes())));
+        files.push((config_txt::BOARD_DTB, read(board_dtb)?));
     }
-    files.push(("config.txt", config_txt::text(artifacts.arm_image).into_bytes()));
     files.push((artifacts.arm_image.file_name(), read(&artifacts.arm_image_file)?));
-    files.push((config_txt::BOARD_DTB, read(&artifacts.board_dtb)?));
     files.push((card::FIT, fit.to_vec()));
     files.push((card::MANIFEST, manifest.to_vec()));
     Ok(files)

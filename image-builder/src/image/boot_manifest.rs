@@ -76,7 +76,10 @@ pub fn of_variant(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::arm_image::{ArmImage, tests::armstub};
+    use crate::image::arm_image::{
+        ArmImage,
+        tests::{armstub, image},
+    };
 
     fn contents(command_line: &str) -> Contents {
         Contents {
@@ -85,6 +88,7 @@ mod tests {
             ramdisk: b"ramdisk".to_vec(),
             command_line: command_line.to_owned(),
             description: "x".to_owned(),
+            places: ArmImage::Armstub.places(),
         }
     }
 
@@ -116,6 +120,19 @@ mod tests {
         assert_eq!(events, expected);
         assert_eq!(manifest.image(), "msec-rpi3");
         assert_eq!(manifest.board(), "rpi3");
+    }
+
+    #[test]
+    fn on_virt_the_firmware_is_recorded_before_u_boot() {
+        let recipe = Recipe::parse(include_str!("../../recipes/virt.toml"), "virt").unwrap();
+        let firmware = ArmImage::Flash.measured(&image(0x4_0000, b"el3")).unwrap();
+        let contents = contents("quiet");
+        let manifest =
+            of_image(&recipe, &contents, b"U-Boot 2025.01\0", &firmware, "6.12").unwrap();
+        let events: Vec<&str> =
+            manifest.events().iter().take(3).map(|e| e.component.as_str()).collect();
+        assert_eq!(events, ["BL31", "U-Boot version", "kernel"]);
+        assert_eq!(manifest.board(), "virt");
     }
 
     #[test]

@@ -53,19 +53,23 @@ pub enum CardError {
     },
     /// Nothing for the ARM cores.
     #[error(
-        "{0}: the boot partition has neither `{tf_a}` (TF-A) nor `{u_boot}` (U-Boot alone)",
+        "{0}: the boot partition has none of `{tf_a}` (TF-A), `{u_boot}` (U-Boot alone) and \
+         `{flash}` (the flash of `virt`)",
         tf_a = ArmImage::Armstub.file_name(),
-        u_boot = ArmImage::Kernel.file_name()
+        u_boot = ArmImage::Kernel.file_name(),
+        flash = ArmImage::Flash.file_name()
     )]
     NoArmImage(PathBuf),
     /// Two images for the ARM cores.
-    #[error(
-        "{0}: the boot partition has both `{tf_a}` (TF-A) and `{u_boot}` (U-Boot alone): no image \
-         of ours has",
-        tf_a = ArmImage::Armstub.file_name(),
-        u_boot = ArmImage::Kernel.file_name()
-    )]
-    TwoArmImages(PathBuf),
+    #[error("{path}: the boot partition has both `{one}` and `{other}`: no image of ours has")]
+    TwoArmImages {
+        /// The image.
+        path: PathBuf,
+        /// One of them.
+        one: &'static str,
+        /// Another one.
+        other: &'static str,
+    },
 }
 
 impl CardError {
@@ -73,7 +77,7 @@ impl CardError {
     pub fn is_verdict(&self) -> bool {
         match self {
             Self::File { .. } => false,
-            Self::NoCard { .. } | Self::NoArmImage(_) | Self::TwoArmImages(_) => true,
+            Self::NoCard { .. } | Self::NoArmImage(_) | Self::TwoArmImages { .. } => true,
             Self::Boot { source, .. } => !matches!(source, FatError::Write { .. }),
         }
     }

@@ -17,35 +17,38 @@ pub const DTB_ADDRESS: u32 = 0x0100_0000;
 /// Where U-Boot alone is made for (`CONFIG_TEXT_BASE` in rpi3-u-boot.config).
 pub const KERNEL_ADDRESS: u32 = 0x0008_0000;
 
-/// The whole file.
+/// The whole file; none where there is no VideoCore to read it.
 #[must_use]
-pub fn text(arm_image: ArmImage) -> String {
+pub fn text(arm_image: ArmImage) -> Option<String> {
     let name = arm_image.file_name();
-    let start = match arm_image {
-        ArmImage::Armstub => format!(
-            "# TF-A (BL1 and the FIP with BL2, BL31, OP-TEE if there is one, and U-Boot) goes to\n\
+    let (start, tags) = match arm_image {
+        ArmImage::Flash => return None,
+        ArmImage::Armstub => (
+            format!(
+                "# TF-A (BL1 and the FIP with BL2, BL31, OP-TEE if there is one, and U-Boot) goes to\n\
              # address 0 and is entered in EL3. U-Boot comes out of the FIP: there is no kernel\n\
              # for the firmware to load.\n\
              armstub={name}\n\
              \n\
              # The device tree for TF-A, OP-TEE and U-Boot goes where TF-A was told to find it.\n\
              # Linux is given another one, out of the signed FIT.\n"
+            ),
+            "BL1 lies there",
         ),
-        ArmImage::Kernel => format!(
-            "# U-Boot takes the kernel's place. The firmware's own stub enters it in EL2.\n\
+        ArmImage::Kernel => (
+            format!(
+                "# U-Boot takes the kernel's place. The firmware's own stub enters it in EL2.\n\
              kernel={name}\n\
              kernel_address=0x{KERNEL_ADDRESS:08x}\n\
              \n\
              # U-Boot has a device tree of its own, and Linux is given another one, out of the\n\
              # signed FIT. Of this one U-Boot takes the seed of the kernel's address layout, which\n\
              # the firmware adds.\n"
+            ),
+            "its stub lies there",
         ),
     };
-    let tags = match arm_image {
-        ArmImage::Armstub => "BL1 lies there",
-        ArmImage::Kernel => "its stub lies there",
-    };
-    format!(
+    Some(format!(
         "# Made by image-builder. Neither trusted nor measured.\n\
          \n\
          # Start the ARM cores in AArch64; without it they start in AArch32 unless a\n\
@@ -62,7 +65,7 @@ pub fn text(arm_image: ArmImage) -> String {
          # Keep the core clock fixed, so that the mini-UART (OP-TEE's console, if there is one)\n\
          # keeps its baud rate.\n\
          enable_uart=1\n"
-    )
+    ))
 }
 
 #[cfg(test)]
@@ -70,7 +73,7 @@ mod tests {
     use super::*;
 
     fn settings(arm_image: ArmImage) -> Vec<String> {
-        let text = text(arm_image);
+        let text = text(arm_image).unwrap();
         // The firmware reads 98 characters of a line and no more.
         assert!(text.lines().all(|line| line.len() <= 98));
         let said = |line: &&str| !line.is_empty() && !line.starts_with('#');

@@ -16,13 +16,15 @@ use crate::artifacts::KeyDir;
 /// The one configuration. U-Boot takes the default one.
 pub const CONFIGURATION: &str = "conf-1";
 
-/// Where the kernel is unpacked to and entered. Multiple of 2 MiB (Linux,
-/// Documentation/arch/arm64/booting.rst), above the board's DTB at 16 MiB,
-/// below TF-A's memory at 256 MiB.
-const KERNEL_ADDRESS: u32 = 0x0200_0000;
-
-/// Where the device tree is copied to before it is fixed up.
-const FDT_ADDRESS: u32 = 0x0700_0000;
+/// Where in the board's memory U-Boot puts what it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Places {
+    /// Where the kernel is unpacked to and entered. Multiple of 2 MiB (Linux,
+    /// Documentation/arch/arm64/booting.rst).
+    pub kernel: u32,
+    /// Where the device tree is copied to before it is fixed up.
+    pub fdt: u32,
+}
 
 /// The largest FIT that is read into memory, in bytes.
 pub const MAX_SIZE: u64 = 64 << 20;
@@ -65,6 +67,8 @@ pub struct Contents {
     pub command_line: String,
     /// A name for people.
     pub description: String,
+    /// Where the board has room.
+    pub places: Places,
 }
 
 impl Contents {
@@ -86,7 +90,12 @@ impl Contents {
                 return Err(FitError::Missing("a part of the configuration conf-1"));
             }
         }
+        let place = |path| {
+            let bytes = fit.property(path, "load").and_then(|bytes| bytes.try_into().ok());
+            bytes.map(u32::from_be_bytes).ok_or(FitError::Missing("a load address"))
+        };
         Ok(Self {
+            places: Places { kernel: place("/images/kernel")?, fdt: place("/images/fdt")? },
             kernel: data("/images/kernel", "the kernel")?,
             fdt: data("/images/fdt", "the device tree")?,
             ramdisk: data("/images/ramdisk", "the initramfs")?,
@@ -101,7 +110,7 @@ impl Contents {
 
 /// The source of a FIT whose parts lie beside it as `kernel`, `fdt` and
 /// `ramdisk`, with a node for the signature if it is `signed`.
-pub fn source(description: &str, command_line: &str, signed: bool) -> String {
+pub fn source(description: &str, command_line: &str, places: Places, signed: bool) -> String {
     let image = |name: &str, kind: &str, compression: &str, more: &str| {
         format!(
             "\t\t{name} {{\n\
@@ -116,9 +125,8 @@ pub fn source(description: &str, command_line: &str, signed: bool) -> String {
              \t\t}};\n"
         )
     };
-    let kernel_at = format!(
-        "\t\t\tload = <0x{KERNEL_ADDRESS:08x}>;\n\t\t\tentry = <0x{KERNEL_ADDRESS:08x}>;\n"
-    );
+    let Places { kernel, fdt } = places;
+    let kernel_at = format!("\t\t\tload = <0x{kernel:08x}>;\n\t\t\tentry = <0x{kernel:08x}>;\n");
     let signature = format!(
         "\t\t\tsignature-1 {{\n\
          \t\t\t\talgo = \"sha256,rsa3072\";\n\
@@ -128,7 +136,7 @@ pub fn source(description: &str, command_line: &str, signed: bool) -> String {
         KeyDir::HINT
     );
     let signature = if signed { signature.as_str() } else { "" };
-    let fdt_at = format!("\t\t\tload = <0x{FDT_ADDRESS:08x}>;\n");
+    let fdt_at = format!("\t\t\tload = <0x{fdt:08x}>;\n");
     format!(
         "/dts-v1/;\n\
          / {{\n\
@@ -187,7 +195,8 @@ pub fn pack(
     put("kernel", &contents.kernel)?;
     put("fdt", &contents.fdt)?;
     put("ramdisk", &contents.ramdisk)?;
-    let its = source(&contents.description, &contents.command_line, keys.is_some());
+    let Contents { description, command_line, places, .. } = contents;
+    let its = source(description, command_line, *places, keys.is_some());
     put("boot.its", its.as_bytes())?;
     let mut tool =
         Tool::new(mkimage, "pack and sign the FIT").in_dir(scratch.path()).args(["-f", "boot.its"]);
@@ -230,9 +239,11 @@ fn file_error(path: &Path) -> impl FnOnce(io::Error) -> FitError + use<> {
 mod tests {
     use super::*;
 
+    const PLACES: Places = Places { kernel: 0x0200_0000, fdt: 0x0700_0000 };
+
     #[test]
     fn the_source_signs_every_part_and_carries_the_command_line() {
-        let its = source("msec-rpi3", "console=ttyAMA0,115200 panic=10", true);
+        let its = source("msec-rpi3", "console=ttyAMA0,115200 panic=10", PLACES, true);
         for line in [
             "bootargs = \"console=ttyAMA0,115200 panic=10\";",
             "sign-images = \"kernel\", \"fdt\", \"ramdisk\";",
@@ -250,14 +261,15 @@ mod tests {
 
     #[test]
     fn an_unsigned_source_has_no_signature_and_nothing_else_less() {
-        let (with, without) = (source("x", "quiet", true), source("x", "quiet", false));
+        let (with, without) =
+            (source("x", "quiet", PLACES, true), source("x", "quiet", PLACES, false));
         assert!(!without.contains("signature"));
         assert_eq!(with.lines().count(), without.lines().count() + 5);
     }
 
     #[test]
     fn a_command_line_cannot_leave_its_quotes() {
-        let its = source("x", "a=\"b\"; }; evil { \\ \n", true);
+        let its = source("x", "a=\"b\"; }; evil { \\ \n", PLACES, true);
         assert!(its.contains("bootargs = \"a=\\\"b\\\"; }; evil { \\\\ \\x0a\";"), "{its}");
     }
 

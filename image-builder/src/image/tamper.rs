@@ -87,8 +87,10 @@ pub enum TamperError {
     #[error("the device tree in boot.itb is too short to be one")]
     NoTree,
     /// The firmware has no such text.
-    #[error("the firmware on the card has no {component} with the text `{text}`")]
+    #[error("there is no {component} with the text `{text}` in {file}")]
     NoText {
+        /// The firmware.
+        file: &'static str,
         /// The component.
         component: String,
         /// The text.
@@ -155,8 +157,7 @@ pub fn variant(
         | Tamper::DeviceTree
         | Tamper::DeviceTreeWithoutTpm => {
             let contents = changed(Contents::read(&fit)?, tamper)?;
-            let old = Manifest::from_json(&manifest)
-                .map_err(|source| TamperError::Manifest { path: image.to_owned(), source })?;
+            let old = read_manifest(image, &manifest)?;
             let new = boot_manifest::of_variant(&old, &contents, None).map_err(ImageError::from)?;
             let json = new.to_json().map_err(ImageError::from)?;
             let fit = fit::pack(&contents, &signing.mkimage, Some(&signing.keys))?;
@@ -167,6 +168,11 @@ pub fn variant(
     files.extend(firmware.as_ref().map(|(name, image)| (*name, image.as_slice())));
     card.with_boot_files(&files, out)?;
     Ok(Manifest::from_json(&manifest).ok())
+}
+
+fn read_manifest(image: &Path, json: &[u8]) -> Result<Manifest, TamperError> {
+    Manifest::from_json(json)
+        .map_err(|source| TamperError::Manifest { path: image.to_owned(), source })
 }
 
 /// The contents of a FIT after one change.
@@ -270,7 +276,8 @@ fn change_text(
     match at.and_then(|at| image.get_mut(at)).filter(|letter| letter.is_ascii_alphabetic()) {
         Some(letter) => *letter ^= 0x20,
         None => {
-            return Err(TamperError::NoText { component: component.into(), text: text.into() });
+            let (component, text) = (component.into(), text.into());
+            return Err(TamperError::NoText { file: kind.file_name(), component, text });
         }
     }
     Ok(image)
@@ -311,6 +318,7 @@ mod tests {
             ramdisk: vec![1; 8],
             command_line: "quiet".to_owned(),
             description: String::new(),
+            places: ArmImage::Armstub.places(),
         }
     }
 

@@ -16,13 +16,10 @@ use super::arm_image::ArmImage;
 use super::card::{self, Card, CardError};
 use super::fdt::Fdt;
 use super::fit::{self, Contents, FitError};
-use super::{boot_manifest, config_txt, ext4};
+use super::{boot_manifest, ext4};
+use crate::recipe::Board;
 
 pub use report::{Check, Outcome, Report, RootState};
-
-/// What a boot partition of ours has besides FIT, manifest and the image for the ARM cores.
-const BOOT_FILES: [&str; 5] =
-    ["bootcode.bin", "start.elf", "fixup.dat", "config.txt", config_txt::BOARD_DTB];
 
 /// A LUKS header's first bytes (LUKS2 On-Disk Format 1.1, 3.1).
 const LUKS_MAGIC: &[u8] = b"LUKS\xba\xbe";
@@ -91,8 +88,8 @@ pub fn verify(
     let root = root_state(&card);
     let detail = format!("boot and root partition within {} MiB", card.size >> 20);
     checks.add("partitions", Outcome::Good, detail);
-    boot_files(&card, &mut checks);
     let arm_image = checks.take("firmware", ArmImage::on(&card));
+    boot_files(&card, arm_image.as_ref().map(|(kind, _)| *kind), &mut checks);
     let manifest = match manifest {
         Some(path) => Some(read_manifest(path)?),
         None => own_manifest(&card, &mut checks),
@@ -133,15 +130,21 @@ pub fn verify(
     })
 }
 
-/// Every file is there that needs no look inside.
-fn boot_files(card: &Card, checks: &mut Checks) {
+/// Every file is there that needs no look inside; a Raspberry Pi's where nothing tells the
+/// board.
+fn boot_files(card: &Card, kind: Option<ArmImage>, checks: &mut Checks) {
+    let kind = kind.unwrap_or(ArmImage::Armstub);
     let before = checks.0.len();
-    for name in BOOT_FILES {
+    for name in kind.others().iter().copied().chain(kind.board_dtb()) {
         checks.take("boot files", card.boot_file(name));
     }
     if checks.0.len() == before {
-        let detail =
-            "VideoCore's firmware, config.txt and DTB are there (neither signed nor measured)";
+        let detail = match kind.board() {
+            Board::Rpi3 => {
+                "VideoCore's firmware, config.txt and DTB are there (neither signed nor measured)"
+            }
+            Board::Virt => "the secure flash is there",
+        };
         checks.add("boot files", Outcome::Good, detail);
     }
 }
@@ -287,6 +290,7 @@ mod tests {
             ramdisk: vec![3],
             command_line: "quiet".to_owned(),
             description: String::new(),
+            places: ArmImage::Armstub.places(),
         }
     }
 

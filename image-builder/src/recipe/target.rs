@@ -25,7 +25,7 @@ impl Target {
     pub fn of(recipe: &Recipe) -> Self {
         Self {
             board: recipe.board,
-            tpm: recipe.tpm.bus,
+            tpm: recipe.bus(),
             firmware: recipe.components.firmware,
             trusted_apps: recipe.components.trusted_applications,
             op_tee: Purpose::of(recipe.components.op_tee_development),

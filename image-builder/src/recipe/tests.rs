@@ -13,7 +13,7 @@ fn the_shipped_recipe_is_valid() {
     let text = include_str!("../../recipes/rpi3.toml");
     let recipe = Recipe::parse(text, "rpi3.toml").unwrap();
     assert_eq!(recipe.name.as_str(), "msec-rpi3");
-    assert_eq!(recipe.tpm, Tpm::default());
+    assert_eq!(recipe.tpm, Tpm { bus: Some(TpmBus::I2c), ..Tpm::default() });
     assert_eq!(recipe.root.console, Console::Shell);
     // Table, boot partition and reserve come first.
     assert_eq!(recipe.disk.root_start(), (1 + 47 + 4) * MIB);
@@ -26,10 +26,10 @@ fn the_shipped_recipe_for_spi_differs_in_the_tpm_alone() {
     let spi = include_str!("../../recipes/rpi3-spi.toml");
     let mut recipe = Recipe::parse(spi, "rpi3-spi.toml").unwrap();
     assert_eq!(recipe.name.as_str(), "msec-rpi3-spi");
-    assert_eq!(recipe.tpm.bus, TpmBus::Spi(SpiTpm::Slb9670));
+    assert_eq!(recipe.bus(), TpmBus::Spi(SpiTpm::Slb9670));
     let i2c = Recipe::parse(i2c, "rpi3.toml").unwrap();
     recipe.name = i2c.name.clone();
-    recipe.tpm.bus = TpmBus::I2c;
+    recipe.tpm.bus = Some(TpmBus::I2c);
     assert_eq!(recipe, i2c);
 }
 
@@ -49,6 +49,43 @@ fn the_shipped_recipe_for_op_tee_adds_a_token_and_its_tools() {
         assert!(recipe.components.trusted_applications.is_empty());
     }
     assert_eq!(recipe.tpm, Tpm::default());
+}
+
+#[test]
+fn the_shipped_recipe_for_virt_has_its_tpm_in_memory() {
+    let recipe = Recipe::parse(include_str!("../../recipes/virt.toml"), "virt.toml").unwrap();
+    assert_eq!((recipe.name.as_str(), recipe.board), ("msec-virt", Board::Virt));
+    assert_eq!((recipe.tpm.bus, recipe.bus()), (None, TpmBus::Mmio));
+}
+
+#[test]
+fn a_board_has_its_tpm_where_it_can() {
+    let virt = MINIMAL.replace("rpi3", "virt");
+    let bus = |head: &str, bus: &str| {
+        Recipe::parse(&format!("{head}[tpm]\n{bus}\n"), "r.toml").map(|recipe| recipe.bus())
+    };
+    assert_eq!(bus(MINIMAL, "").unwrap(), TpmBus::I2c);
+    assert_eq!(bus(&virt, "").unwrap(), TpmBus::Mmio);
+    assert_eq!(bus(&virt, "bus = \"mmio\"").unwrap(), TpmBus::Mmio);
+    let spi = "bus = \"spi\"\ndevice = \"slb9670\"";
+    for (head, wrong, instead) in [
+        (MINIMAL, "bus = \"mmio\"", "bus = \"i2c\" or bus = \"spi\""),
+        (&virt, "bus = \"i2c\"", "bus = \"mmio\""),
+        (&virt, spi, "bus = \"mmio\""),
+    ] {
+        let message = bus(head, wrong).unwrap_err().to_string();
+        assert!(message.contains(instead), "{wrong}: {message}");
+    }
+}
+
+#[test]
+fn boards_are_known_by_their_names() {
+    for board in Board::ALL {
+        let text = MINIMAL.replace("rpi3", board.name());
+        assert_eq!(Recipe::parse(&text, "r.toml").unwrap().board, board);
+        assert_eq!(Board::from_name(board.name()), Some(board));
+    }
+    assert_eq!(Board::from_name("rpi4"), None);
 }
 
 #[test]
@@ -72,7 +109,12 @@ fn a_recipe_survives_being_written_and_read() {
     let mut recipe = Recipe::parse(MINIMAL, "r.toml").unwrap();
     let recipient = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p".to_owned();
     recipe.provisioning.recipient = Some(Recipient::try_from(recipient).unwrap());
-    for bus in [TpmBus::I2c, TpmBus::Spi(SpiTpm::Stpm4raspi), TpmBus::Spi(SpiTpm::Slb9670)] {
+    for bus in [
+        None,
+        Some(TpmBus::I2c),
+        Some(TpmBus::Spi(SpiTpm::Stpm4raspi)),
+        Some(TpmBus::Spi(SpiTpm::Slb9670)),
+    ] {
         recipe.tpm.bus = bus;
         let text = toml::to_string(&recipe).unwrap();
         assert_eq!(Recipe::parse(&text, "again").unwrap(), recipe);
@@ -123,7 +165,7 @@ fn errors_name_line_key_and_reason() {
         ("", "", "missing field `name`"),
         (MINIMAL, "[tpm]\nbuss = 1\n", "unknown field `buss`"),
         (MINIMAL, "[tpm]\nbus = \"lpc\"\n", "line 6, column 7"),
-        (MINIMAL, "[tpm]\nbus = \"lpc\"\n", "expected `i2c` or `spi`"),
+        (MINIMAL, "[tpm]\nbus = \"lpc\"\n", "expected one of `i2c`, `spi`, `mmio`"),
         (MINIMAL, "[tpm]\nbus = \"spi\"\n", "line 5, column 1"),
         (MINIMAL, "[tpm]\nbus = \"spi\"\n", "needs device"),
         (MINIMAL, "[tpm]\nbus = \"spi\"\ndevice = \"st33\"\n", "line 7, column 10"),

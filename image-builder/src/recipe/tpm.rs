@@ -10,8 +10,9 @@ use super::values::{NvIndex, PcrList, PersistentHandle, ValueError};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Table", into = "Table")]
 pub struct Tpm {
-    /// How the TPM is attached.
-    pub bus: TpmBus,
+    /// How the TPM is attached; the board's usual way where the recipe does not say
+    /// ([`Recipe::bus`](super::Recipe::bus)).
+    pub bus: Option<TpmBus>,
     /// PCRs that must hold their predicted values for the key to be released.
     pub pcrs: PcrList,
     /// NV index that keeps the secret.
@@ -52,7 +53,7 @@ impl Default for Tpm {
     fn default() -> Self {
         let nv_index = NvIndex::default();
         Self {
-            bus: TpmBus::default(),
+            bus: None,
             pcrs: PcrList::default(),
             nv_index,
             spare_index: spare(nv_index).unwrap_or_default(),
@@ -69,7 +70,7 @@ fn spare(nv_index: NvIndex) -> Option<NvIndex> {
     nv_index.next()?.next()
 }
 
-/// How the TPM is attached to the board.
+/// How a TPM is attached to its board.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum TpmBus {
     /// I2C1 (GPIO 2 and 3), address 0x2e.
@@ -77,6 +78,8 @@ pub enum TpmBus {
     I2c,
     /// SPI0 (GPIO 7 to 11).
     Spi(SpiTpm),
+    /// The register interface in the processor's memory.
+    Mmio,
 }
 
 /// A board with a TPM on SPI0: its chip select, its reset line, its clock.
@@ -96,13 +99,15 @@ pub enum SpiTpm {
 enum BusName {
     I2c,
     Spi,
+    Mmio,
 }
 
 /// The TOML table, key by key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Table {
-    bus: BusName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bus: Option<BusName>,
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<SpiTpm>,
     pcrs: PcrList,
@@ -141,8 +146,10 @@ impl From<Tpm> for Table {
         let Tpm { bus, pcrs, nv_index, spare_index, srk, binding, pin } = tpm;
         let spare_index = Some(spare_index);
         let (bus, device) = match bus {
-            TpmBus::I2c => (BusName::I2c, None),
-            TpmBus::Spi(device) => (BusName::Spi, Some(device)),
+            None => (None, None),
+            Some(TpmBus::I2c) => (Some(BusName::I2c), None),
+            Some(TpmBus::Spi(device)) => (Some(BusName::Spi), Some(device)),
+            Some(TpmBus::Mmio) => (Some(BusName::Mmio), None),
         };
         let (binding, signed) = match binding {
             Binding::Pcr => (Word::Pcr, None),
@@ -175,12 +182,14 @@ impl TryFrom<Table> for Tpm {
         let binding = table.binding;
         let fail = |why: &str| Err(ValueError(why.to_owned()));
         let bus = match (table.bus, table.device) {
-            (BusName::I2c, None) => TpmBus::I2c,
-            (BusName::Spi, Some(device)) => TpmBus::Spi(device),
-            (BusName::I2c, Some(_)) => {
-                return fail("device belongs to bus = \"spi\": on I2C all boards are wired alike");
+            (None, None) => None,
+            (Some(BusName::I2c), None) => Some(TpmBus::I2c),
+            (Some(BusName::Spi), Some(device)) => Some(TpmBus::Spi(device)),
+            (Some(BusName::Mmio), None) => Some(TpmBus::Mmio),
+            (Some(BusName::I2c | BusName::Mmio) | None, Some(_)) => {
+                return fail("device belongs to bus = \"spi\": elsewhere all are wired alike");
             }
-            (BusName::Spi, None) => {
+            (Some(BusName::Spi), None) => {
                 return fail(
                     "bus = \"spi\" needs device, because boards differ in chip select and reset \
                      line: \"stpm4raspi\" or \"slb9670\"",

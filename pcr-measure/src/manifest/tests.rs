@@ -70,6 +70,20 @@ fn firmware_comes_between_version_and_separator() {
 }
 
 #[test]
+fn firmware_that_tf_a_records_comes_first() {
+    let fip = crate::fip::tests::package(&[([1; 16], b"one"), ([2; 16], b"two")]);
+    let firmware = Firmware::recorded_by_tf_a(&fip).unwrap();
+    let builder =
+        Manifest::builder("virt", "virt").uboot(&Uboot { firmware: &firmware, ..uboot() });
+    let manifest = builder.seal(&[0]).build().unwrap();
+    let of_pcr_0 = manifest.events().iter().filter(|event| event.pcr == pcr(0));
+    let seen: Vec<_> = of_pcr_0.map(|event| event.digest).collect();
+    let want = [b"one", b"two", uboot().version, &[0xff; 4][..]].map(Sha256Digest::of);
+    assert_eq!(seen, want);
+    Firmware::recorded_by_tf_a(&fip[1..]).unwrap_err();
+}
+
+#[test]
 fn a_sealed_pcr_that_nothing_touches_is_expected_zero() {
     let sealed = manifest().sealed_values();
     assert_eq!(sealed.iter().count(), 5);

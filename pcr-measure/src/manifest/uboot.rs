@@ -26,14 +26,30 @@ pub mod component {
     pub const SEPARATOR: &str = "separator";
 }
 
-/// The firmware that U-Boot was started from, as it measures it: with
-/// `CONFIG_MEASURE_FIP` BL1, the FIP's table of contents, and every image; with
-/// `CONFIG_MEASURE_SELF` U-Boot itself.
+/// The firmware that U-Boot was started from, as somebody measures it: U-Boot, with
+/// `CONFIG_MEASURE_FIP` BL1, the FIP's table of contents, and every image, with
+/// `CONFIG_MEASURE_SELF` itself; or TF-A, what it loads.
 #[derive(Debug, Clone, Default)]
-pub struct Firmware(Vec<(String, Measurement)>);
+pub struct Firmware {
+    parts: Vec<(String, Measurement)>,
+    /// Whether it comes before U-Boot's own version.
+    first: bool,
+}
 
 impl Firmware {
-    /// The parts of a stub for the VideoCore: `bl1_size` bytes of BL1
+    /// What TF-A records with `MEASURED_BOOT` while it loads a FIP, and U-Boot extends
+    /// before anything of its own: every image, in the order of loading, which is that
+    /// of the FIP as TF-A's build makes it.
+    ///
+    /// # Errors
+    /// [`FipError`].
+    pub fn recorded_by_tf_a(fip: &[u8]) -> Result<Self, FipError> {
+        let fip = Fip::parse(fip)?;
+        Ok(Self { parts: images(&fip).collect(), first: true })
+    }
+
+    /// What U-Boot measures with `CONFIG_MEASURE_FIP` of a stub for the VideoCore: BL1,
+    /// the FIP's table of contents, and every image. The stub is `bl1_size` bytes of BL1
     /// (`CONFIG_MEASURE_FIP_BL1_SIZE`), then the FIP.
     ///
     /// # Errors
@@ -41,22 +57,26 @@ impl Firmware {
     pub fn of_armstub(stub: &[u8], bl1_size: usize) -> Result<Self, FipError> {
         let (bl1, rest) = stub.split_at_checked(bl1_size).ok_or(FipError::None)?;
         let fip = Fip::parse(rest)?;
-        let first = [(component::BL1, bl1), (component::FIP_TABLE, fip.table)];
-        let first = first.map(|(name, bytes)| (name.to_owned(), Measurement::of(bytes)));
-        let images = fip.images.iter().map(|image| (image.name(), Measurement::of(image.bytes)));
-        Ok(Self(first.into_iter().chain(images).collect()))
+        let head = [(component::BL1, bl1), (component::FIP_TABLE, fip.table)];
+        let head = head.map(|(name, bytes)| (name.to_owned(), Measurement::of(bytes)));
+        Ok(Self { parts: head.into_iter().chain(images(&fip)).collect(), first: false })
     }
 
     /// U-Boot alone: `u-boot.bin`, its device tree included, as it was loaded.
     #[must_use]
     pub fn of_uboot(image: &[u8]) -> Self {
-        Self(vec![(component::UBOOT.to_owned(), Measurement::of(image))])
+        let parts = vec![(component::UBOOT.to_owned(), Measurement::of(image))];
+        Self { parts, first: false }
     }
 
     /// Names and measurements, in the order in which they are measured.
     pub fn parts(&self) -> impl Iterator<Item = (&str, Measurement)> {
-        self.0.iter().map(|(name, measured)| (name.as_str(), *measured))
+        self.parts.iter().map(|(name, measured)| (name.as_str(), *measured))
     }
+}
+
+fn images(fip: &Fip<'_>) -> impl Iterator<Item = (String, Measurement)> {
+    fip.images.iter().map(|image| (image.name(), Measurement::of(image.bytes)))
 }
 
 /// What U-Boot 2025.01 measures when `bootm` starts a FIT, with
@@ -65,8 +85,7 @@ impl Firmware {
 pub struct Uboot<'a> {
     /// The version string as it stands in the binary, its NUL included.
     pub version: &'a [u8],
-    /// The firmware that it was started from; empty with neither `CONFIG_MEASURE_FIP` nor
-    /// `CONFIG_MEASURE_SELF`.
+    /// The firmware that it was started from; empty where nobody measures that.
     pub firmware: &'a Firmware,
     /// The kernel as stored in the FIT (compressed, if it is).
     pub kernel: Measurement,
@@ -91,11 +110,13 @@ impl Uboot<'_> {
     pub(super) fn add_to(&self, builder: Builder) -> Builder {
         let command_line = Measurement::of_c_string(self.command_line);
         let version = self.version_note();
-        let builder = builder.event(0, component::UBOOT_VERSION, self.version, version);
+        let own =
+            |builder: Builder| builder.event(0, component::UBOOT_VERSION, self.version, version);
         let add = |builder: Builder, (name, measured)| builder.event(0, name, measured, "");
-        self.firmware
-            .parts()
-            .fold(builder, add)
+        let firmware = |builder| self.firmware.parts().fold(builder, add);
+        let builder =
+            if self.firmware.first { own(firmware(builder)) } else { firmware(own(builder)) };
+        builder
             .event(8, component::KERNEL, self.kernel, self.kernel_note)
             .event(9, component::INITRAMFS, self.initramfs, "")
             .event(1, component::DEVICE_TREE, self.device_tree, "")

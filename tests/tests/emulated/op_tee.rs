@@ -11,7 +11,7 @@ use image_builder::{
         device::Device,
         shell::{Shell, Status},
     },
-    recipe::{Purpose, TrustedApp},
+    recipe::{Purpose, Target, TrustedApp},
 };
 use msec_tests::{
     built::{built, scratch},
@@ -154,8 +154,10 @@ fn the_default_image_has_no_trusted_application() {
 #[ignore = "takes minutes; make test-long"]
 fn an_application_signed_with_the_key_that_everybody_has_is_refused() {
     let all = scratch("op-tee-foreign");
-    let lab =
-        built().component_for(Component::Optee, |target| target.op_tee = Purpose::Development);
+    let lab = built().component_for(
+        Target { op_tee: Purpose::Development, ..Target::default() },
+        Component::Optee,
+    );
     let file = lab.join(format!("{SAMPLE_APPLICATION}.ta"));
     let _slot = slots::slot();
     for (name, development, expected) in [("lab", true, SESSION), ("release", false, NOT_FOUND)] {

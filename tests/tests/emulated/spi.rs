@@ -2,7 +2,7 @@
 
 use emulated_board::{Ended, TpmLink};
 use image_builder::{
-    demo::{journey::provision, record::pcr_rows},
+    demo::journey::provision,
     emu::{
         boot::{Boot, PATIENCE},
         device::Device,
@@ -13,7 +13,7 @@ use msec_tests::{
     slots,
 };
 
-use crate::check::{no_shell, says};
+use crate::check::{as_predicted, event_log_replays, no_shell, says};
 
 /// A new device with this board on its SPI0, its card's image among its files.
 fn device(name: &str, board: &str) -> Device {
@@ -51,11 +51,9 @@ fn provisions_and_unlocks(board: &str) {
         let mut boot = Boot::start(&name, &device.card, link, &logs).unwrap();
         boot.expect("the TPM unlocks the root", "initramfs-unseal: unlocked by the TPM\n").unwrap();
         let mut shell = boot.userland().unwrap();
-        let measured = shell.status().unwrap().pcrs;
-        let manifest = device.card.manifest();
-        for row in pcr_rows(manifest, manifest, &measured) {
-            assert!(row.agrees(), "{name}: PCR {} is not as predicted: {row:?}", row.pcr);
-        }
+        let status = shell.status().unwrap();
+        as_predicted(device.card.manifest(), &status.pcrs);
+        event_log_replays(&mut shell, &status);
         shell.power_off().unwrap();
     }
 }

@@ -19,7 +19,7 @@ use msec_tests::{
 use pcr_measure::{PcrIndex, Sha256Digest};
 
 use crate::{
-    check::says,
+    check::{event_log_replays, says},
     ima::{list_begins_with_this_boot, trusted_keys_have_their_tpm},
 };
 
@@ -82,6 +82,7 @@ fn nobody_unseals_again_in_a_boot_that_the_tpm_unlocked() {
     assert_eq!((status.report.method.as_str(), status.sealed.as_str()), ("tpm", "unreachable"));
     latched(&status);
     list_begins_with_this_boot(&mut shell, &status);
+    event_log_replays(&mut shell, &status);
     trusted_keys_have_their_tpm(&mut shell);
     tpm2_tools_refused(&mut shell, &status).unwrap();
     // Past the kernel's resource manager.

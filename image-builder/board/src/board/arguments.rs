@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::{BoardConfig, Disk, Firmware, TpmLink};
+use super::{BoardConfig, Disk, Firmware, Machine, TpmLink};
 
-/// Where the board's device tree lies for TF-A. On hardware VideoCore loads it; TF-A is
-/// built with `RPI3_PRELOADED_DTB_BASE` set to it.
+/// Where a Raspberry Pi's device tree lies for TF-A. On hardware VideoCore loads it; TF-A
+/// is built with `RPI3_PRELOADED_DTB_BASE` set to it.
 const DTB_ADDRESS: u32 = 0x0100_0000;
 
 /// The generic timer's frequency of a BCM2837 (its crystal: 19.2 MHz). QEMU's
@@ -23,48 +23,75 @@ const TPM_ADDRESS: u8 = 0x2e;
 /// The main console's name in QEMU; the command line below has it twice.
 pub(super) const CONSOLE: &str = "serial0";
 
+/// The machine `virt` with a secure world, as far as its device tree tells it: QEMU's
+/// options. Processors and memory are those of a Raspberry Pi 3.
+pub const VIRT: [&str; 8] =
+    ["-M", "virt,secure=on,gic-version=2", "-cpu", "cortex-a53", "-smp", "4", "-m", "1G"];
+
 /// QEMU's command line. `sockets` holds the sockets it connects to.
 pub(super) fn arguments(config: &BoardConfig, sockets: &Path) -> Vec<String> {
     let socket = |name: &str| option(&sockets.join(name));
-    let mut args: Vec<String> = [
-        "-M",
-        "raspi3b",
-        "-display",
-        "none",
-        "-no-reboot",
-        // Nothing runs until every channel is open: see `Events::run`.
-        "-S",
-        "-nodefaults",
-        "-chardev",
-        "stdio,id=serial0,signal=off",
-        "-serial",
-        "chardev:serial0",
-    ]
-    .map(str::to_owned)
-    .into();
+    let mut args: Vec<String> = match config.machine {
+        Machine::Rpi3 { .. } => ["-M", "raspi3b"].map(str::to_owned).into(),
+        Machine::Virt { .. } => VIRT.map(str::to_owned).into(),
+    };
+    args.extend(
+        [
+            "-display",
+            "none",
+            "-no-reboot",
+            // Nothing runs until every channel is open: see `Events::run`.
+            "-S",
+            "-nodefaults",
+            "-chardev",
+            "stdio,id=serial0,signal=off",
+            "-serial",
+            "chardev:serial0",
+        ]
+        .map(str::to_owned),
+    );
     let mut add = |key: &str, value: String| args.extend([key.to_owned(), value]);
     add("-accel", ACCEL.to_owned());
-    add("-global", format!("cortex-a53-arm-cpu.cntfrq={TIMER_HZ}"));
     add("-chardev", format!("socket,id=serial1,path={}", socket("serial1")));
     add("-serial", "chardev:serial1".to_owned());
     add("-chardev", format!("socket,id=qmp,path={}", socket("qmp")));
     add("-mon", "chardev=qmp,mode=control".to_owned());
-    let (image, dtb) = (option(config.firmware.path()), option(&config.board_dtb));
-    match &config.firmware {
-        Firmware::Armstub(_) => {
-            add("-device", format!("loader,file={image},addr=0x0,force-raw=on"));
-            add("-device", format!("loader,file={dtb},addr={DTB_ADDRESS:#x},force-raw=on"));
+    match &config.machine {
+        Machine::Rpi3 { firmware, board_dtb } => {
+            let load = |file: &Path, address: u32| {
+                format!("loader,file={},addr={address:#x},force-raw=on", option(file))
+            };
+            add("-global", format!("cortex-a53-arm-cpu.cntfrq={TIMER_HZ}"));
+            match firmware {
+                Firmware::Armstub(image) => {
+                    add("-device", load(image, 0));
+                    add("-device", load(board_dtb, DTB_ADDRESS));
+                }
+                // QEMU does the VideoCore's part (hw/arm/raspi.c): a stub of its own in the
+                // first page, the spin table, EL2, the device tree's address in x0. It
+                // chooses that address, and makes that device tree fit the board, as the
+                // VideoCore does.
+                Firmware::Kernel(image) => {
+                    add("-kernel", image.display().to_string());
+                    add("-dtb", board_dtb.display().to_string());
+                }
+            }
         }
-        // QEMU does the VideoCore's part (hw/arm/raspi.c): a stub of its own in the first
-        // page, the spin table, EL2, the device tree's address in x0. It chooses that
-        // address, and makes that device tree fit the board, as the VideoCore does.
-        Firmware::Kernel(path) => {
-            add("-kernel", path.display().to_string());
-            add("-dtb", config.board_dtb.display().to_string());
+        Machine::Virt { flash } => {
+            add("-bios", flash.display().to_string());
+            add("-device", "virtio-rng-device".to_owned());
         }
     }
     if let Disk::Card(image) = &config.disk {
-        add("-drive", format!("if=sd,format=raw,file={}", option(image)));
+        match config.machine {
+            Machine::Rpi3 { .. } => {
+                add("-drive", format!("if=sd,format=raw,file={}", option(image)));
+            }
+            Machine::Virt { .. } => {
+                add("-drive", format!("if=none,id=card,format=raw,file={}", option(image)));
+                add("-device", "virtio-blk-device,drive=card".to_owned());
+            }
+        }
     }
     let device = match &config.tpm {
         TpmLink::None => return args,
@@ -72,6 +99,7 @@ pub(super) fn arguments(config: &BoardConfig, sockets: &Path) -> Vec<String> {
             format!("tpm-tis-i2c,tpmdev=tpm0,address={TPM_ADDRESS:#x},bus=i2c-bus.1")
         }
         TpmLink::Spi(spi) => spi.device(),
+        TpmLink::Mmio(_) => "tpm-tis-device,tpmdev=tpm0".to_owned(),
     };
     add("-chardev", format!("socket,id=tpmch,path={}", socket("tpm")));
     add("-tpmdev", "emulator,id=tpm0,chardev=tpmch".to_owned());
@@ -91,9 +119,10 @@ mod tests {
     use crate::SoftTpm;
 
     fn config(disk: Disk, tpm: TpmLink) -> BoardConfig {
+        let armstub = "/b/armstub8.bin".into();
+        let board_dtb = "/b/board.dtb".into();
         BoardConfig {
-            firmware: Firmware::Armstub("/b/armstub8.bin".into()),
-            board_dtb: "/b/board.dtb".into(),
+            machine: Machine::Rpi3 { firmware: Firmware::Armstub(armstub), board_dtb },
             disk,
             tpm,
             logs: "/l".into(),
@@ -114,8 +143,9 @@ mod tests {
 
     #[test]
     fn u_boot_alone_is_started_in_the_kernels_place() {
-        let mut config = config(Disk::None, TpmLink::None);
-        config.firmware = Firmware::Kernel("/b/kernel8.img".into());
+        let firmware = Firmware::Kernel("/b/kernel8.img".into());
+        let machine = Machine::Rpi3 { firmware, board_dtb: "/b/board.dtb".into() };
+        let config = BoardConfig { machine, ..config(Disk::None, TpmLink::None) };
         let text = arguments(&config, Path::new("/s")).join(" ");
         assert!(text.contains("-kernel /b/kernel8.img -dtb /b/board.dtb"), "{text}");
         assert!(!text.contains("loader"), "{text}");
@@ -136,6 +166,26 @@ mod tests {
                         -device tpm-tis-spi,id=tpm,tpmdev=tpm0,bus=spi,cs=0,wait-states=2";
         assert!(text.ends_with(expected), "{text}");
         assert!(!text.contains("i2c"), "{text}");
+    }
+
+    #[test]
+    fn a_virt_machine_has_flash_disk_and_a_tpm_in_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("tpm2-00.permall"), [1]).unwrap();
+        let tpm = TpmLink::Mmio(SoftTpm::open(dir.path()).unwrap());
+        let machine = Machine::Virt { flash: "/b/flash.bin".into() };
+        let config = BoardConfig { machine, ..config(Disk::Card("/d".into()), tpm) };
+        let text = arguments(&config, Path::new("/s")).join(" ");
+        for part in [
+            "-M virt,secure=on,gic-version=2 -cpu cortex-a53 -smp 4 -m 1G",
+            "-bios /b/flash.bin",
+            "-drive if=none,id=card,format=raw,file=/d -device virtio-blk-device,drive=card",
+            "-tpmdev emulator,id=tpm0,chardev=tpmch -device tpm-tis-device,tpmdev=tpm0",
+            "-accel tcg,thread=single",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("raspi3b") && !text.contains("if=sd"), "{text}");
     }
 
     #[test]

@@ -75,8 +75,10 @@ fn config_with(dir: &Path, message: &[u8]) -> BoardConfig {
     std::fs::write(dir.join("firmware"), firmware).unwrap();
     std::fs::write(dir.join("dtb"), [0; 64]).unwrap();
     BoardConfig {
-        firmware: Firmware::Armstub(dir.join("firmware")),
-        board_dtb: dir.join("dtb"),
+        machine: Machine::Rpi3 {
+            firmware: Firmware::Armstub(dir.join("firmware")),
+            board_dtb: dir.join("dtb"),
+        },
         disk: Disk::None,
         tpm: TpmLink::None,
         logs: dir.join("logs"),
@@ -203,7 +205,9 @@ fn what_qemu_refuses_is_told_in_its_own_words() {
     // A firmware that does not fit in memory.
     let firmware = dir.path().join("huge");
     std::fs::File::create(&firmware).unwrap().set_len(8 << 30).unwrap();
-    let config = BoardConfig { firmware: Firmware::Armstub(firmware), ..config(dir.path()) };
+    let firmware = Firmware::Armstub(firmware);
+    let machine = Machine::Rpi3 { firmware, board_dtb: dir.path().join("dtb") };
+    let config = BoardConfig { machine, ..config(dir.path()) };
     let text = Board::power_on(config).unwrap_err().to_string();
     assert!(text.contains("QEMU did not start the board: ") && text.contains("load"), "{text}");
 }

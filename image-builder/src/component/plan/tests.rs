@@ -1,8 +1,12 @@
 //! Keys of components: what changes them, and what does not.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::component::Component as C;
-use crate::recipe::{Firmware, Purpose, SecureWorld, SpiTpm, TpmBus, TrustedApp, TrustedApps};
+use crate::recipe::{
+    Board, Firmware, Purpose, SecureWorld, SpiTpm, TpmBus, TrustedApp, TrustedApps,
+};
 
 const HASH: &str = "58a5f218191fe32900102760250741bed4e4f058ca915eb91f5f9a48a16562d7";
 
@@ -19,6 +23,8 @@ fn context() -> (tempfile::TempDir, Context) {
         "pcr-measure/Cargo.toml",
         "pcr-measure/src/lib.rs",
         "kernel-config/tpm.config",
+        "kernel-config/rpi3/board.config",
+        "kernel-config/virt/emulation.config",
         "kernel-config/must-be-absent",
         "kernel-config/development/debug.config",
         "kernel-config/patches/f.patch",
@@ -28,9 +34,12 @@ fn context() -> (tempfile::TempDir, Context) {
         "kernel-config/overlays/rpi3-tpm-i2c.dtso",
         "kernel-config/overlays/rpi3-tpm-slb9670.dtso",
         "kernel-config/overlays/rpi3-tpm-stpm4raspi.dtso",
+        "kernel-config/overlays/virt.dtso",
+        "uboot-patches/u-boot/common.config",
         "uboot-patches/u-boot/rpi3.config",
         "uboot-patches/u-boot/rpi3-tf-a.config",
         "uboot-patches/u-boot/rpi3-u-boot.config",
+        "uboot-patches/u-boot/virt.config",
         "uboot-patches/u-boot/a.patch",
         "uboot-patches/u-boot/b.patch",
         "uboot-patches/tf-a/c.patch",
@@ -52,7 +61,12 @@ fn context() -> (tempfile::TempDir, Context) {
     write(&tree, "kernel-config/patches/series", "f.patch\n");
     write(&tree, "tests/qemu/series", "f.patch\n");
     let mut lock = "schema = \"msec-boot/sources-lock/1\"\n".to_owned();
-    for name in C::ALL.iter().flat_map(|c| c.spec().sources) {
+    let sources = |board| {
+        let target = Target { board, ..Target::default() };
+        C::ALL.into_iter().flat_map(move |c| c.sources(&target))
+    };
+    let names: BTreeSet<_> = Board::ALL.into_iter().flat_map(sources).collect();
+    for name in names {
         lock.push_str(&format!(
             "[[source]]\nname = \"{name}\"\nkind = \"deb-src\"\nsuite = \"trixie\"\nversion = \"1-1\"\n\
              [[source.file]]\nname = \"{name}_1-1.dsc\"\nsize = 1\nsha256 = \"{HASH}\"\n"
@@ -93,12 +107,14 @@ fn changed_by(change: impl FnOnce(&mut Context)) -> Vec<C> {
 fn a_change_reaches_exactly_what_is_built_from_it() {
     let signed = [C::UBootKey, C::TfA];
     let trees = [C::UBootKey, C::TfA, C::DeviceTree];
-    let cases: [(&str, &[C]); 25] = [
+    let cases: [(&str, &[C]); 31] = [
         ("Cargo.lock", &[C::Unseal]),
         ("initramfs-unseal/src/deep/er.rs", &[C::Unseal]),
         ("pcr-measure/src/lib.rs", &[C::Unseal]),
         ("pcr-measure/src/new.rs", &[C::Unseal]),
         ("kernel-config/tpm.config", &[C::Kernel, C::DeviceTree]),
+        ("kernel-config/rpi3/board.config", &[C::Kernel, C::DeviceTree]),
+        ("kernel-config/virt/emulation.config", &[]),
         ("kernel-config/new.config", &[C::Kernel, C::DeviceTree]),
         ("kernel-config/must-be-absent", &[C::Kernel, C::DeviceTree]),
         ("kernel-config/patches/f.patch", &[C::Kernel, C::DeviceTree]),
@@ -108,15 +124,19 @@ fn a_change_reaches_exactly_what_is_built_from_it() {
         ("kernel-config/overlays/rpi3-tpm-i2c.dtso", &trees),
         ("kernel-config/overlays/rpi3-tpm-slb9670.dtso", &[]),
         ("uboot-patches/u-boot/a.patch", &[C::UBoot, C::UBootKey, C::TfA]),
+        ("kernel-config/overlays/virt.dtso", &[]),
+        ("uboot-patches/u-boot/common.config", &[C::UBoot, C::UBootKey, C::TfA]),
         ("uboot-patches/u-boot/rpi3.config", &[C::UBoot, C::UBootKey, C::TfA]),
         ("uboot-patches/u-boot/rpi3-tf-a.config", &[C::UBoot, C::UBootKey, C::TfA]),
         ("uboot-patches/u-boot/rpi3-u-boot.config", &[]),
+        ("uboot-patches/u-boot/virt.config", &[]),
         ("uboot-patches/tf-a/c.patch", &[C::TfA]),
         ("uboot-patches/optee/g.patch", &[C::Optee, C::TfA]),
         ("image-builder/patches/cryptsetup/d.patch", &[C::Cryptsetup, C::Unseal]),
         ("image-builder/patches/tpm2-tss/e.patch", &[C::Tss, C::Unseal]),
         ("tests/qemu/f.patch", &[C::Qemu]),
         ("tests/qemu/board.mak", &[C::Qemu]),
+        ("kernel-config/virt/new.config", &[]),
         ("keys/fit.crt", &signed),
         ("keys/fit.key", &[]),
     ];
@@ -264,18 +284,69 @@ fn a_patch_that_is_missing_is_named() {
 }
 
 #[test]
-fn a_series_is_for_the_only_source_of_its_component() {
+fn a_series_is_for_the_only_source_that_a_component_always_has() {
     for spec in C::ALL.map(C::spec) {
         assert!(spec.series.is_none() || spec.sources.len() == 1, "{}", spec.name);
     }
 }
 
 #[test]
-fn an_image_is_made_of_all_but_the_emulator() {
-    let (_dir, context) = context();
-    let plan = Plan::new(&context, &C::of_image(&context.target)).unwrap();
-    let rest: Vec<C> = C::ALL.into_iter().filter(|c| plan.get(*c).is_none()).collect();
-    assert_eq!(rest, [C::Qemu]);
+fn an_image_is_made_of_what_its_board_needs() {
+    for (board, without) in [(Board::Rpi3, &[C::Qemu][..]), (Board::Virt, &[C::Firmware, C::Qemu])]
+    {
+        let (_dir, mut context) = context();
+        context.target = on(board);
+        let image = C::of_image(&context.target);
+        let plan = Plan::new(&context, &image).unwrap();
+        let rest: Vec<C> = C::ALL.into_iter().filter(|c| plan.get(*c).is_none()).collect();
+        assert_eq!(rest, without, "{board}");
+    }
+}
+
+/// A target that differs in the board, and in what follows from that.
+fn on(board: Board) -> Target {
+    Target { board, tpm: board.usual_bus(), ..Target::default() }
+}
+
+#[test]
+fn another_board_has_a_chain_of_its_own() {
+    let chain = [C::Kernel, C::UBoot, C::UBootKey, C::Optee, C::TfA, C::DeviceTree];
+    assert_eq!(changed_by(|context| context.target = on(Board::Virt)), chain);
+    // Its inputs are its own, too; the device tree is QEMU's and needs no kernel.
+    let cases: [(&str, &[C]); 5] = [
+        ("kernel-config/virt/emulation.config", &[C::Kernel]),
+        ("kernel-config/rpi3/board.config", &[]),
+        ("kernel-config/overlays/virt.dtso", &[C::UBootKey, C::TfA, C::DeviceTree]),
+        ("uboot-patches/u-boot/virt.config", &[C::UBoot, C::UBootKey, C::TfA]),
+        ("uboot-patches/u-boot/rpi3.config", &[]),
+    ];
+    for (file, expected) in cases {
+        let (_dir, mut context) = context();
+        context.target = on(Board::Virt);
+        let before = keys(&context);
+        write(&context.tree, file, "changed");
+        let after = keys(&context);
+        let changed: Vec<C> = C::ALL.into_iter().filter(|c| before[c] != after[c]).collect();
+        assert_eq!(changed, expected, "{file}");
+    }
+}
+
+#[test]
+fn a_source_of_one_board_changes_nothing_of_the_others() {
+    let other = |context: &mut Context| {
+        let text = context.lock.to_text().unwrap();
+        let (before, after) = text.split_once("name = \"mbedtls\"").unwrap();
+        let text = format!("{before}name = \"mbedtls\"{}", after.replacen("58a5", "58a6", 1));
+        context.lock = Lock::parse(&text, Path::new("lock")).unwrap();
+    };
+    assert_eq!(changed_by(other), []);
+    let (_dir, mut context) = context();
+    context.target = on(Board::Virt);
+    let before = keys(&context);
+    other(&mut context);
+    let after = keys(&context);
+    let changed: Vec<C> = C::ALL.into_iter().filter(|c| before[c] != after[c]).collect();
+    assert_eq!(changed, [C::TfA]);
 }
 
 #[test]
