@@ -25,6 +25,8 @@ pub struct Layout {
     pub fip_max: usize,
     /// Where kernel and device tree are loaded to.
     pub places: Places,
+    /// What Linux calls the card.
+    pub disk: &'static str,
 }
 
 impl Layout {
@@ -43,6 +45,7 @@ impl Layout {
                 fip_max: 0x1e_0000,
                 // Above the board's DTB at 16 MiB, below TF-A's memory at 256 MiB.
                 places: Places { kernel: 0x0200_0000, fdt: 0x0700_0000 },
+                disk: "/dev/mmcblk0",
             },
             Board::Virt => Self {
                 board,
@@ -55,6 +58,7 @@ impl Layout {
                 fip_max: 0x3fc_0000,
                 // Above OP-TEE's shared memory, below where the FIT is read to.
                 places: Places { kernel: 0x4400_0000, fdt: 0x4900_0000 },
+                disk: "/dev/vda",
             },
         }
     }
