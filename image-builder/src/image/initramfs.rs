@@ -164,7 +164,7 @@ pub fn config(recipe: &Recipe) -> serde_json::Value {
     use crate::recipe::ProvisioningMode;
     serde_json::json!({
         "schema": "msec-boot/unseal-config/1",
-        "disk": "/dev/mmcblk0",
+        "disk": recipe.board.disk(),
         "boot_partition": 1,
         "root_partition": 2,
         "mapper": "root",
@@ -301,5 +301,7 @@ mod tests {
                 "prompt_seconds": 900, "cipher": "adiantum", "qr": "utf8", "recipient": null
             })
         );
+        let recipe = Recipe::parse(include_str!("../../recipes/virt.toml"), "virt").unwrap();
+        assert_eq!(config(&recipe)["disk"], "/dev/vda");
     }
 }

@@ -36,6 +36,14 @@ impl Board {
         Self::ALL.into_iter().find(|board| board.name() == name)
     }
 
+    /// What Linux calls the card that it starts from.
+    pub fn disk(self) -> &'static str {
+        match self {
+            Self::Rpi3 => "/dev/mmcblk0",
+            Self::Virt => "/dev/vda",
+        }
+    }
+
     /// Where its TPM is unless a recipe says otherwise.
     pub fn usual_bus(self) -> TpmBus {
         match self {
