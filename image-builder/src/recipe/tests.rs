@@ -48,7 +48,7 @@ fn the_shipped_recipe_for_op_tee_adds_a_token_and_its_tools() {
         let recipe = Recipe::parse(text, recipe).unwrap();
         assert!(recipe.components.trusted_applications.is_empty());
     }
-    assert_eq!(recipe.tpm, Tpm::default());
+    assert_eq!(recipe.bus(), TpmBus::I2c);
 }
 
 #[test]
