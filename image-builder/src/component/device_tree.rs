@@ -36,18 +36,21 @@ pub(super) fn chosen(target: &Target) -> Chosen {
 
 fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let board = job.need(Component::Kernel).join("board.dtb");
-    apply_overlays(job, &board, "linux.dtb")
+    apply_overlays(job, &board, &[], "linux.dtb")
 }
 
-/// Compiles the overlays and applies them to `base`; the result is delivered.
+/// Compiles the overlays and applies them to `base`, those of `more` last; the result is
+/// delivered.
 pub(super) fn apply_overlays(
     job: &Job<'_>,
     base: &std::path::Path,
+    more: &[&str],
     result: &str,
 ) -> Result<(), BuildError> {
     let mut fdtoverlay = job.command("fdtoverlay", &job.work);
     fdtoverlay.arg("-i").arg(base).arg("-o").arg(job.out.join(result));
-    for (index, source) in overlays(job.context.target.tpm).into_iter().enumerate() {
+    let all = [&overlays(job.context.target.tpm), more].concat();
+    for (index, source) in all.into_iter().enumerate() {
         let compiled = job.work.join(format!("{index}.dtbo"));
         let mut dtc = job.command("dtc", &job.work);
         dtc.args(["-@", "-I", "dts", "-O", "dtb", "-o"]).arg(&compiled).arg(job.tree(source));

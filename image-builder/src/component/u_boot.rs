@@ -1,7 +1,9 @@
 //! U-Boot with our patches: measures into the TPM, and fails closed. Without its
-//! control DTB, which holds the key and is a component of its own.
+//! control DTB, which holds the key and is a component of its own. What must be absent
+//! from its configuration is checked to be.
 
-use super::{BuildError, CROSS, Chosen, Files, Spec, job::Job, kconfig};
+use super::{BuildError, CROSS, Chosen, Component, Files, Spec, job::Job, kconfig, plan};
+use crate::recipe::{Purpose, Target};
 
 pub(super) const SPEC: Spec = Spec {
     name: "u-boot",
@@ -10,13 +12,27 @@ pub(super) const SPEC: Spec = Spec {
     sources: &["u-boot"],
     needs: &[],
     series: Some("uboot-patches/u-boot"),
-    files: &[Files::One(FRAGMENT)],
+    files: &[Files::One(FRAGMENT), Files::One(ABSENT)],
     certificate: false,
-    chosen: Chosen::nothing,
+    chosen,
     build,
 };
 
 const FRAGMENT: &str = "uboot-patches/u-boot/rpi3.config";
+
+/// Options that must be off, whatever the fragments and the defaults say.
+const ABSENT: &str = "uboot-patches/u-boot/must-be-absent";
+
+/// Fragments for the lab, on top of the other; what they ask for need not be absent.
+const DEVELOPMENT: &[Files] = &[Files::Dir("uboot-patches/u-boot/development", "config")];
+
+fn chosen(target: &Target) -> Chosen {
+    let files = match target.u_boot {
+        Purpose::Release => Vec::new(),
+        Purpose::Development => DEVELOPMENT.to_vec(),
+    };
+    Chosen { files, ..Chosen::default() }
+}
 
 fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let source = job.unpack("u-boot")?;
@@ -31,18 +47,30 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
         command
     };
     job.run("defconfig", make().arg("rpi_3_defconfig"))?;
-    let fragment = job.tree(FRAGMENT);
     let config = output.join(".config");
     let mut merge = job.command(source.join("scripts/kconfig/merge_config.sh"), &source);
-    merge.args(["-m", "-r", "-O"]).arg(&output).arg(&config).arg(&fragment);
+    merge.args(["-m", "-r", "-O"]).arg(&output).arg(&config).arg(job.tree(FRAGMENT));
+    let mut development = String::new();
+    for path in plan::files(&job.context.tree, &chosen(&job.context.target).files).map_err(
+        |(path, source)| BuildError::Input { component: Component::UBoot, path, source },
+    )? {
+        let path = job.context.tree.join(path);
+        development.push_str(&text(job.read(&path)?));
+        merge.arg(path);
+    }
     job.run("merging the configuration", &mut merge)?;
     job.run("configure", make().arg("olddefconfig"))?;
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    let missing = kconfig::missing(&text(job.read(&fragment)?), &text(job.read(&config)?));
-    if !missing.is_empty() {
+    let release = text(job.read(&job.tree(FRAGMENT))?);
+    let absent = text(job.read(&job.tree(ABSENT))?);
+    let got = text(job.read(&config)?);
+    let mut wrong = kconfig::missing(&format!("{release}\n{development}"), &got);
+    wrong.extend(kconfig::present(&absent, &development, &got));
+    wrong.extend(kconfig::Defined::in_tree(job, &source)?.unknown(&absent));
+    if !wrong.is_empty() {
         return Err(job.wrong(format!(
-            "kconfig did not take all of {FRAGMENT} (a dependency is off?):\n  {}",
-            missing.join("\n  ")
+            "the configuration is not what uboot-patches/u-boot/ asks for (a dependency is off, or \
+             an option has gone or got another name?):\n  {}",
+            wrong.join("\n  ")
         )));
     }
     // -@: the overlay with the TPM refers to the tree's labels.
@@ -59,6 +87,10 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
         job.keep(&output.join("tools").join(tool), tool)?;
     }
     Ok(())
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The bytes that U-Boot measures as its version, with the NUL: the string
@@ -83,7 +115,30 @@ fn version(binary: &[u8], upstream: &str) -> Result<Vec<u8>, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::version;
+    use super::{kconfig, version};
+
+    /// The lab's shell and its commands are none of a release: its build refuses them.
+    #[test]
+    fn what_the_development_variant_switches_on_must_be_absent_from_a_release() {
+        let tree = concat!(env!("CARGO_MANIFEST_DIR"), "/../uboot-patches/u-boot/");
+        let read = |name: &str| std::fs::read_to_string(format!("{tree}{name}")).unwrap();
+        let (development, absent) = (read("development/shell.config"), read("must-be-absent"));
+        let commands = |text: &str| {
+            let names = text.lines().filter_map(|line| line.strip_prefix("CONFIG_"));
+            let on = names.filter_map(|line| line.strip_suffix("=y"));
+            on.filter(|name| name.starts_with("CMD_")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert!(commands(&development).contains(&"CMD_MEMORY".to_owned()));
+        for command in commands(&development) {
+            let refused = kconfig::present(&absent, "", &format!("CONFIG_{command}=y\n"));
+            assert_eq!(refused, [format!("{command} must be off, and is y")]);
+        }
+        let release = read("rpi3.config");
+        for no_shell in ["CONFIG_BOOTDELAY=-2", "CONFIG_AUTOBOOT_FAIL_PANIC=y"] {
+            assert_eq!(kconfig::missing(no_shell, &release), [""; 0]);
+            assert_eq!(kconfig::missing(no_shell, &development).len(), 1, "{no_shell}");
+        }
+    }
 
     #[test]
     fn the_version_is_found_with_its_nul() {

@@ -5,8 +5,9 @@
 //! exchanged together with the key in it.
 
 use super::device_tree::{self, apply_overlays};
-use super::{BuildError, Component, Spec, job::Job};
+use super::{BuildError, Chosen, Component, Files, Spec, job::Job};
 use crate::artifacts::KeyDir;
+use crate::recipe::{Purpose, Target};
 
 pub(super) const SPEC: Spec = Spec {
     name: "u-boot-key",
@@ -17,13 +18,28 @@ pub(super) const SPEC: Spec = Spec {
     series: None,
     files: &[],
     certificate: true,
-    chosen: device_tree::chosen,
+    chosen,
     build,
 };
 
+/// The overlays that only this tree has: what the development variant's shell can bind.
+fn overlays(target: &Target) -> &'static [&'static str] {
+    match target.u_boot {
+        Purpose::Release => &[],
+        Purpose::Development => &["uboot-patches/u-boot/development/spi-gpio.dtso"],
+    }
+}
+
+fn chosen(target: &Target) -> Chosen {
+    let mut chosen = device_tree::chosen(target);
+    chosen.files.extend(overlays(target).iter().copied().map(Files::One));
+    chosen
+}
+
 fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let u_boot = job.need(Component::UBoot);
-    apply_overlays(job, &u_boot.join("u-boot.dtb"), "control.dtb")?;
+    let more = overlays(&job.context.target);
+    apply_overlays(job, &u_boot.join("u-boot.dtb"), more, "control.dtb")?;
     let control = job.out.join("control.dtb");
     let mut tool = job.command(u_boot.join("fdt_add_pubkey"), &job.work);
     // Only the certificate is read. `conf`: a configuration without a good

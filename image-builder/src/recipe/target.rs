@@ -14,6 +14,8 @@ pub struct Target {
     pub secure_world: SecureWorld,
     /// Which kernel.
     pub kernel: Purpose,
+    /// Which U-Boot.
+    pub u_boot: Purpose,
 }
 
 impl Target {
@@ -24,6 +26,7 @@ impl Target {
             tpm: recipe.tpm.bus,
             secure_world: recipe.components.secure_world,
             kernel: Purpose::of(recipe.kernel.development),
+            u_boot: Purpose::of(recipe.u_boot.development),
         }
     }
 }
