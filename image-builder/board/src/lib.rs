@@ -23,8 +23,8 @@ pub mod tpm;
 pub mod wire;
 
 pub use board::{
-    BitErrors, Board, BoardConfig, BoardError, ChipSelect, Disk, Ended, SpiBehaviour, SpiTpm, Tap,
-    TpmLink,
+    BitErrors, Board, BoardConfig, BoardError, ChipSelect, Clock, Disk, Ended, SpiBehaviour,
+    SpiTpm, Tap, TpmLink,
 };
 pub use console::{Console, ConsoleError, Line, Secret};
 pub use tpm::{SoftTpm, TpmError};

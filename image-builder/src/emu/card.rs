@@ -7,7 +7,7 @@ use std::{
 };
 
 use emulated_board::{
-    Board, BoardConfig, BoardError, Disk, Secret, Tap, TpmLink,
+    Board, BoardConfig, BoardError, Clock, Disk, Secret, Tap, TpmLink,
     process::{self, ProcessError},
 };
 use pcr_measure::manifest::{Manifest, ManifestError};
@@ -225,17 +225,17 @@ impl Card {
         Self::open(to)
     }
 
-    /// Powers on a board with this card in its slot. Firmware and device tree are
-    /// taken from the card and laid beside the logs.
+    /// A board with this card in its slot. Firmware and device tree are taken from the
+    /// card and laid beside the logs.
     ///
     /// # Errors
-    /// [`CardError`], or the board's own.
-    pub fn power_on(
+    /// [`CardError`].
+    pub fn board(
         &self,
         tpm: TpmLink,
         logs: &Path,
         tap: Option<Tap>,
-    ) -> Result<Board, CardError> {
+    ) -> Result<BoardConfig, CardError> {
         let firmware = logs.join("firmware");
         fs::create_dir_all(&firmware)
             .map_err(|source| CardError::Write { path: firmware.clone(), source })?;
@@ -245,16 +245,29 @@ impl Card {
                 .map_err(|source| CardError::Write { path: file.clone(), source })?;
             Ok(file)
         };
-        let config = BoardConfig {
+        Ok(BoardConfig {
             armstub: lay(ARMSTUB)?,
             board_dtb: lay(BOARD_DTB)?,
             disk: Disk::Card(self.path.clone()),
             tpm,
+            clock: Clock::Host,
             logs: logs.to_owned(),
             tap,
             secret: secret(),
-        };
-        Ok(Board::power_on(config)?)
+        })
+    }
+
+    /// Powers that board on.
+    ///
+    /// # Errors
+    /// [`CardError`], or the board's own.
+    pub fn power_on(
+        &self,
+        tpm: TpmLink,
+        logs: &Path,
+        tap: Option<Tap>,
+    ) -> Result<Board, CardError> {
+        Ok(Board::power_on(self.board(tpm, logs, tap)?)?)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{BoardConfig, Disk, TpmLink};
+use super::{BoardConfig, Clock, Disk, TpmLink};
 
 /// Where the board's device tree lies at power-on. On hardware VideoCore loads it;
 /// TF-A is built with `RPI3_PRELOADED_DTB_BASE` set to it.
@@ -44,6 +44,10 @@ pub(super) fn arguments(config: &BoardConfig, sockets: &Path) -> Vec<String> {
     .into();
     let mut add = |key: &str, value: String| args.extend([key.to_owned(), value]);
     add("-accel", ACCEL.to_owned());
+    if config.clock == Clock::Instructions {
+        // 2^0 ns each.
+        add("-icount", "shift=0".to_owned());
+    }
     add("-global", format!("cortex-a53-arm-cpu.cntfrq={TIMER_HZ}"));
     add("-chardev", format!("socket,id=serial1,path={}", socket("serial1")));
     add("-serial", "chardev:serial1".to_owned());
@@ -87,6 +91,7 @@ mod tests {
             board_dtb: "/b/board.dtb".into(),
             disk,
             tpm,
+            clock: Clock::Host,
             logs: "/l".into(),
             tap: None,
             secret: Default::default(),
@@ -101,6 +106,15 @@ mod tests {
         assert!(text.contains("file=/b/board.dtb,addr=0x1000000"), "{text}");
         assert!(!text.contains("-drive") && !text.contains("tpm"), "{text}");
         assert!(text.contains(" -S "), "the board waits until its consoles are read: {text}");
+    }
+
+    #[test]
+    fn time_follows_the_guests_work_only_where_that_is_asked_for() {
+        let config = config(Disk::None, TpmLink::None);
+        assert!(!arguments(&config, Path::new("/s")).contains(&"-icount".to_owned()));
+        let config = BoardConfig { clock: Clock::Instructions, ..config };
+        let text = arguments(&config, Path::new("/s")).join(" ");
+        assert!(text.contains("-accel tcg,thread=single -icount shift=0 "), "{text}");
     }
 
     #[test]

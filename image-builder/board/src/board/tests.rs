@@ -79,6 +79,7 @@ fn config_with(dir: &Path, message: &[u8]) -> BoardConfig {
         board_dtb: dir.join("dtb"),
         disk: Disk::None,
         tpm: TpmLink::None,
+        clock: Clock::Host,
         logs: dir.join("logs"),
         tap: None,
         secret: Default::default(),
