@@ -28,8 +28,8 @@ test: ## format, lints, unit tests, and the demo's journey as assertions
 	$(BUILDER) build; $(BUILDER) build --only qemu; export MSEC_REQUIRE_TOOLS=1 TSS2_LOG=all+none; \
 	cargo test --workspace --all-features --locked --no-fail-fast'
 
-test-long: ## what takes three quarters of an hour: 205 power cuts while provisioning and resealing, 50 boots for IMA
-	$(ENTER) sh -euc '$(BUILDER) build; cargo test --locked -p msec-tests -- --ignored --nocapture'
+test-long: ## what takes an hour: 205 power cuts while provisioning and resealing, 50 boots for IMA, SPI at every setting
+	$(ENTER) sh -euc '$(BUILDER) build; $(BUILDER) build --only qemu; cargo test --locked -p msec-tests -- --ignored --nocapture'
 
 FORMAT ?= text
 bench: ## speed and memory of pcr-measure, and of the unlock beside its peers; FORMAT=json

@@ -64,6 +64,9 @@ pub struct Recipe {
     pub tpm: Tpm,
     /// The kernel's command line.
     pub kernel: Kernel,
+    /// The boot loader.
+    #[serde(default)]
+    pub u_boot: UBoot,
     /// The initramfs.
     #[serde(default)]
     pub initramfs: Initramfs,
@@ -136,6 +139,15 @@ pub struct Kernel {
     /// A kernel for the lab: with what shows and debugs it, and what a shipped one must
     /// not have.
     #[serde(default)]
+    pub development: bool,
+}
+
+/// U-Boot's part.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UBoot {
+    /// A U-Boot for the lab: with a shell on the console, and what a shipped one must not
+    /// have.
     pub development: bool,
 }
 

@@ -48,6 +48,8 @@ mod sealing;
 mod signed;
 #[path = "emulated/spi.rs"]
 mod spi;
+#[path = "emulated/spi_driver.rs"]
+mod spi_driver;
 #[path = "emulated/spi_emulator.rs"]
 mod spi_emulator;
 #[path = "emulated/srk.rs"]

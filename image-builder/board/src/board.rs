@@ -182,6 +182,18 @@ pub enum Machine {
     },
 }
 
+/// What the guest's time follows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Clock {
+    /// The host's time.
+    #[default]
+    Host,
+    /// The guest's own work: each instruction that one of its processors executes takes
+    /// a nanosecond. What a guest measures is then the same however busy the host is,
+    /// except where it waits for something outside, such as its TPM.
+    Instructions,
+}
+
 /// What is put on the table before power-on.
 #[derive(Debug)]
 pub struct BoardConfig {
@@ -191,6 +203,8 @@ pub struct BoardConfig {
     pub disk: Disk,
     /// The TPM header.
     pub tpm: TpmLink,
+    /// What the guest's time follows.
+    pub clock: Clock,
     /// Where this boot's logs go. Made when missing; older logs are replaced.
     pub logs: PathBuf,
     /// Gets the raw bytes of the main console, for a user who watches.

@@ -23,7 +23,7 @@ pub mod tpm;
 pub mod wire;
 
 pub use board::{
-    BitErrors, Board, BoardConfig, BoardError, ChipSelect, Disk, Ended, Firmware, Machine,
+    BitErrors, Board, BoardConfig, BoardError, ChipSelect, Clock, Disk, Ended, Firmware, Machine,
     SpiBehaviour, SpiTpm, Tap, TpmLink, VIRT,
 };
 pub use console::{Console, ConsoleError, Line, Secret};

@@ -66,7 +66,7 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
         Board::Rpi3 => job.need(Component::Kernel).join("board.dtb"),
         Board::Virt => of_machine(job)?,
     };
-    apply_overlays(job, &board, "linux.dtb")
+    apply_overlays(job, &board, &[], "linux.dtb")
 }
 
 /// The device tree that QEMU makes of the machine `virt`.
@@ -85,11 +85,18 @@ pub(super) fn of_machine(job: &Job<'_>) -> Result<PathBuf, BuildError> {
     Ok(tree)
 }
 
-/// Compiles the overlays and applies them to `base`; the result is delivered.
-pub(super) fn apply_overlays(job: &Job<'_>, base: &Path, result: &str) -> Result<(), BuildError> {
+/// Compiles the overlays and applies them to `base`, those of `more` last; the result is
+/// delivered.
+pub(super) fn apply_overlays(
+    job: &Job<'_>,
+    base: &Path,
+    more: &[&str],
+    result: &str,
+) -> Result<(), BuildError> {
     let mut fdtoverlay = job.command("fdtoverlay", &job.work);
     fdtoverlay.arg("-i").arg(base).arg("-o").arg(job.out.join(result));
-    for (index, source) in overlays(&job.context.target).into_iter().enumerate() {
+    let all = [&overlays(&job.context.target), more].concat();
+    for (index, source) in all.into_iter().enumerate() {
         let compiled = job.work.join(format!("{index}.dtbo"));
         let mut dtc = job.command("dtc", &job.work);
         dtc.args(["-@", "-I", "dts", "-O", "dtb", "-o"]).arg(&compiled).arg(job.tree(source));

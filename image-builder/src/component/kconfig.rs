@@ -3,6 +3,9 @@
 //! one that another option selects.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::{BuildError, job::Job};
 
 /// The options that a fragment asks for and the configuration has not, one
 /// message each. A later line of the fragment overrides an earlier one.
@@ -43,6 +46,26 @@ fn must_be_off(option: &str, got: &str) -> String {
 pub(super) struct Defined(BTreeSet<String>);
 
 impl Defined {
+    /// Those of all Kconfig files in a source tree.
+    pub(super) fn in_tree(job: &Job<'_>, dir: &Path) -> Result<Self, BuildError> {
+        let mut defined = Self::default();
+        defined.read_tree(job, dir)?;
+        Ok(defined)
+    }
+
+    fn read_tree(&mut self, job: &Job<'_>, dir: &Path) -> Result<(), BuildError> {
+        let wrong = |error: std::io::Error| job.wrong(format!("{}: {error}", dir.display()));
+        for entry in std::fs::read_dir(dir).map_err(wrong)? {
+            let entry = entry.map_err(wrong)?;
+            if entry.file_type().map_err(wrong)?.is_dir() {
+                self.read_tree(job, &entry.path())?;
+            } else if entry.file_name().to_string_lossy().starts_with("Kconfig") {
+                self.read(&String::from_utf8_lossy(&job.read(&entry.path())?));
+            }
+        }
+        Ok(())
+    }
+
     /// Takes in the text of a Kconfig file.
     pub(super) fn read(&mut self, kconfig: &str) {
         self.0.extend(kconfig.lines().filter_map(|line| {

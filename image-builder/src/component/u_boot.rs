@@ -1,8 +1,9 @@
 //! U-Boot with our patches: measures into the TPM, and fails closed. Without its
-//! control DTB, which holds the key and is a component of its own.
+//! control DTB, which holds the key and is a component of its own. What must be absent
+//! from its configuration is checked to be.
 
-use super::{BuildError, CROSS, Chosen, Files, Spec, job::Job, kconfig};
-use crate::recipe::{Board, Firmware, Target};
+use super::{BuildError, CROSS, Chosen, Component, Files, Spec, job::Job, kconfig, plan};
+use crate::recipe::{Board, Firmware, Purpose, Target};
 
 pub(super) const SPEC: Spec = Spec {
     name: "u-boot",
@@ -11,7 +12,7 @@ pub(super) const SPEC: Spec = Spec {
     sources: &["u-boot"],
     needs: &[],
     series: Some("uboot-patches/u-boot"),
-    files: &[],
+    files: &[Files::One(ABSENT)],
     certificate: false,
     chosen,
     build,
@@ -41,8 +42,22 @@ fn fragments(target: &Target) -> Vec<&'static str> {
     fragments
 }
 
+/// Options that must be off, whatever the fragments and the defaults say.
+const ABSENT: &str = "uboot-patches/u-boot/must-be-absent";
+
+/// Fragments for the lab, on top of the other; what they ask for need not be absent.
+const DEVELOPMENT: &[Files] = &[Files::Dir("uboot-patches/u-boot/development", "config")];
+
+fn for_the_lab(target: &Target) -> &'static [Files] {
+    match target.u_boot {
+        Purpose::Release => &[],
+        Purpose::Development => DEVELOPMENT,
+    }
+}
+
 fn chosen(target: &Target) -> Chosen {
-    let files = fragments(target).into_iter().map(Files::One).collect();
+    let files = fragments(target).into_iter().map(Files::One);
+    let files = files.chain(for_the_lab(target).iter().copied()).collect();
     Chosen { files, ..Chosen::default() }
 }
 
@@ -58,25 +73,36 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
             .env("CROSS_COMPILE", CROSS);
         command
     };
-    let fragments = fragments(&job.context.target);
-    let paths: Vec<_> = fragments.iter().map(|fragment| job.tree(fragment)).collect();
-    job.run("defconfig", make().arg(defconfig(job.context.target.board)))?;
+    let target = &job.context.target;
+    let fragments: Vec<_> = fragments(target).into_iter().map(|path| job.tree(path)).collect();
+    job.run("defconfig", make().arg(defconfig(target.board)))?;
     let config = output.join(".config");
     let mut merge = job.command(source.join("scripts/kconfig/merge_config.sh"), &source);
-    merge.args(["-m", "-r", "-O"]).arg(&output).arg(&config).args(&paths);
+    merge.args(["-m", "-r", "-O"]).arg(&output).arg(&config).args(&fragments);
+    let mut release = String::new();
+    for path in &fragments {
+        release.push_str(&text(job.read(path)?));
+    }
+    let mut development = String::new();
+    for path in plan::files(&job.context.tree, for_the_lab(target))
+        .map_err(|(path, source)| BuildError::Input { component: Component::UBoot, path, source })?
+    {
+        let path = job.context.tree.join(path);
+        development.push_str(&text(job.read(&path)?));
+        merge.arg(path);
+    }
     job.run("merging the configuration", &mut merge)?;
     job.run("configure", make().arg("olddefconfig"))?;
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    let mut wanted = String::new();
-    for path in &paths {
-        wanted.push_str(&text(job.read(path)?));
-    }
-    let missing = kconfig::missing(&wanted, &text(job.read(&config)?));
-    if !missing.is_empty() {
+    let absent = text(job.read(&job.tree(ABSENT))?);
+    let got = text(job.read(&config)?);
+    let mut wrong = kconfig::missing(&format!("{release}\n{development}"), &got);
+    wrong.extend(kconfig::present(&absent, &development, &got));
+    wrong.extend(kconfig::Defined::in_tree(job, &source)?.unknown(&absent));
+    if !wrong.is_empty() {
         return Err(job.wrong(format!(
-            "kconfig did not take all of {} (a dependency is off?):\n  {}",
-            fragments.join(", "),
-            missing.join("\n  ")
+            "the configuration is not what uboot-patches/u-boot/ asks for (a dependency is off, or \
+             an option has gone or got another name?):\n  {}",
+            wrong.join("\n  ")
         )));
     }
     // -@: the overlay with the TPM refers to the tree's labels.
@@ -93,6 +119,10 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
         job.keep(&output.join("tools").join(tool), tool)?;
     }
     Ok(())
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The bytes that U-Boot measures as its version, with the NUL: the string
@@ -117,7 +147,30 @@ fn version(binary: &[u8], upstream: &str) -> Result<Vec<u8>, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::version;
+    use super::{kconfig, version};
+
+    /// The lab's shell and its commands are none of a release: its build refuses them.
+    #[test]
+    fn what_the_development_variant_switches_on_must_be_absent_from_a_release() {
+        let tree = concat!(env!("CARGO_MANIFEST_DIR"), "/../uboot-patches/u-boot/");
+        let read = |name: &str| std::fs::read_to_string(format!("{tree}{name}")).unwrap();
+        let (development, absent) = (read("development/shell.config"), read("must-be-absent"));
+        let commands = |text: &str| {
+            let names = text.lines().filter_map(|line| line.strip_prefix("CONFIG_"));
+            let on = names.filter_map(|line| line.strip_suffix("=y"));
+            on.filter(|name| name.starts_with("CMD_")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert!(commands(&development).contains(&"CMD_MEMORY".to_owned()));
+        for command in commands(&development) {
+            let refused = kconfig::present(&absent, "", &format!("CONFIG_{command}=y\n"));
+            assert_eq!(refused, [format!("{command} must be off, and is y")]);
+        }
+        let release = read("rpi3.config");
+        for no_shell in ["CONFIG_BOOTDELAY=-2", "CONFIG_AUTOBOOT_FAIL_PANIC=y"] {
+            assert_eq!(kconfig::missing(no_shell, &release), [""; 0]);
+            assert_eq!(kconfig::missing(no_shell, &development).len(), 1, "{no_shell}");
+        }
+    }
 
     #[test]
     fn the_version_is_found_with_its_nul() {

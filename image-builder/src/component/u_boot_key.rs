@@ -5,9 +5,9 @@
 //! exchanged together with the key in it.
 
 use super::device_tree::{self, apply_overlays, of_machine};
-use super::{BuildError, Component, Spec, job::Job};
+use super::{BuildError, Chosen, Component, Files, Spec, job::Job};
 use crate::artifacts::KeyDir;
-use crate::recipe::Board;
+use crate::recipe::{Board, Purpose, Target};
 
 pub(super) const SPEC: Spec = Spec {
     name: "u-boot-key",
@@ -18,9 +18,23 @@ pub(super) const SPEC: Spec = Spec {
     series: None,
     files: &[],
     certificate: true,
-    chosen: device_tree::inputs,
+    chosen,
     build,
 };
+
+/// The overlays that only this tree has: what the development variant's shell can bind.
+fn overlays(target: &Target) -> &'static [&'static str] {
+    match target.u_boot {
+        Purpose::Release => &[],
+        Purpose::Development => &["uboot-patches/u-boot/development/spi-gpio.dtso"],
+    }
+}
+
+fn chosen(target: &Target) -> Chosen {
+    let mut chosen = device_tree::inputs(target);
+    chosen.files.extend(overlays(target).iter().copied().map(Files::One));
+    chosen
+}
 
 fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let u_boot = job.need(Component::UBoot);
@@ -29,7 +43,7 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
         // U-Boot has an empty one for it.
         Board::Virt => of_machine(job)?,
     };
-    apply_overlays(job, &base, "control.dtb")?;
+    apply_overlays(job, &base, overlays(&job.context.target), "control.dtb")?;
     let control = job.out.join("control.dtb");
     let mut tool = job.command(u_boot.join("fdt_add_pubkey"), &job.work);
     // Only the certificate is read. `conf`: a configuration without a good

@@ -7,7 +7,7 @@ use std::{
 };
 
 use emulated_board::{
-    Board, BoardConfig, BoardError, Disk, Firmware, Machine, Secret, Tap, TpmLink,
+    Board, BoardConfig, BoardError, Clock, Disk, Firmware, Machine, Secret, Tap, TpmLink,
     process::{self, ProcessError},
 };
 use pcr_measure::manifest::{Manifest, ManifestError};
@@ -263,17 +263,17 @@ impl Card {
         Self::open(to)
     }
 
-    /// Powers on a board with this card in its slot. Firmware and device tree are
-    /// taken from the card and laid beside the logs.
+    /// A board with this card in its slot. Firmware and device tree are taken from the
+    /// card and laid beside the logs.
     ///
     /// # Errors
-    /// [`CardError`], or the board's own.
-    pub fn power_on(
+    /// [`CardError`].
+    pub fn board(
         &self,
         tpm: TpmLink,
         logs: &Path,
         tap: Option<Tap>,
-    ) -> Result<Board, CardError> {
+    ) -> Result<BoardConfig, CardError> {
         let firmware = logs.join("firmware");
         fs::create_dir_all(&firmware)
             .map_err(|source| CardError::Write { path: firmware.clone(), source })?;
@@ -284,7 +284,7 @@ impl Card {
             Ok(file)
         };
         let image = lay(self.arm_image.file_name())?;
-        let config = BoardConfig {
+        Ok(BoardConfig {
             machine: match self.arm_image {
                 ArmImage::Armstub => {
                     Machine::Rpi3 { firmware: Firmware::Armstub(image), board_dtb: lay(BOARD_DTB)? }
@@ -296,11 +296,24 @@ impl Card {
             },
             disk: Disk::Card(self.path.clone()),
             tpm,
+            clock: Clock::Host,
             logs: logs.to_owned(),
             tap,
             secret: secret(),
-        };
-        Ok(Board::power_on(config)?)
+        })
+    }
+
+    /// Powers that board on.
+    ///
+    /// # Errors
+    /// [`CardError`], or the board's own.
+    pub fn power_on(
+        &self,
+        tpm: TpmLink,
+        logs: &Path,
+        tap: Option<Tap>,
+    ) -> Result<Board, CardError> {
+        Ok(Board::power_on(self.board(tpm, logs, tap)?)?)
     }
 }
 

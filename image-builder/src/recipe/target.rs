@@ -18,6 +18,8 @@ pub struct Target {
     pub op_tee: Purpose,
     /// Which kernel.
     pub kernel: Purpose,
+    /// Which U-Boot.
+    pub u_boot: Purpose,
 }
 
 impl Target {
@@ -30,6 +32,7 @@ impl Target {
             trusted_apps: recipe.components.trusted_applications,
             op_tee: Purpose::of(recipe.components.op_tee_development),
             kernel: Purpose::of(recipe.kernel.development),
+            u_boot: Purpose::of(recipe.u_boot.development),
         }
     }
 }

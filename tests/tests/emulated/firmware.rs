@@ -98,3 +98,33 @@ fn firmware_with_one_letter_changed_boots_and_unlocks_nothing() {
     let mut boot = device.boot("original", &dir.join("original")).unwrap();
     boot.expect("the TPM unlocks", "initramfs-unseal: unlocked by the TPM\n").unwrap();
 }
+
+/// The development variant of U-Boot, on the card of a device that a release provisioned:
+/// it boots, and PCR 0 says what it is. The premise comes last: the release opens by itself.
+#[test]
+fn a_u_boot_for_the_lab_unlocks_nothing_of_a_release() {
+    let dir = scratch("lab-u-boot");
+    let lab = built().small_image_with(&dir, |recipe| {
+        let development = toml::Table::from_iter([("development".to_owned(), true.into())]);
+        recipe.insert("u_boot".to_owned(), development.into());
+    });
+    let mut device = shared().copy(&dir.join("device"), &lab);
+    let _slot = slots::slot();
+    let mut boot = device.boot("lab", &dir.join("lab")).unwrap();
+    boot.expect("the lab's U-Boot", "U-Boot [^\n]*-msec-development ").unwrap();
+    boot.expect("a way to its shell", "Hit any key to stop autoboot").unwrap();
+    refusal(&mut boot, "U-Boot version").unwrap();
+    boot.expect("the prompt", "enter the recovery key for").unwrap();
+    let lines = boot.lines();
+    let differ = |what: &str| says(&lines, &format!("differs: PCR {what}"));
+    assert!(differ("0, BL33"), "{lines:?}");
+    for pcr in [1, 8, 9] {
+        assert!(!differ(&format!("{pcr},")), "PCR 0 alone keeps the key: {lines:?}");
+    }
+    boot.board.cut_power();
+
+    device.card.take_boot_files_of(&built().image).unwrap();
+    let mut boot = device.boot("release", &dir.join("release")).unwrap();
+    boot.expect("the TPM unlocks", "initramfs-unseal: unlocked by the TPM\n").unwrap();
+    assert!(!says(&boot.lines(), "Hit any key"), "nobody can stop a release");
+}

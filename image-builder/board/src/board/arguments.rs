@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{BoardConfig, Disk, Firmware, Machine, TpmLink};
+use super::{BoardConfig, Clock, Disk, Firmware, Machine, TpmLink};
 
 /// Where a Raspberry Pi's device tree lies for TF-A. On hardware VideoCore loads it; TF-A
 /// is built with `RPI3_PRELOADED_DTB_BASE` set to it.
@@ -52,6 +52,10 @@ pub(super) fn arguments(config: &BoardConfig, sockets: &Path) -> Vec<String> {
     );
     let mut add = |key: &str, value: String| args.extend([key.to_owned(), value]);
     add("-accel", ACCEL.to_owned());
+    if config.clock == Clock::Instructions {
+        // 2^0 ns each.
+        add("-icount", "shift=0".to_owned());
+    }
     add("-chardev", format!("socket,id=serial1,path={}", socket("serial1")));
     add("-serial", "chardev:serial1".to_owned());
     add("-chardev", format!("socket,id=qmp,path={}", socket("qmp")));
@@ -125,6 +129,7 @@ mod tests {
             machine: Machine::Rpi3 { firmware: Firmware::Armstub(armstub), board_dtb },
             disk,
             tpm,
+            clock: Clock::Host,
             logs: "/l".into(),
             tap: None,
             secret: Default::default(),
@@ -149,6 +154,15 @@ mod tests {
         let text = arguments(&config, Path::new("/s")).join(" ");
         assert!(text.contains("-kernel /b/kernel8.img -dtb /b/board.dtb"), "{text}");
         assert!(!text.contains("loader"), "{text}");
+    }
+
+    #[test]
+    fn time_follows_the_guests_work_only_where_that_is_asked_for() {
+        let config = config(Disk::None, TpmLink::None);
+        assert!(!arguments(&config, Path::new("/s")).contains(&"-icount".to_owned()));
+        let config = BoardConfig { clock: Clock::Instructions, ..config };
+        let text = arguments(&config, Path::new("/s")).join(" ");
+        assert!(text.contains("-accel tcg,thread=single -icount shift=0 "), "{text}");
     }
 
     #[test]

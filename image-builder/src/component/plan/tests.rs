@@ -40,6 +40,9 @@ fn context() -> (tempfile::TempDir, Context) {
         "uboot-patches/u-boot/rpi3-tf-a.config",
         "uboot-patches/u-boot/rpi3-u-boot.config",
         "uboot-patches/u-boot/virt.config",
+        "uboot-patches/u-boot/must-be-absent",
+        "uboot-patches/u-boot/development/shell.config",
+        "uboot-patches/u-boot/development/spi-gpio.dtso",
         "uboot-patches/u-boot/a.patch",
         "uboot-patches/u-boot/b.patch",
         "uboot-patches/tf-a/c.patch",
@@ -198,6 +201,7 @@ fn what_is_no_input_changes_nothing() {
         "kernel-config/.tpm.config",
         "kernel-config/development/debug.config",
         "kernel-config/self-protection",
+        "uboot-patches/u-boot/development/shell.config",
         "kernel-config/tpm.config~",
         "uboot-patches/u-boot/not-in-the-series.patch",
     ] {
@@ -226,6 +230,16 @@ fn what_is_for_the_lab_has_keys_of_its_own() {
     let before = keys(&context);
     write(&context.tree, "kernel-config/development/debug.config", "changed");
     assert_ne!(before[&C::Kernel], keys(&context)[&C::Kernel]);
+
+    assert_eq!(
+        changed_by(|context| context.target.u_boot = Purpose::Development),
+        [C::UBoot, C::UBootKey, C::TfA]
+    );
+    let (_dir, mut context) = self::context();
+    context.target.u_boot = Purpose::Development;
+    let before = keys(&context);
+    write(&context.tree, "uboot-patches/u-boot/development/shell.config", "changed");
+    assert_ne!(before[&C::UBoot], keys(&context)[&C::UBoot]);
 }
 
 #[test]
