@@ -51,9 +51,9 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let mut merge = job.command(source.join("scripts/kconfig/merge_config.sh"), &source);
     merge.args(["-m", "-r", "-O"]).arg(&output).arg(&config).arg(job.tree(FRAGMENT));
     let mut development = String::new();
-    for path in plan::files(&job.context.tree, &chosen(&job.context.target).files).map_err(
-        |(path, source)| BuildError::Input { component: Component::UBoot, path, source },
-    )? {
+    for path in plan::files(&job.context.tree, &chosen(&job.context.target).files)
+        .map_err(|(path, source)| BuildError::Input { component: Component::UBoot, path, source })?
+    {
         let path = job.context.tree.join(path);
         development.push_str(&text(job.read(&path)?));
         merge.arg(path);
