@@ -15,7 +15,7 @@ pub struct Layout {
     pub board: Board,
     /// The file with BL1 and the FIP on the boot partition.
     pub firmware: &'static str,
-    /// What else is there before FIT and manifest, and taken along by an update.
+    /// The board's DTB, where its firmware loads one from the boot partition.
     pub board_dtb: Option<&'static str>,
     /// Other files without which the board does not start.
     pub others: &'static [&'static str],
