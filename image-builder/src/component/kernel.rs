@@ -1,8 +1,6 @@
 //! Linux, from Debian's source, our patches and our configuration fragments alone:
 //! what no fragment asks for is off, and what must be absent is checked to be.
 
-use std::path::Path;
-
 use super::{BuildError, CROSS, Chosen, Component, Files, Spec, job::Job, kconfig, plan};
 use crate::recipe::{Board, Purpose, Target};
 
@@ -87,8 +85,7 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let config = output.join(".config");
     let got = String::from_utf8_lossy(&job.read(&config)?).into_owned();
     let absent = String::from_utf8_lossy(&job.read(&job.tree(ABSENT))?).into_owned();
-    let mut defined = kconfig::Defined::default();
-    kconfig_files(job, &source, &mut |text| defined.read(text))?;
+    let defined = kconfig::Defined::in_tree(job, &source)?;
     let mut wrong = kconfig::missing(&wanted, &got);
     wrong.extend(kconfig::present(&absent, &development, &got));
     wrong.extend(defined.unknown(&absent));
@@ -121,18 +118,4 @@ fn fragments(job: &Job<'_>, files: &[Files]) -> Result<String, BuildError> {
         text.push('\n');
     }
     Ok(text)
-}
-
-/// Gives the text of every Kconfig file in `dir` to `read`.
-fn kconfig_files(job: &Job<'_>, dir: &Path, read: &mut impl FnMut(&str)) -> Result<(), BuildError> {
-    let wrong = |error: std::io::Error| job.wrong(format!("{}: {error}", dir.display()));
-    for entry in std::fs::read_dir(dir).map_err(wrong)? {
-        let entry = entry.map_err(wrong)?;
-        if entry.file_type().map_err(wrong)?.is_dir() {
-            kconfig_files(job, &entry.path(), read)?;
-        } else if entry.file_name().to_string_lossy().starts_with("Kconfig") {
-            read(&String::from_utf8_lossy(&job.read(&entry.path())?));
-        }
-    }
-    Ok(())
 }

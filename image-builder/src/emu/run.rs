@@ -19,7 +19,7 @@ use super::{
     terminal::{self, Left, Raw},
 };
 
-/// Boots an image on an emulated Raspberry Pi 3 with a software TPM.
+/// Boots an image on its board, emulated, with a software TPM.
 ///
 /// The image itself stays as it is: the board gets a copy of it as its SD card, and
 /// a TPM of its own. Both are kept, so that the next run is the next boot of the
