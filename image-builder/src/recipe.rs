@@ -94,7 +94,9 @@ impl Recipe {
             let recipe: Self = toml::from_str(text)?;
             let board = recipe.board;
             board.check_bus(recipe.bus()).map_err(serde::de::Error::custom)?;
-            board.check_firmware(recipe.components.firmware).map_err(serde::de::Error::custom)?;
+            let u_boot = Purpose::of(recipe.u_boot.development);
+            let firmware = recipe.components.firmware;
+            board.check_firmware(firmware, u_boot).map_err(serde::de::Error::custom)?;
             Ok(recipe)
         };
         parse().map_err(|source| RecipeError::Parse {

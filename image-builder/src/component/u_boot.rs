@@ -165,7 +165,7 @@ mod tests {
             let refused = kconfig::present(&absent, "", &format!("CONFIG_{command}=y\n"));
             assert_eq!(refused, [format!("{command} must be off, and is y")]);
         }
-        let release = read("rpi3.config");
+        let release = read("common.config");
         for no_shell in ["CONFIG_BOOTDELAY=-2", "CONFIG_AUTOBOOT_FAIL_PANIC=y"] {
             assert_eq!(kconfig::missing(no_shell, &release), [""; 0]);
             assert_eq!(kconfig::missing(no_shell, &development).len(), 1, "{no_shell}");

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::components::{Firmware, SecureWorld};
+use super::target::Purpose;
 use super::tpm::TpmBus;
 use super::values::ValueError;
 
@@ -66,17 +67,25 @@ impl Board {
         };
         Err(ValueError(format!("[tpm] board = \"{self}\" has its TPM on {instead}")))
     }
-}
 
-impl Board {
-    /// Whether it can start by this firmware.
+    /// Whether it can start by this firmware, with this U-Boot.
     ///
     /// # Errors
     /// What to write instead.
-    pub(super) fn check_firmware(self, firmware: Firmware) -> Result<(), ValueError> {
-        match (self, firmware) {
-            (Self::Rpi3, _) | (Self::Virt, Firmware::TfA(SecureWorld::OpTee)) => Ok(()),
-            (Self::Virt, _) => Err(ValueError(
+    pub(super) fn check_firmware(
+        self,
+        firmware: Firmware,
+        u_boot: Purpose,
+    ) -> Result<(), ValueError> {
+        match (self, firmware, u_boot) {
+            (Self::Rpi3, ..) => Ok(()),
+            (Self::Virt, Firmware::TfA(SecureWorld::OpTee), Purpose::Release) => Ok(()),
+            (Self::Virt, _, Purpose::Development) => Err(ValueError(
+                "[u_boot] development is for a Raspberry Pi's U-Boot; board = \"virt\" has none of \
+                 its buses"
+                    .to_owned(),
+            )),
+            (Self::Virt, ..) => Err(ValueError(
                 "[components] board = \"virt\" has one chain: firmware = \"tf-a\" with secure_world = \
                  \"op-tee\""
                     .to_owned(),

@@ -59,6 +59,20 @@ fn the_shipped_recipe_for_virt_has_its_tpm_in_memory() {
 }
 
 #[test]
+fn virt_has_one_chain() {
+    let virt = MINIMAL.replace("rpi3", "virt");
+    for (rest, message) in [
+        ("[components]\nfirmware = \"u-boot\"\n", "has one chain"),
+        ("[components]\nsecure_world = \"none\"\n", "has one chain"),
+        ("[u_boot]\ndevelopment = true\n", "a Raspberry Pi's U-Boot"),
+    ] {
+        let error = Recipe::parse(&format!("{virt}{rest}"), "r.toml").unwrap_err().to_string();
+        assert!(error.contains(message), "{rest}: {error}");
+        Recipe::parse(&format!("{MINIMAL}{rest}"), "r.toml").unwrap();
+    }
+}
+
+#[test]
 fn a_board_has_its_tpm_where_it_can() {
     let virt = MINIMAL.replace("rpi3", "virt");
     let bus = |head: &str, bus: &str| {
