@@ -7,14 +7,17 @@ BUILDER := cargo run --release --locked -p image-builder --
 
 # To try the project out and to test it, versions that the mirror has dropped are
 # replaced by newer ones, with a word about it. `make image` wants the locked ones.
-demo test test-long bench: export MSEC_TAKE_NEWER ?= 1
+demo test test-long reproduce bench: export MSEC_TAKE_NEWER ?= 1
 
-.PHONY: all image deb demo test test-long bench fuzz shell clean clean-cache help
+.PHONY: all image reproduce deb demo test test-long bench fuzz shell clean clean-cache help
 
 all: image
 
 image: ## build the SD card image of the recipe into build/
 	$(ENTER) $(BUILDER) build
+
+reproduce: ## build everything twice, in two places, and compare it byte for byte
+	$(ENTER) $(BUILDER) reproduce
 
 deb: ## build the Debian package of initramfs-unseal into build/
 	$(ENTER) $(BUILDER) deb
@@ -28,7 +31,7 @@ test: ## format, lints, unit tests, and the demo's journey as assertions
 	$(BUILDER) build; $(BUILDER) build --only qemu; export MSEC_REQUIRE_TOOLS=1 TSS2_LOG=all+none; \
 	cargo test --workspace --all-features --locked --no-fail-fast'
 
-test-long: ## what takes an hour: 205 power cuts while provisioning and resealing, 50 boots for IMA, SPI at every setting
+test-long: ## what takes an hour: 205 power cuts, 50 boots for IMA on each bus, a thousand SPI reads at each setting, OP-TEE for the lab
 	$(ENTER) sh -euc '$(BUILDER) build; $(BUILDER) build --only qemu; cargo test --locked -p msec-tests -- --ignored --nocapture'
 
 FORMAT ?= text
