@@ -7,6 +7,7 @@ mod components;
 mod deb;
 mod demo;
 mod docs;
+mod flash;
 mod reproduce;
 mod setting;
 mod sources;
@@ -70,6 +71,7 @@ enum Command {
     Demo(build::ImageArgs),
     Run(crate::emu::run::RunArgs),
     Verify(image::cli::VerifyArgs),
+    Flash(flash::FlashArgs),
     Tamper(image::cli::TamperArgs),
     /// Read a recipe, or pin its packages
     #[command(subcommand)]
@@ -150,6 +152,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             image::cli::tamper(args, json, &setting::u_boot_tools(&cli.global)?.signing)
         }
         Command::Recipe(command) => image::cli::recipe(command),
+        Command::Flash(args) => flash::run(&cli.global, args),
         Command::Reproduce(args) => reproduce::run(&cli.global, args),
         Command::Components => components::run(&cli.global),
         Command::Sources(command) => sources::run(&cli.global, command),

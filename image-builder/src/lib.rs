@@ -19,6 +19,7 @@ pub mod component;
 pub mod deb;
 pub mod demo;
 pub mod emu;
+pub mod flash;
 pub mod image;
 pub mod progress;
 pub mod recipe;
