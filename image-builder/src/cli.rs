@@ -6,6 +6,7 @@ mod build;
 mod components;
 mod deb;
 mod demo;
+mod devices;
 mod docs;
 mod flash;
 mod reproduce;
@@ -76,6 +77,8 @@ enum Command {
     /// Read a recipe, or pin its packages
     #[command(subcommand)]
     Recipe(image::cli::RecipeCommand),
+    /// Keep the list of a fleet's devices
+    Devices(devices::DevicesArgs),
     /// Build everything twice and compare it byte for byte
     Reproduce(reproduce::ReproduceArgs),
     /// List the components: keys, what is cached, sizes
@@ -153,6 +156,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Recipe(command) => image::cli::recipe(command),
         Command::Flash(args) => flash::run(&cli.global, args),
+        Command::Devices(args) => devices::run(&cli.global, args),
         Command::Reproduce(args) => reproduce::run(&cli.global, args),
         Command::Components => components::run(&cli.global),
         Command::Sources(command) => sources::run(&cli.global, command),

@@ -18,6 +18,7 @@ pub mod cli;
 pub mod component;
 pub mod deb;
 pub mod demo;
+pub mod devices;
 pub mod emu;
 pub mod flash;
 pub mod image;

@@ -97,6 +97,18 @@ pub struct Endorsement {
     template: &'static str,
     #[serde(flatten)]
     key: Key,
+    /// The maker's certificate for it, DER in hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate: Option<String>,
+}
+
+/// The TPM's endorsement key, as far as it tells.
+#[derive(Debug, Clone)]
+pub struct EndorsementKey {
+    /// The key.
+    pub key: Key,
+    /// The maker's certificate for it, DER.
+    pub certificate: Option<Vec<u8>>,
 }
 
 /// The attestation key.
@@ -120,9 +132,13 @@ pub struct Srk {
 impl TpmRecord {
     /// What the token says of the seal, and the keys.
     #[must_use]
-    pub fn new(token: &Token, ek: Option<Key>, ak: Option<Key>) -> Self {
+    pub fn new(token: &Token, ek: Option<EndorsementKey>, ak: Option<Key>) -> Self {
         Self {
-            ek: ek.map(|key| Endorsement { template: "L-2", key }),
+            ek: ek.map(|ek| Endorsement {
+                template: "L-2",
+                key: ek.key,
+                certificate: ek.certificate.map(hex::encode),
+            }),
             ak: ak.map(|key| Attestation { handle: AK, key }),
             srk: Srk { handle: token.srk, name: token.srk_name.clone() },
             nv_index: token.nv_index,
@@ -220,7 +236,7 @@ mod tests {
         Token::new(Phase::Encrypting, objects, policy, reference)
     }
 
-    fn record(ek: Option<Key>, ak: Option<Key>) -> DeviceRecord {
+    fn record(ek: Option<EndorsementKey>, ak: Option<Key>) -> DeviceRecord {
         let device = Board { model: Some("Pi".into()), serial: None };
         let created = Created::at(Some("b".into()), SystemTime::UNIX_EPOCH);
         DeviceRecord::new(
@@ -255,9 +271,12 @@ mod tests {
         });
         assert_eq!(json_of(&record(None, None)), want);
         let key = |n| Key { name: vec![0, 0x0b, n], public: vec![n] };
-        let tpm = json_of(&record(Some(key(1)), Some(key(2))))["tpm"].take();
+        let ek = |certificate| Some(EndorsementKey { key: key(1), certificate });
+        let tpm = json_of(&record(ek(None), Some(key(2))))["tpm"].take();
         assert_eq!(tpm["ek"], json!({"template": "L-2", "name": "000b01", "public": "01"}));
         assert_eq!(tpm["ak"], json!({"handle": "0x81010002", "name": "000b02", "public": "02"}));
+        let tpm = json_of(&record(ek(Some(vec![0x30, 0])), None))["tpm"].take();
+        assert_eq!(tpm["ek"]["certificate"], "3000");
     }
 
     #[test]

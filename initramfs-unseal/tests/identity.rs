@@ -112,3 +112,25 @@ fn a_password_on_the_endorsement_hierarchy_is_told_and_nothing_else_breaks() {
     assert!(tpm.attestation_key().is_err());
     assert!(tpm.ensure_srk(0x8100_0001).is_ok(), "the owner's keys need no endorsement");
 }
+
+/// Where a TPM's maker puts it, in an index that is larger; and none where there is none.
+#[test]
+fn the_makers_certificate_is_read_from_its_index() {
+    let soft = SoftTpm::start();
+    assert_eq!(soft.connect().endorsement_certificate().unwrap(), None);
+    let certificate = [&[0x30, 0x82, 0x05, 0xdc][..], &[0x5a; 1500]].concat();
+    std::fs::write(soft.path("nv"), [&certificate[..], &[0xff; 96]].concat()).unwrap();
+    soft.must("tpm2_nvdefine -Q 0x1c0000a -C o -s 1600 -a ownerread|authread|ownerwrite");
+    soft.must("tpm2_nvwrite -Q 0x1c0000a -C o -i nv");
+    assert_eq!(soft.connect().endorsement_certificate().unwrap(), Some(certificate));
+}
+
+/// Its owner may have it hidden; that is an error, and not the same as none.
+#[test]
+fn a_certificate_that_may_not_be_read_is_told() {
+    let soft = SoftTpm::start();
+    soft.must("tpm2_nvdefine -Q 0x1c0000a -C o -s 16 -a ownerread|ownerwrite");
+    std::fs::write(soft.path("nv"), [0x30; 16]).unwrap();
+    soft.must("tpm2_nvwrite -Q 0x1c0000a -C o -i nv");
+    assert!(soft.connect().endorsement_certificate().is_err());
+}

@@ -7,7 +7,7 @@ use crate::board::{self, Board};
 use crate::boot_partition::BootPartition;
 use crate::luks::Volume;
 use crate::qr;
-use crate::record::{self, Created, DeviceRecord, TpmRecord};
+use crate::record::{self, Created, DeviceRecord, EndorsementKey, TpmRecord};
 use crate::recovery::RecoveryKey;
 use crate::token::Token;
 use crate::tpm::{Key, TpmError};
@@ -39,20 +39,28 @@ impl Provisioning<'_> {
     ) -> Result<DeviceRecord, ProvisionError> {
         let sysroot = Path::new("/");
         let ek = self.tpm.endorsement_key();
-        let ek = self.or_without("endorsement", ek);
+        let ek = self.or_without("endorsement key", ek).map(|key| {
+            let certificate = self.tpm.endorsement_certificate();
+            EndorsementKey {
+                key,
+                certificate: self
+                    .or_without("certificate of the endorsement key", certificate)
+                    .flatten(),
+            }
+        });
         let ak = self.tpm.attestation_key();
-        let ak = self.or_without("attestation", ak);
+        let ak = self.or_without("attestation key", ak);
         let created = Created::at(board::boot_id(sysroot), SystemTime::now());
         let tpm = TpmRecord::new(token, ek, ak);
         let uuid = volume.uuid()?;
         Ok(DeviceRecord::new(created, self.manifest, Board::read(sysroot), tpm, uuid))
     }
 
-    /// A key that the TPM does not give costs the record a field, not the board its
+    /// What the TPM does not give costs the record a field, not the board its
     /// provisioning: nothing on the board needs it.
-    fn or_without(&self, which: &str, key: Result<Key, TpmError>) -> Option<Key> {
-        key.inspect_err(|why| {
-            self.consoles.say(&format!("the device record names no {which} key: {why}"));
+    fn or_without<T>(&self, which: &str, what: Result<T, TpmError>) -> Option<T> {
+        what.inspect_err(|why| {
+            self.consoles.say(&format!("the device record names no {which}: {why}"));
         })
         .ok()
     }

@@ -40,6 +40,15 @@ impl Tpm {
         self.0.ek_public().map(Key::of).map_err(|e| error::sorted(e, 0))
     }
 
+    /// The maker's certificate for the endorsement key, DER; `None` where the TPM has none
+    /// ([`pcr_measure::tpm::Tpm::ek_certificate`]).
+    ///
+    /// # Errors
+    /// [`TpmError`], for instance when it may be read by the TPM's owner alone.
+    pub fn endorsement_certificate(&mut self) -> Result<Option<Vec<u8>>, TpmError> {
+        self.0.ek_certificate().map_err(|e| error::sorted(e, 0))
+    }
+
     /// The attestation key at [`AK`], which is made there when the handle is free
     /// ([`pcr_measure::tpm::Tpm::ensure_ak`]).
     ///
