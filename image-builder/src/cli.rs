@@ -72,6 +72,8 @@ enum Command {
     Demo(build::ImageArgs),
     Run(crate::emu::run::RunArgs),
     Verify(image::cli::VerifyArgs),
+    Inspect(image::cli::InspectArgs),
+    Diff(image::cli::DiffArgs),
     Flash(flash::FlashArgs),
     Tamper(image::cli::TamperArgs),
     /// Read a recipe, or pin its packages
@@ -151,6 +153,8 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             let tool = tools.as_ref().map(|tools| tools.fit_check_sign.as_path());
             image::cli::verify(args, json, tool)
         }
+        Command::Inspect(args) => image::cli::inspect(args, json),
+        Command::Diff(args) => image::cli::diff(args, json),
         Command::Tamper(args) => {
             image::cli::tamper(args, json, &setting::u_boot_tools(&cli.global)?.signing)
         }

@@ -14,6 +14,7 @@ pub mod fat;
 pub mod fdt;
 pub mod fit;
 pub mod initramfs;
+pub mod inspect;
 pub mod mbr;
 pub mod packages;
 pub mod policy;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
+use super::inspect;
 use super::packages;
 use super::tamper::{self, Signing, Tamper};
 use super::verify::{self, Report};
@@ -19,6 +20,22 @@ pub struct VerifyArgs {
     /// A manifest to hold it against, instead of the one on its boot partition
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
+}
+
+/// Say what is in an image and what it will measure
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// The SD card image, or the card itself
+    image: PathBuf,
+}
+
+/// Say what differs between two images, and what that means for a sealed root
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// The image that devices have, or a card
+    from: PathBuf,
+    /// The image that they are to get
+    to: PathBuf,
 }
 
 /// Make a variant of an image for tests: signed again, or broken
@@ -101,6 +118,34 @@ pub fn verify(
     };
     print!("{}", printed(&report, json)?);
     Ok(ExitCode::from(u8::from(!report.good)))
+}
+
+/// Prints what is in an image.
+///
+/// # Errors
+/// If it cannot be read, or lacks what every image has.
+pub fn inspect(args: &InspectArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let inspection = inspect::inspect(&args.image)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&inspection)?);
+    } else {
+        print!("{}", inspection.text());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what differs between two images: 0 if nothing does, 1 if something.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn diff(args: &DiffArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let difference = inspect::difference(&args.from, &args.to)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&difference)?);
+    } else {
+        print!("{}", difference.text());
+    }
+    Ok(ExitCode::from(u8::from(!difference.is_none())))
 }
 
 fn printed(report: &Report, json: bool) -> anyhow::Result<String> {

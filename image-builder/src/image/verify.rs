@@ -265,7 +265,7 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
 }
 
-fn root_state(card: &Card) -> RootState {
+pub(super) fn root_state(card: &Card) -> RootState {
     use std::os::unix::fs::FileExt as _;
     let start = card.table.root.start;
     let mut magic = [0; LUKS_MAGIC.len()];
