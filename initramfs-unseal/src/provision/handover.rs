@@ -10,7 +10,7 @@ use crate::qr;
 use crate::record::{self, Created, DeviceRecord, EndorsementKey, TpmRecord};
 use crate::recovery::RecoveryKey;
 use crate::token::Token;
-use crate::tpm::{Key, TpmError};
+use crate::tpm::TpmError;
 use std::path::Path;
 use std::time::SystemTime;
 use zeroize::Zeroizing;
