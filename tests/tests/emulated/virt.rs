@@ -122,7 +122,7 @@ fn what_differs_on_virt_is_refused_by_the_tpm_and_named() {
         ("device tree", Tamper::DeviceTree),
         ("BL2", firmware("BL2", "BL2: %s")),
         ("BL31", firmware("BL31", "BL31: %s")),
-        ("BL32 extra 1", firmware("BL32 extra 1", "arch: %s")),
+        ("BL32 extra 1", firmware("BL32 extra 1", "Primary CPU switching")),
         ("BL33", firmware("BL33", "boot application image stored in memory")),
     ];
     let _slot = slots::slot();
