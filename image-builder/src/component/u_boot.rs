@@ -66,10 +66,12 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let output = job.work.join("output");
     let make = || {
         let mut command = job.command("make", &source);
-        // An empty LOCALVERSION keeps scripts/setlocalversion from adding a `+`.
+        // An empty LOCALVERSION keeps scripts/setlocalversion from adding a `+`. The tools
+        // shall not tell where they were built either.
         command
             .arg(format!("O={}", output.display()))
             .arg("LOCALVERSION=")
+            .arg(format!("HOSTCFLAGS=-ffile-prefix-map={}=.", job.work.display()))
             .env("CROSS_COMPILE", CROSS);
         command
     };
