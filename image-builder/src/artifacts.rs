@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use crate::image::arm_image::ArmImage;
+use crate::keys::Role;
 
-/// A directory with the key that signs boot images: `fit.key` (PEM, RSA-3072)
-/// and `fit.crt` (self-signed certificate around the public key).
+/// A directory with the vendor's keys ([`crate::keys`]): `fit.key`, which signs boot images
+/// (RSA-3072), `fit.crt` (self-signed certificate around its public half), and one
+/// `ROLE.key` for every other role that is in use.
 ///
-/// The directory goes to `mkimage -k`; the private key enters no image, no
+/// The directory goes to `mkimage -k`; a private key enters no image, no
 /// cache key and no log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyDir(PathBuf);
@@ -27,20 +29,30 @@ impl KeyDir {
         &self.0
     }
 
-    /// The private key.
-    pub fn key(&self) -> PathBuf {
-        self.0.join("fit.key")
+    /// The private key of a role, or the URI of one in a token (PEM).
+    pub fn private(&self, role: Role) -> PathBuf {
+        self.0.join(format!("{role}.key"))
     }
 
-    /// The private key that signs policies (PEM), where the recipe has the
+    /// The certificate around a role's public half, where there is one.
+    pub fn certificate_of(&self, role: Role) -> PathBuf {
+        self.0.join(format!("{role}.crt"))
+    }
+
+    /// The private key that signs boot images.
+    pub fn key(&self) -> PathBuf {
+        self.private(Role::Fit)
+    }
+
+    /// The private key that signs policies, where the recipe has the
     /// binding `signed` and names no key of its own.
     pub fn policy_key(&self) -> PathBuf {
-        self.0.join("policy.key")
+        self.private(Role::Policy)
     }
 
-    /// The certificate.
+    /// The certificate of the key that signs boot images.
     pub fn certificate(&self) -> PathBuf {
-        self.0.join("fit.crt")
+        self.certificate_of(Role::Fit)
     }
 }
 

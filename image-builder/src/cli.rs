@@ -9,6 +9,7 @@ mod demo;
 mod devices;
 mod docs;
 mod flash;
+mod keys;
 mod reproduce;
 mod setting;
 mod sources;
@@ -41,7 +42,8 @@ pub(crate) struct Global {
     /// The checkout; found from the current directory when not given
     #[arg(long, global = true, value_name = "DIR")]
     tree: Option<PathBuf>,
-    /// Directory with fit.key and fit.crt to sign with; made in the cache when not given
+    /// Directory with the keys to sign with (fit.key, fit.crt, ...: image-builder keys); one in
+    /// the cache when not given
     #[arg(long, global = true, value_name = "DIR")]
     signing_key: Option<PathBuf>,
     /// Take newer versions of sources and packages where the mirror has dropped the locked ones
@@ -81,6 +83,9 @@ enum Command {
     Recipe(image::cli::RecipeCommand),
     /// Keep the list of a fleet's devices
     Devices(devices::DevicesArgs),
+    /// Make, list and use the keys that sign
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
     /// Build everything twice and compare it byte for byte
     Reproduce(reproduce::ReproduceArgs),
     /// List the components: keys, what is cached, sizes
@@ -161,6 +166,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Recipe(command) => image::cli::recipe(command),
         Command::Flash(args) => flash::run(&cli.global, args),
         Command::Devices(args) => devices::run(&cli.global, args),
+        Command::Keys(command) => keys::run(&cli.global, command),
         Command::Reproduce(args) => reproduce::run(&cli.global, args),
         Command::Components => components::run(&cli.global),
         Command::Sources(command) => sources::run(&cli.global, command),

@@ -16,9 +16,7 @@ mod environment;
 mod firmware;
 mod kernel;
 mod optee;
-mod policy_key;
 mod qemu;
-mod signing_key;
 mod source;
 mod static_lib;
 mod tf_a;
@@ -37,10 +35,9 @@ use crate::recipe::{self, Board, Target};
 use crate::sources::SourceError;
 use job::Job;
 
+pub use crate::keys::{ensure_fit as ensure_signing_key, ensure_policy as ensure_policy_key};
 pub use optee::SAMPLE as SAMPLE_APPLICATION;
-pub use policy_key::ensure as ensure_policy_key;
 pub use qemu::PROGRAM as QEMU;
-pub use signing_key::ensure as ensure_signing_key;
 
 /// Prefix of the cross tools.
 pub(crate) const CROSS: &str = "aarch64-linux-gnu-";
@@ -258,9 +255,6 @@ pub enum BuildError {
         /// Why.
         source: std::io::Error,
     },
-    /// The signing key is missing or cannot be made.
-    #[error("signing key: {0}")]
-    Key(String),
     /// A source is missing or wrong.
     #[error(transparent)]
     Source(#[from] SourceError),

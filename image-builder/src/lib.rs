@@ -22,6 +22,7 @@ pub mod devices;
 pub mod emu;
 pub mod flash;
 pub mod image;
+pub mod keys;
 pub mod progress;
 pub mod recipe;
 pub mod reproduce;

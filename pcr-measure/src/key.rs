@@ -86,6 +86,9 @@ pub enum KeyError {
         /// The key.
         key: String,
     },
+    /// Who holds the private half did not sign, or not with it.
+    #[error("no signature: {0}")]
+    Elsewhere(std::io::Error),
     /// OpenSSL refused.
     #[error("OpenSSL: {0}")]
     OpenSsl(#[from] ErrorStack),

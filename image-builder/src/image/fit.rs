@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use super::fdt::{Fdt, FdtError};
 use super::tool::{Tool, ToolError};
 use crate::artifacts::KeyDir;
+use crate::keys::{Role, openssl_conf};
 
 /// The one configuration. U-Boot takes the default one.
 pub const CONFIGURATION: &str = "conf-1";
@@ -202,6 +203,9 @@ pub fn pack(
         Tool::new(mkimage, "pack and sign the FIT").in_dir(scratch.path()).args(["-f", "boot.its"]);
     if let Some(keys) = keys {
         tool = tool.arg("-k").arg(keys.dir()).arg("-r");
+        if let Some(conf) = openssl_conf(keys, Role::Fit) {
+            tool = tool.env("OPENSSL_CONF", conf);
+        }
     }
     tool.arg("boot.itb").run()?;
     let path = scratch.path().join("boot.itb");

@@ -8,15 +8,18 @@ use pcr_measure::key::{KeyError, PublicKey, SigningKey};
 use pcr_measure::manifest::Manifest;
 use pcr_measure::policy::Rollback;
 use pcr_measure::signed_policy::{SignatureFile, SignedPolicyError};
-use zeroize::Zeroizing;
 
 use crate::artifacts::KeyDir;
+use crate::keys::{self, KeysError, Role};
 use crate::recipe::{Binding, Recipe};
 
 /// Why an image has no signed policy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PolicyError {
+    /// The own pair.
+    #[error(transparent)]
+    Own(#[from] KeysError),
     /// A key file cannot be read.
     #[error("cannot read the policy key {path}: {source}")]
     Read {
@@ -59,12 +62,7 @@ impl SignedBinding {
         let rollback = Rollback { counter: signed.counter.handle(), version: signed.rollback };
         let (path, signing) = match &signed.policy_key {
             Some(path) => (path.clone(), None),
-            None => {
-                let path = keys.policy_key();
-                let pem = Zeroizing::new(read(&path)?);
-                let key = SigningKey::from_pem(&pem).map_err(|e| unusable(&path, e))?;
-                (path, Some(key))
-            }
+            None => (keys.policy_key(), Some(keys::signing(keys, Role::Policy)?)),
         };
         let public = match &signing {
             Some(key) => key.public().to_tpm_public(),
@@ -119,7 +117,7 @@ mod tests {
         let keys = KeyDir::new(dir.path());
         let recipe = Recipe::parse(RECIPE, "r.toml").unwrap();
         let error = SignedBinding::of(&recipe, &keys).unwrap_err();
-        assert!(matches!(error, PolicyError::Read { .. }), "{error}");
+        assert!(matches!(error, PolicyError::Own(_)), "{error}");
         ensure_policy_key(&keys, false).unwrap();
         let binding = SignedBinding::of(&recipe, &keys).unwrap().unwrap();
         let config = binding.config();

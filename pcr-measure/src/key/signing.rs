@@ -1,6 +1,8 @@
 //! The private half: what signs policies.
 
 use std::fmt;
+use std::io;
+use std::sync::Arc;
 
 use openssl::error::ErrorStack;
 use openssl::nid::Nid;
@@ -17,9 +19,21 @@ use crate::digest::Algorithm;
 /// value ends; the bytes it was read from are the caller's to wipe.
 #[derive(Clone)]
 pub struct SigningKey {
-    key: PKey<Private>,
+    private: Half,
     public: PublicKey,
 }
+
+/// The private half.
+#[derive(Clone)]
+enum Half {
+    /// In memory.
+    Here(PKey<Private>),
+    /// With somebody who signs for us.
+    Elsewhere(Arc<Sign>),
+}
+
+/// Signs a message, hashed with this algorithm.
+type Sign = dyn Fn(Algorithm, &[u8]) -> io::Result<Vec<u8>> + Send + Sync;
 
 impl SigningKey {
     /// Reads PEM: PKCS #8, PKCS #1 or SEC 1. Nobody is asked for a passphrase.
@@ -42,7 +56,16 @@ impl SigningKey {
             return Err(KeyError::SigningKind(describe(&key)));
         }
         let public = PublicKey::new(PKey::public_key_from_der(&key.public_key_to_der()?)?)?;
-        Ok(Self { key, public })
+        Ok(Self { private: Half::Here(key), public })
+    }
+
+    /// A key that somebody else holds, a PKCS#11 token for instance: `sign` gets hash and
+    /// message, and returns what [`Self::sign`] does. What it returns is verified.
+    pub fn elsewhere(
+        public: PublicKey,
+        sign: impl Fn(Algorithm, &[u8]) -> io::Result<Vec<u8>> + Send + Sync + 'static,
+    ) -> Self {
+        Self { private: Half::Elsewhere(Arc::new(sign)), public }
     }
 
     /// The public half.
@@ -55,11 +78,24 @@ impl SigningKey {
     /// each time, or ECDSA as DER, another each time.
     ///
     /// # Errors
-    /// [`KeyError::Hash`]; [`KeyError::OpenSsl`].
+    /// [`KeyError::Hash`]; [`KeyError::OpenSsl`]; [`KeyError::Elsewhere`].
     pub fn sign(&self, hash: Algorithm, message: &[u8]) -> Result<Vec<u8>, KeyError> {
-        // The padding of an RSA key is PKCS #1 v1.5 unless one says otherwise.
-        let mut signer = Signer::new(message_digest(hash)?, &self.key)?;
-        Ok(signer.sign_oneshot_to_vec(message)?)
+        match &self.private {
+            Half::Here(key) => {
+                // The padding of an RSA key is PKCS #1 v1.5 unless one says otherwise.
+                let mut signer = Signer::new(message_digest(hash)?, key)?;
+                Ok(signer.sign_oneshot_to_vec(message)?)
+            }
+            Half::Elsewhere(sign) => {
+                let signature = sign(hash, message).map_err(KeyError::Elsewhere)?;
+                let scheme = self.public.policy_scheme();
+                if self.public.verify(scheme, hash, message, &signature)? {
+                    return Ok(signature);
+                }
+                let text = "it signed with another key than its public half says";
+                Err(KeyError::Elsewhere(io::Error::other(text)))
+            }
+        }
     }
 }
 
