@@ -1,5 +1,7 @@
 //! `initramfs-unseal` for the target: one static file.
 
+pub(super) mod linked;
+
 use goblin::elf::Elf;
 use goblin::elf::header::EM_AARCH64;
 use goblin::elf::program_header::PT_INTERP;
@@ -10,7 +12,11 @@ use super::{BuildError, Chosen, Component, Files, Spec, job::Job};
 pub(super) const SPEC: Spec = Spec {
     name: "initramfs-unseal",
     about: "initramfs-unseal, one static file",
-    code: concat!(include_str!("unseal.rs"), include_str!("static_lib.rs")),
+    code: concat!(
+        include_str!("unseal.rs"),
+        include_str!("unseal/linked.rs"),
+        include_str!("static_lib.rs")
+    ),
     sources: &[],
     needs: &[Component::Tss, Component::Devmapper, Component::Cryptsetup],
     series: None,
@@ -70,6 +76,7 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let program = output.join(RUST_TARGET).join(PROFILE).join("initramfs-unseal");
     let bytes = job.read(&program)?;
     check(&bytes).map_err(|reason| job.wrong(format!("{}: {reason}", program.display())))?;
+    linked::keep(job)?;
     job.keep(&program, "initramfs-unseal")
 }
 

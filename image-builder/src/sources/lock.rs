@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use super::SourceError;
 use crate::cache::IoContext;
@@ -67,6 +68,11 @@ impl fmt::Display for Sha256Hex {
 }
 
 impl Sha256Hex {
+    /// The hash of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(hex::encode(Sha256::digest(bytes)))
+    }
+
     /// The digits.
     pub fn as_str(&self) -> &str {
         &self.0
