@@ -21,6 +21,7 @@ pub mod policy;
 pub mod tamper;
 pub mod tool;
 pub mod tree;
+pub mod unused;
 pub mod userland;
 pub mod verify;
 

@@ -17,6 +17,7 @@ pub mod cache;
 pub mod cli;
 pub mod component;
 pub mod deb;
+pub mod deliver;
 pub mod demo;
 pub mod devices;
 pub mod emu;

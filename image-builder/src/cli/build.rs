@@ -1,16 +1,21 @@
 //! `image-builder build`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::builder::PossibleValuesParser;
 use indicatif::HumanBytes;
+use pcr_measure::key::SigningKey;
 
 use super::{Format, Global, setting};
 use crate::artifacts::Artifacts;
 use crate::component::plan::Context;
-use crate::component::{self, Component, engine};
+use crate::component::{self, Component, Linked, engine, provenance};
+use crate::deliver::imager::{BaseUrl, Date};
+use crate::deliver::{self, Compression, Materials, Options, Output};
 use crate::image::{self, Image, packages};
+use crate::keys::{self, Role};
 use crate::progress::Progress;
 use crate::recipe::{Binding, Recipe, Signed, Target};
 use crate::sources::store::Store;
@@ -36,17 +41,51 @@ pub(super) struct ImageArgs {
 pub(super) struct BuildArgs {
     #[command(flatten)]
     image: ImageArgs,
+    #[command(flatten)]
+    deliver: DeliverArgs,
     /// Build this component and what it needs, and no image; may be repeated
     #[arg(long, value_name = "COMPONENT", value_parser = PossibleValuesParser::new(Component::ALL.map(Component::name)))]
     only: Vec<String>,
+}
+
+/// What is handed out beside the image.
+#[derive(Debug, clap::Args)]
+struct DeliverArgs {
+    /// Compress the image, too
+    #[arg(long, value_enum, value_name = "FORM")]
+    compress: Option<Compression>,
+    /// Write the list for Raspberry Pi Imager (--repo), for files that lie below this address
+    #[arg(long, value_name = "URL")]
+    base_url: Option<BaseUrl>,
+    /// The date in that list
+    #[arg(long, value_name = "YYYY-MM-DD", requires = "base_url")]
+    release_date: Option<Date>,
+}
+
+impl DeliverArgs {
+    fn options(&self) -> Options {
+        Options {
+            compression: self.compress,
+            base_url: self.base_url.clone(),
+            date: self.release_date.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// An image, and what it was made with.
+pub(super) struct Built {
+    pub(super) image: Image,
+    pub(super) artifacts: Artifacts,
+    /// Everything that is handed out.
+    outputs: Vec<Output>,
 }
 
 pub(super) fn run(global: &Global, args: &BuildArgs) -> anyhow::Result<ExitCode> {
     let progress = Progress::new();
     let context = setting::context_to_build(global, &progress)?;
     if args.only.is_empty() {
-        let (image, _) = build(global, &context, &args.image, &progress)?;
-        report(global, &image)?;
+        let options = args.deliver.options();
+        report(global, &build(global, &context, &args.image, &options, &progress)?)?;
         return Ok(ExitCode::SUCCESS);
     }
     let wanted: Vec<Component> =
@@ -59,13 +98,14 @@ pub(super) fn run(global: &Global, args: &BuildArgs) -> anyhow::Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds the image of a recipe with everything in it.
+/// Builds the image of a recipe with everything in it and beside it.
 pub(super) fn build(
     global: &Global,
     context: &Context,
     args: &ImageArgs,
+    options: &Options,
     progress: &Progress,
-) -> anyhow::Result<(Image, Artifacts)> {
+) -> anyhow::Result<Built> {
     let path = recipe_path(context, args);
     // A recipe that is wrong is reported now, not after the builds.
     let recipe = Recipe::load(&path)?;
@@ -77,8 +117,42 @@ pub(super) fn build(
     let packages = packages::obtain(&recipe, &path, &store, setting::when_gone(global), progress)?;
     let plan = engine::build(context, &Component::of_image(&context.target), progress)?;
     let artifacts = component::artifacts(&plan, &context.target, context.signing_key.clone())?;
-    let image = image::assemble(&recipe, &artifacts, &packages, &output(context, args), progress)?;
-    Ok((image, artifacts))
+    let out = output(context, args);
+    deliver::withdraw(&out, &recipe, options)?;
+    let image = image::assemble(&recipe, &artifacts, &packages, &out, progress)?;
+
+    let linked = plan.dir(Component::Unseal).join(component::LINKED);
+    let text =
+        std::fs::read(&linked).with_context(|| format!("cannot read {}", linked.display()))?;
+    let linked: Linked = serde_json::from_slice(&text)
+        .with_context(|| format!("{} cannot be used", linked.display()))?;
+    let materials = Materials {
+        packages: &packages,
+        built: &provenance::of_image(context)?,
+        linked: &linked,
+        cache: &context.cache.root().join("facts"),
+    };
+    let key = sums_key(global, context, progress)?;
+    let outputs = deliver::deliver(&recipe, &image, &materials, key.as_ref(), options, progress)?;
+    Ok(Built { image, artifacts, outputs })
+}
+
+/// The key that signs the sums. Who has keys of their own may have none for this.
+fn sums_key(
+    global: &Global,
+    context: &Context,
+    progress: &Progress,
+) -> anyhow::Result<Option<SigningKey>> {
+    let keys = &context.signing_key;
+    if global.signing_key.is_some() && !keys.private(Role::Sums).exists() {
+        progress.say(&setting::for_host(&format!(
+            "the sums are not signed: {} has no sums.key (image-builder keys new sums)",
+            keys.dir().display()
+        )));
+        return Ok(None);
+    }
+    keys::ensure(keys, Role::Sums, false)?;
+    Ok(Some(keys::signing(keys, Role::Sums)?))
 }
 
 /// The recipe's file.
@@ -96,26 +170,28 @@ pub(super) fn output(context: &Context, args: &ImageArgs) -> PathBuf {
     args.output.clone().unwrap_or_else(|| context.tree.join(OUT))
 }
 
-fn report(global: &Global, image: &Image) -> anyhow::Result<()> {
-    let size = |path: &Path| std::fs::metadata(path).map_or(0, |meta| meta.len());
+fn report(global: &Global, built: &Built) -> anyhow::Result<()> {
+    let Built { image, outputs, .. } = built;
     if global.format == Format::Json {
         return setting::print_json(&serde_json::json!({
             "schema": "msec-boot/build/1",
             "image": image.path,
             "manifest": image.manifest_path,
-            "size": size(&image.path),
+            "size": outputs.first().map(|output| output.size),
             "fit": image.sizes.fit,
             "kernel": image.sizes.kernel,
             "initramfs": image.sizes.initramfs,
             "pcrs": image.manifest.predict(),
+            "files": outputs,
         }));
     }
-    setting::print(&setting::for_host(&format!(
-        "image      {} ({})\nmanifest   {}\nkernel     {}, initramfs {}\n",
-        image.path.display(),
-        HumanBytes(size(&image.path)),
-        image.manifest_path.display(),
+    let mut text = format!(
+        "kernel {}, initramfs {}\n",
         HumanBytes(image.sizes.kernel),
         HumanBytes(image.sizes.initramfs),
-    )))
+    );
+    for Output { path, about, size, .. } in outputs {
+        text += &format!("{}  {} ({about})\n", path.display(), HumanBytes(*size));
+    }
+    setting::print(&setting::for_host(&text))
 }

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use super::build::{self, ImageArgs};
+use super::build::{self, Built, ImageArgs};
 use super::{Format, Global, setting};
 use crate::artifacts::Artifacts;
 use crate::component::plan::Context;
 use crate::component::{self, Component, engine};
+use crate::deliver::Options;
 use crate::demo::{self, Images, Journey, record};
 use crate::emu::card::Card;
 use crate::emu::place::TpmPlace;
@@ -19,7 +20,8 @@ use crate::progress::Progress;
 pub(super) fn run(global: &Global, args: &ImageArgs) -> anyhow::Result<ExitCode> {
     let progress = Progress::new();
     let context = setting::context_to_build(global, &progress)?;
-    let (image, artifacts) = build::build(global, &context, args, &progress)?;
+    let built = build::build(global, &context, args, &Options::default(), &progress)?;
+    let Built { image, artifacts, .. } = built;
     let dir = build::output(&context, args).join("demo");
     if dir.exists() {
         std::fs::remove_dir_all(&dir)

@@ -14,6 +14,7 @@ use super::build::{self, ImageArgs};
 use super::{Format, Global, setting};
 use crate::component::Component;
 use crate::component::plan::{Context, Plan};
+use crate::deliver::{Compression, Options};
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::reproduce::{Comparison, compare};
@@ -50,7 +51,8 @@ pub(super) fn run(global: &Global, args: &ReproduceArgs) -> anyhow::Result<ExitC
 
     let image = |output| ImageArgs { recipe: args.recipe.clone(), output };
     let first = image(out("first-image"));
-    build::build(global, &context, &first, &progress)?;
+    let options = Options { compression: Some(Compression::Xz), ..Options::default() };
+    build::build(global, &context, &first, &options, &progress)?;
 
     progress.say("and now everything a second time, elsewhere");
     let tree = scratch.path().join("another/checkout");
@@ -59,7 +61,7 @@ pub(super) fn run(global: &Global, args: &ReproduceArgs) -> anyhow::Result<ExitC
     // What a person's account decides. Nobody else makes files in this process now.
     let before = umask(Mode::from_bits_truncate(0o077));
     let second = image(out("second-image"));
-    let built = build::build(global, &again, &second, &progress);
+    let built = build::build(global, &again, &second, &options, &progress);
     umask(before);
     built?;
 

@@ -10,6 +10,7 @@ use super::inspect;
 use super::packages;
 use super::tamper::{self, Signing, Tamper};
 use super::verify::{self, Report};
+use crate::deliver;
 use crate::recipe::Recipe;
 
 /// Hold an image against its manifest and show what it will measure
@@ -20,6 +21,9 @@ pub struct VerifyArgs {
     /// A manifest to hold it against, instead of the one on its boot partition
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
+    /// The public key of the SHA256SUMS beside the image (image-builder keys public sums)
+    #[arg(long, value_name = "FILE")]
+    sums_key: Option<PathBuf>,
 }
 
 /// Say what is in an image and what it will measure
@@ -108,7 +112,7 @@ pub fn verify(
     json: bool,
     fit_check_sign: Option<&Path>,
 ) -> anyhow::Result<ExitCode> {
-    let report = match verify::verify(&args.image, args.manifest.as_deref(), fit_check_sign) {
+    let mut report = match verify::verify(&args.image, args.manifest.as_deref(), fit_check_sign) {
         Ok(report) => report,
         Err(error) if error.is_verdict() => {
             eprintln!("image-builder: {error}");
@@ -116,6 +120,10 @@ pub fn verify(
         }
         Err(error) => return Err(error.into()),
     };
+    let sums = deliver::check_sums(&args.image, args.sums_key.as_deref());
+    if let Some(check) = sums.context("cannot check the sums")? {
+        report.add(check);
+    }
     print!("{}", printed(&report, json)?);
     Ok(ExitCode::from(u8::from(!report.good)))
 }

@@ -66,6 +66,12 @@ pub struct Report {
 }
 
 impl Report {
+    /// Adds a check that was made elsewhere.
+    pub fn add(&mut self, check: Check) {
+        self.good &= check.outcome != Outcome::Bad;
+        self.checks.push(check);
+    }
+
     /// The report for people.
     pub fn text(&self) -> String {
         let mut text = format!("{}\n", self.path.display());
