@@ -71,7 +71,8 @@ fn a_token_signs_what_the_same_key_in_a_file_signs() {
     let conf = format!("directories.tokendir = {}\n", dir.join("tokens").display());
     fs::write(dir.join("softhsm2.conf"), conf).unwrap();
     fs::write(dir.join("pin"), "1234").unwrap();
-    let token = ["--init-token", "--free", "--label", "vendor", "--pin", "1234", "--so-pin", "5678"];
+    let token =
+        ["--init-token", "--free", "--label", "vendor", "--pin", "1234", "--so-pin", "5678"];
     good(run(dir, "softhsm2-util", &token));
     let files = KeyDir::new(dir.join("files"));
     for (id, role) in ["01", "02", "03"].into_iter().zip(ROLES) {

@@ -134,7 +134,7 @@ impl Bill {
                 "description": component.about(),
                 "purl": source_purl(source),
                 "externalReferences": source.files.iter().map(|file| json!({
-                    "type": "source-distribution",
+                    "type": "distribution",
                     "url": file.name,
                     "hashes": [hash(file.sha256.as_str())],
                 })).collect::<Vec<_>>(),
