@@ -39,7 +39,7 @@ use job::Job;
 pub use crate::keys::{ensure_fit as ensure_signing_key, ensure_policy as ensure_policy_key};
 pub use optee::SAMPLE as SAMPLE_APPLICATION;
 pub use qemu::PROGRAM as QEMU;
-pub use unseal::linked::{Crate, FILE as LINKED, Library, Linked};
+pub use unseal::linked::{Crate, Library, Linked};
 
 /// Prefix of the cross tools.
 pub(crate) const CROSS: &str = "aarch64-linux-gnu-";

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use clap::CommandFactory as _;
 
+use crate::component::{Crate, Linked};
 use crate::image::initramfs::gzip;
 use crate::image::tool::{SOURCE_DATE_EPOCH, Tool, ToolError};
 
@@ -63,17 +64,6 @@ const FILES: [(&str, u32, &str); 7] = [
     ("DEBIAN/triggers", 0o644, packaged!("debian/triggers")),
 ];
 
-/// Debian's static archives that are linked in, by the packages that bring them.
-const ARCHIVES: [&str; 7] = [
-    "libargon2-dev:arm64",
-    "libblkid-dev:arm64",
-    "libc6-dev-arm64-cross",
-    "libjson-c-dev:arm64",
-    "libmbedtls-dev:arm64",
-    "libpopt-dev:arm64",
-    "uuid-dev:arm64",
-];
-
 /// Why there is no package.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -97,38 +87,16 @@ pub enum DebError {
 }
 
 /// What is linked into the program, a line each: `NAME VERSION LICENCE`.
-///
-/// # Errors
-/// When cargo or dpkg cannot be asked.
-pub fn linked(tree: &Path) -> Result<String, DebError> {
-    let crates = Tool::new("cargo", "list the crates of initramfs-unseal")
-        .in_dir(tree)
-        .args(["tree", "--locked", "--package=initramfs-unseal", "--edges=normal"])
-        .args(["--target=aarch64-unknown-linux-gnu", "--prefix=none", "--format={p}\t{l}"])
-        .run()?;
-    let crates = String::from_utf8_lossy(&crates).into_owned();
-    // "NAME vVERSION (proc-macro)" or "(PATH)": neither belongs into a list of names.
-    let crates: BTreeSet<String> = crates
-        .lines()
-        .filter(|line| !line.contains("(proc-macro)"))
-        .filter_map(|line| {
-            let (package, licence) = line.split_once('\t')?;
-            let mut words = package.split(' ');
-            let (name, version) = (words.next()?, words.next()?.trim_start_matches('v'));
-            Some(format!("{name} {version} {}", licence.trim_end_matches(" (*)")))
-        })
-        .collect();
-    let archives = Tool::new("dpkg-query", "list the static libraries")
-        .args(["--show", "--showformat=${source:Package} ${source:Version}\\n"])
-        .args(ARCHIVES)
-        .run()?;
-    let archives = String::from_utf8_lossy(&archives).into_owned();
-    let archives: BTreeSet<&str> = archives.lines().collect();
+pub fn linked(linked: &Linked) -> String {
     let mut text = String::from("Comment: Rust crates: name, version, licence\n");
-    text.extend(crates.iter().map(|line| format!(" {line}\n")));
+    for Crate { name, version, licence, .. } in &linked.crates {
+        text += &format!(" {name} {version} {}\n", licence.as_deref().unwrap_or("-"));
+    }
     text.push_str(" .\n Debian's static libraries: source, version\n");
-    text.extend(archives.iter().map(|line| format!(" {line}\n")));
-    Ok(text)
+    let sources: BTreeSet<_> =
+        linked.libraries.iter().map(|one| (&one.source, &one.source_version)).collect();
+    text.extend(sources.iter().map(|(source, version)| format!(" {source} {version}\n")));
+    text
 }
 
 /// Makes the package in `out` and returns its path. `program` is the static binary,

@@ -120,6 +120,8 @@ impl Bench {
                     name: "libargon2-dev".to_owned(),
                     version: "0~20190702".to_owned(),
                     architecture: "arm64".to_owned(),
+                    source: "argon2".to_owned(),
+                    source_version: "0~20190702".to_owned(),
                 }]
                 .into(),
             },

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::builder::PossibleValuesParser;
 use indicatif::HumanBytes;
 use pcr_measure::key::SigningKey;
@@ -121,11 +120,7 @@ pub(super) fn build(
     deliver::withdraw(&out, &recipe, options)?;
     let image = image::assemble(&recipe, &artifacts, &packages, &out, progress)?;
 
-    let linked = plan.dir(Component::Unseal).join(component::LINKED);
-    let text =
-        std::fs::read(&linked).with_context(|| format!("cannot read {}", linked.display()))?;
-    let linked: Linked = serde_json::from_slice(&text)
-        .with_context(|| format!("{} cannot be used", linked.display()))?;
+    let linked = Linked::beside(&artifacts.unseal)?;
     let materials = Materials {
         packages: &packages,
         built: &provenance::of_image(context)?,

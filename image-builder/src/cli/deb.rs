@@ -8,7 +8,7 @@ use indicatif::HumanBytes;
 
 use super::build::OUT;
 use super::{Format, Global, setting};
-use crate::component::{Component, engine};
+use crate::component::{Component, Linked, engine};
 use crate::deb;
 use crate::progress::Progress;
 
@@ -27,7 +27,7 @@ pub(super) fn run(global: &Global, args: &DebArgs) -> anyhow::Result<ExitCode> {
     let bytes = std::fs::read(&program)
         .with_context(|| format!("cannot read the component {}", program.display()))?;
     let out = args.output.clone().unwrap_or_else(|| context.tree.join(OUT));
-    let path = deb::make(&bytes, &deb::linked(&context.tree)?, &out)?;
+    let path = deb::make(&bytes, &deb::linked(&Linked::beside(&program)?), &out)?;
     let size = std::fs::metadata(&path).map_or(0, |meta| meta.len());
     if global.format == Format::Json {
         setting::print_json(&serde_json::json!({

@@ -110,10 +110,7 @@ impl Bill {
             "name": package.name,
             "version": package.version,
             "purl": purl,
-            "properties": [
-                { "name": "msec-boot:source-package", "value": source },
-                { "name": "msec-boot:source-version", "value": version },
-            ],
+            "properties": source_of(source, version),
         });
         if !licences.is_empty() {
             put(&mut component, "licenses", licences.into());
@@ -196,6 +193,7 @@ impl Bill {
                     "version": library.version,
                     "description": "linked statically into initramfs-unseal",
                     "purl": purl,
+                    "properties": source_of(&library.source, &library.source_version),
                 })
             });
         }
@@ -254,6 +252,14 @@ impl Bill {
             "dependencies": dependencies,
         })
     }
+}
+
+/// The source package of a binary one: what Debian's security notices name.
+fn source_of(name: &str, version: &str) -> Value {
+    json!([
+        { "name": "msec-boot:source-package", "value": name },
+        { "name": "msec-boot:source-version", "value": version },
+    ])
 }
 
 fn put(component: &mut Value, field: &str, value: Value) {
@@ -344,6 +350,8 @@ mod tests {
             name: "libargon2-dev".to_owned(),
             version: "0~1".to_owned(),
             architecture: "arm64".to_owned(),
+            source: "argon2".to_owned(),
+            source_version: "0~1".to_owned(),
         };
         let digest = "ab".repeat(32);
         bill.linked(&Linked {

@@ -174,9 +174,9 @@ fn configuration(provider: &Path, module: &Path) -> String {
     format!(
         "openssl_conf = init\n\n\
          [init]\nproviders = providers\n\n\
-         [providers]\ndefault = default\npkcs11 = pkcs11\n\n\
-         [default]\nactivate = 1\n\n\
-         [pkcs11]\nmodule = {}\npkcs11-module-path = {}\n\
+         [providers]\ndefault = built_in\npkcs11 = token\n\n\
+         [built_in]\nactivate = 1\n\n\
+         [token]\nmodule = {}\npkcs11-module-path = {}\n\
          pkcs11-module-quirks = no-deinit\npkcs11-module-load-behavior = early\nactivate = 1\n",
         provider.display(),
         module.display()

@@ -3,6 +3,7 @@
 //! materials of an image.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,7 @@ use super::super::{BuildError, Component, job::Job};
 use super::{RUST_TARGET, SPEC};
 
 /// The file beside the program.
-pub const FILE: &str = "linked.json";
+const FILE: &str = "linked.json";
 
 /// The list of what was linked.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +46,25 @@ pub struct Library {
     pub version: String,
     /// Its architecture.
     pub architecture: String,
+    /// The name of its source package.
+    pub source: String,
+    /// The version of that.
+    pub source_version: String,
+}
+
+impl Linked {
+    /// Reads the list beside the program.
+    ///
+    /// # Errors
+    /// If it is not there, or cannot be used.
+    pub fn beside(program: &Path) -> io::Result<Self> {
+        let path = program.with_file_name(FILE);
+        let named = |error: &dyn std::fmt::Display| {
+            io::Error::other(format!("cannot use {}: {error}", path.display()))
+        };
+        let text = std::fs::read(&path).map_err(|error| named(&error))?;
+        serde_json::from_slice(&text).map_err(|error| named(&error))
+    }
 }
 
 /// Writes the list.
@@ -142,6 +162,10 @@ fn libraries(job: &Job<'_>) -> Result<BTreeSet<Library>, BuildError> {
     paths.iter().map(|path| owner(job, path)).collect()
 }
 
+/// What dpkg-query is asked, in the order of [`Library`]'s fields.
+const FORMAT: &str =
+    "--showformat=${Package}\t${Version}\t${Architecture}\t${source:Package}\t${source:Version}";
+
 /// The package that a file or directory of the build root belongs to.
 fn owner(job: &Job<'_>, path: &Path) -> Result<Library, BuildError> {
     let mut search = job.command("dpkg-query", &job.work);
@@ -151,15 +175,20 @@ fn owner(job: &Job<'_>, path: &Path) -> Result<Library, BuildError> {
     let (packages, _) = said.split_once(": ").unwrap_or_default();
     let wanted = packages.split(", ").find(|name| name.ends_with(":arm64")).unwrap_or(packages);
     let mut show = job.command("dpkg-query", &job.work);
-    show.args(["--show", "--showformat=${Package}\t${Version}\t${Architecture}", wanted]);
+    show.args(["--show", FORMAT, wanted]);
     let shown = output(job, "dpkg-query --show", show)?;
     let mut fields = shown.split('\t').map(str::to_owned);
-    match (fields.next(), fields.next(), fields.next()) {
-        (Some(name), Some(version), Some(architecture)) => {
-            Ok(Library { name, version, architecture })
-        }
-        _ => Err(job.wrong(format!("dpkg-query says `{shown}` of {}", path.display()))),
-    }
+    let mut next = || {
+        let field = fields.next().filter(|field| !field.is_empty());
+        field.ok_or_else(|| job.wrong(format!("dpkg-query says `{shown}` of {}", path.display())))
+    };
+    Ok(Library {
+        name: next()?,
+        version: next()?,
+        architecture: next()?,
+        source: next()?,
+        source_version: next()?,
+    })
 }
 
 /// What a short command prints.
