@@ -108,6 +108,7 @@ fn text(size: u64, ranges: &[(Range<u64>, String)]) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "ranges are what is listed here")]
 mod tests {
     use super::*;
 

@@ -15,10 +15,10 @@ use super::{KeysError, Role, certify, keep, read};
 use crate::artifacts::KeyDir;
 use crate::image::tool::{Tool, ToolError};
 
-/// The label of the PEM form (pkcs11-provider 1.0, src/encoder.c, `P11PROV_PEM_LABEL`...).
+/// The label of the PEM form (provider-pkcs11(7), "URIs in PEM files").
 const LABEL: &str = "PKCS#11 PROVIDER URI";
 
-/// What the DER inside begins with (pkcs11-provider, docs/URI-in-PEM).
+/// What stands before the URI in it.
 const DESCRIPTION: &[u8] = b"PKCS#11 Provider URI v1.0";
 
 // Tags of DER (X.690, 8.1.2 and 8.23; X.680, 8.6).
@@ -169,7 +169,8 @@ pub fn use_token(keys: &KeyDir, role: Role, uri: &str, module: &Path) -> Result<
 /// OpenSSL's configuration with provider and module.
 ///
 /// A module that is built on OpenSSL itself (SoftHSM) would be torn down twice, hence
-/// `no-deinit`, and would load the provider again from within it, hence `early`.
+/// `no-deinit`, and would load the provider again from within it, hence `early`. No section
+/// is called `default`: every other one would read it.
 fn configuration(provider: &Path, module: &Path) -> String {
     format!(
         "openssl_conf = init\n\n\
