@@ -253,9 +253,11 @@ fn without(ranges: Vec<Range<u64>>, others: &[Range<u64>]) -> Vec<Range<u64>> {
 mod tests {
     use super::*;
 
+    type Ranges<'a> = &'a [Range<u64>];
+
     #[test]
     fn ranges_are_subtracted() {
-        let cases: [(&[Range<u64>], &[Range<u64>], &[Range<u64>]); 5] = [
+        let cases: [(Ranges<'_>, Ranges<'_>, Ranges<'_>); 5] = [
             (&[0..10], &[], &[0..10]),
             (&[0..10], &[3..5, 4..6], &[0..3, 6..10]),
             (&[0..10, 20..30], &[5..25], &[0..5, 25..30]),
