@@ -150,3 +150,23 @@ fn a_key_that_no_tpm_has_room_for_has_no_name() {
     let error = PublicKey::parse(&pem).unwrap().tpm_name().unwrap_err();
     assert!(matches!(error, KeyError::NotForTpm(_)), "{error}");
 }
+
+#[test]
+fn what_somebody_else_signs_is_verified() {
+    let mine = read(&PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap()).unwrap();
+    let other = read(&PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap()).unwrap();
+    let public = mine.public().clone();
+    let expected = mine.sign(Algorithm::Sha256, b"x").unwrap();
+    let key = SigningKey::elsewhere(public.clone(), move |hash, message| {
+        mine.sign(hash, message).map_err(std::io::Error::other)
+    });
+    assert_eq!(key.sign(Algorithm::Sha256, b"x").unwrap(), expected);
+    let key = SigningKey::elsewhere(public.clone(), move |hash, message| {
+        other.sign(hash, message).map_err(std::io::Error::other)
+    });
+    let error = key.sign(Algorithm::Sha256, b"x").unwrap_err().to_string();
+    assert!(error.contains("another key"), "{error}");
+    let key = SigningKey::elsewhere(public, |_, _| Err(std::io::Error::other("no PIN")));
+    let error = key.sign(Algorithm::Sha256, b"x").unwrap_err().to_string();
+    assert_eq!(error, "no signature: no PIN");
+}
