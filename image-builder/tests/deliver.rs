@@ -201,7 +201,7 @@ fn package(dir: &Path) -> Package {
     fs::create_dir_all(root.join("DEBIAN")).unwrap();
     fs::write(
         root.join("usr/share/doc/libx+1/copyright"),
-        "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\n\
+        "Format: doc/packaging-manuals/copyright-format/1.0/\n\n\
          Files: *\nCopyright: t\nLicense: GPL-2+\n",
     )
     .unwrap();

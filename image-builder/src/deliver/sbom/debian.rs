@@ -101,7 +101,7 @@ fn copyright(package: &Package) -> io::Result<String> {
 }
 
 /// The short names of the licences in a copyright file of the machine-readable form
-/// (<https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/>, 7.2); none in
+/// (Debian Policy, copyright-format 1.0, 7.2); none in
 /// another one.
 fn licences(copyright: &str) -> BTreeSet<String> {
     let first = copyright.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn licences_are_read_from_the_machine_readable_form_alone() {
-        let head = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n";
+        let head = "Format: doc/packaging-manuals/copyright-format/1.0/\n";
         let body = "\nFiles: *\nCopyright: 2001 A\nLicense: GPL-2+\n text: License: no\n\n\
                     Files: b\nLicense: Expat\n\nLicense: GPL-2+\n On Debian\n\nLicense:\n";
         let names: Vec<String> = licences(&format!("{head}{body}")).into_iter().collect();
