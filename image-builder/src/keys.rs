@@ -59,7 +59,7 @@ impl Role {
         match self {
             Self::Fit => "boot images (FIT)",
             Self::Policy => "PCR policies (binding `signed`)",
-            Self::Update => "update bundles",
+            Self::Update => "update bundles (nothing takes them yet)",
             Self::Sums => "SHA256SUMS of a build",
         }
     }
@@ -69,7 +69,7 @@ impl Role {
         match self {
             Self::Fit => "U-Boot on every card",
             Self::Policy => "the initramfs, and the policy of every sealed root",
-            Self::Update => "the root file system",
+            Self::Update => "nobody yet",
             Self::Sums => "whoever checks a download",
         }
     }
@@ -81,8 +81,8 @@ impl Role {
         match self {
             // What every TPM loads (TCG PC Client Platform TPM Profile 1.05, 4.8) and
             // systemd takes.
-            Self::Policy => 2048,
-            Self::Fit | Self::Update | Self::Sums => 3072,
+            Self::Policy | Self::Update => 2048,
+            Self::Fit | Self::Sums => 3072,
         }
     }
 
