@@ -18,6 +18,7 @@ pub mod inspect;
 pub mod mbr;
 pub mod packages;
 pub mod policy;
+pub mod slots;
 pub mod tamper;
 pub mod tool;
 pub mod tree;
@@ -78,6 +79,9 @@ pub enum ImageError {
     /// The userland.
     #[error(transparent)]
     Userland(#[from] userland::UserlandError),
+    /// A slot of the boot partition.
+    #[error(transparent)]
+    Slot(#[from] slots::TooLarge),
     /// The root file system.
     #[error(transparent)]
     Root(#[from] ext4::Ext4Error),

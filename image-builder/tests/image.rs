@@ -225,8 +225,8 @@ fn an_image_is_clean_complete_and_reproducible() {
     assert!(manual.contains("File not found"), "{manual}");
 
     let card = card::Card::open(&image.path).unwrap();
-    assert_eq!(card.boot_file("manifest.json").unwrap(), manifest);
-    let contents = fit::Contents::read(&card.boot_file("boot.itb").unwrap()).unwrap();
+    assert_eq!(card.good().unwrap().manifest, manifest.trim_ascii_end());
+    let contents = fit::Contents::read(&card.good().unwrap().fit).unwrap();
     assert_eq!(contents.command_line, "console=ttyAMA0,115200 panic=10 page_alloc.shuffle=1");
 
     let report = verify(&image.path, Some(&image.manifest_path), Some(Path::new("/bin/true")));
@@ -247,7 +247,7 @@ fn a_signed_image_carries_its_policy_and_never_the_key() {
     };
     let plain = build(RECIPE).unwrap();
     let card = card::Card::open(&plain.path).unwrap();
-    assert!(card.boot_file(card::SIGNATURES).is_err(), "premise");
+    assert!(card.good().unwrap().signatures.is_empty(), "premise");
 
     let signed = RECIPE.replace("binding = \"pcr\"", "binding = \"signed\"\nrollback = 3");
     let error = build(&signed).unwrap_err();
@@ -260,7 +260,7 @@ fn a_signed_image_carries_its_policy_and_never_the_key() {
     assert_ne!(image.manifest.predict(), plain.manifest.predict(), "the key is measured");
 
     let card = card::Card::open(&image.path).unwrap();
-    let file = card.boot_file(card::SIGNATURES).unwrap();
+    let file = card.good().unwrap().signatures;
     let file = SignatureFile::from_json(&file).unwrap();
     let pem = fs::read_to_string(bench.artifacts.signing_key.policy_key()).unwrap();
     let key = SigningKey::from_pem(pem.as_bytes()).unwrap();
@@ -380,7 +380,7 @@ fn an_unsigned_fit_has_no_signature() {
     let bench = Bench::new();
     let image = bench.image("one");
     let signature = |path: &Path| {
-        let fit = card::Card::open(path).unwrap().boot_file("boot.itb").unwrap();
+        let fit = card::Card::open(path).unwrap().good().unwrap().fit;
         let tree = image_builder::image::fdt::Fdt::new(&fit).unwrap();
         tree.property("/configurations/conf-1/signature-1", "value").is_some()
     };

@@ -155,21 +155,32 @@ impl Authority {
         self.policy().map(Guard::one)
     }
 
-    /// The entry of a signature file for a boot whose PCRs hold `values`.
-    /// Unverified: the TPM checks the signature.
+    /// The entry for a boot whose PCRs hold `values`, of whichever signature file has
+    /// it. Unverified: the TPM checks the signature.
     ///
     /// # Errors
-    /// [`SignedError::BadFile`], [`SignedError::NoEntry`].
+    /// [`SignedError::BadFile`], [`SignedError::NoEntry`]; of several files that of the
+    /// last one.
     pub fn choose(
         &self,
-        file: &[u8],
+        files: &[Vec<u8>],
         pcrs: &PcrSelection,
         values: &PcrBank,
     ) -> Result<SignedPolicy, SignedError> {
-        let file = SignatureFile::from_json(file).map_err(SignedError::BadFile)?;
         let policy = self.policy_of(pcrs, values)?;
-        let found = file.find(self.policy_key.fingerprint, pcrs, policy);
-        found.cloned().map_err(SignedError::NoEntry)
+        let mut why = SignedError::NoFile("none is there".into());
+        for file in files {
+            let found = SignatureFile::from_json(file).map_err(SignedError::BadFile);
+            let found = found.and_then(|file| {
+                let found = file.find(self.policy_key.fingerprint, pcrs, policy);
+                found.cloned().map_err(SignedError::NoEntry)
+            });
+            match found {
+                Ok(entry) => return Ok(entry),
+                Err(error) => why = error,
+            }
+        }
+        Err(why)
     }
 
     /// The policy that has to be signed for a boot of this image whose PCRs hold `values`.
@@ -335,8 +346,9 @@ pub(crate) mod tests {
         // Without a counter: systemd's, and none of ours.
         file.sign(&key, &pcrs, &values(b"c")).unwrap();
         let file = file.to_json().unwrap();
+        let files = [file.into_bytes()];
         let choose = |image, version| {
-            authority(version).choose(file.as_bytes(), &pcrs, &values(image)).map(|e| e.rollback)
+            authority(version).choose(&files, &pcrs, &values(image)).map(|e| e.rollback)
         };
         assert_eq!(choose(b"a", 1).unwrap(), Some(1));
         assert_eq!(choose(b"b", 2).unwrap(), Some(2));
@@ -347,5 +359,13 @@ pub(crate) mod tests {
                 "{image:?} {version}: {refusal}"
             );
         }
+        // The slot that was not booted may hold anything.
+        let [file] = files;
+        for other in [&b"{}"[..], b"", b"no JSON", &[0; 100]] {
+            for files in [[file.clone(), other.to_vec()], [other.to_vec(), file.clone()]] {
+                assert!(authority(1).choose(&files, &pcrs, &values(b"a")).is_ok());
+            }
+        }
+        assert!(authority(1).choose(&[], &pcrs, &values(b"a")).is_err());
     }
 }

@@ -27,7 +27,6 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use by_tpm::Unlocked;
 use found::{Found, look_at_index};
 use guesses::BY_CHOICE;
-use pcr_measure::manifest::Manifest;
 use pcr_measure::pcr::PcrIndex;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -212,9 +211,9 @@ impl Boot {
         }
         let Some(tpm) = self.tpm.as_mut() else { bail!(Why::NoTpmToProvision) };
         let boot_partition = self.config.partition(self.config.boot_partition);
-        let Evidence { manifest, signatures, log } = Evidence::read(&boot_partition)?;
+        let Evidence { manifests, signatures, log } = Evidence::read(&boot_partition)?;
         let live = tpm.pcrs(&firmware_and(&self.config.pcrs)?)?;
-        let reference = check_boot(&self.config.pcrs, &manifest, &log, &live)
+        let (manifest, reference) = check_boot(&self.config.pcrs, &manifests, &log, &live)
             .context("this boot must not be sealed against")?;
         let cpu_has_aes =
             std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| provision::has_aes(&text));
@@ -223,7 +222,7 @@ impl Boot {
             tpm,
             consoles: &self.consoles,
             reference: &reference,
-            manifest: &Manifest::from_json(&manifest)?,
+            manifest: &manifest,
             signatures,
             cpu_has_aes,
             pin: pin.as_ref(),

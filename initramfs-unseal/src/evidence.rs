@@ -3,7 +3,7 @@
 //!
 //! All but the PCRs is foreign. [`check_boot`] lets through what the PCRs confirm.
 
-use crate::authority::{self, SignedError};
+use crate::authority::{MAX_FILE, SignedError};
 use crate::boot_partition::{BootPartition, read_bounded};
 use crate::volume::LATCH;
 use pcr_measure::digest::Sha256Digest;
@@ -11,6 +11,7 @@ use pcr_measure::eventlog::EventLog;
 use pcr_measure::explain::{MeasuredLog, explain};
 use pcr_measure::manifest::{Manifest, ManifestError, Reference};
 use pcr_measure::pcr::{PcrBank, PcrError, PcrIndex, PcrSelection};
+use pcr_measure::slots::{Slot, unpadded};
 use std::io;
 use std::path::Path;
 
@@ -18,8 +19,6 @@ use std::path::Path;
 const EVENT_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 /// Largest event log that is read, in bytes. U-Boot's has room for 64 KiB.
 const MAX_EVENT_LOG: u64 = 1 << 20;
-/// The boot manifest on the boot partition.
-const MANIFEST: &str = "manifest.json";
 /// Largest boot manifest that is read, in bytes.
 pub const MAX_MANIFEST: u64 = 256 << 10;
 /// The PCRs that firmware and boot loader measure into.
@@ -78,11 +77,12 @@ pub enum BootError {
 /// The files that vouch for this boot, unverified.
 #[derive(Debug)]
 pub struct Evidence {
-    /// The boot manifest.
-    pub manifest: Vec<u8>,
-    /// The signed policies, or why there are none. Only the binding `signed` looks at
-    /// them.
-    pub signatures: Result<Vec<u8>, String>,
+    /// The boot manifests of the slots, as many as have one. Which slot was booted is
+    /// not asked: its manifest is the one that the PCRs confirm.
+    pub manifests: Vec<Vec<u8>>,
+    /// The signed policies of the slots, or why there are none. Only the binding
+    /// `signed` looks at them.
+    pub signatures: Result<Vec<Vec<u8>>, String>,
     /// The event log.
     pub log: Vec<u8>,
 }
@@ -94,14 +94,34 @@ impl Evidence {
     /// [`BootError::NoManifest`], [`BootError::NoLog`].
     pub fn read(boot: &Path) -> Result<Self, BootError> {
         let missing = |e: io::Error| BootError::NoManifest(e.to_string());
-        let files = [(MANIFEST, MAX_MANIFEST), (authority::FILE, authority::MAX_FILE)];
-        let [manifest, signatures] = BootPartition::read_files(boot, files).map_err(missing)?;
+        let files = [
+            (Slot::A.manifest(), MAX_MANIFEST),
+            (Slot::B.manifest(), MAX_MANIFEST),
+            (Slot::A.signatures(), MAX_FILE),
+            (Slot::B.signatures(), MAX_FILE),
+        ];
+        let [a, b, signatures_a, signatures_b] =
+            BootPartition::read_files(boot, files).map_err(missing)?;
         Ok(Self {
-            manifest: manifest.map_err(missing)?,
-            signatures: signatures.map_err(|e| e.to_string()),
+            manifests: filled([a, b]).map_err(missing)?,
+            signatures: filled([signatures_a, signatures_b]).map_err(|e| e.to_string()),
             log: event_log().map_err(|e| BootError::NoLog(e.to_string()))?,
         })
     }
+}
+
+/// What the slots hold of a kind. One that is empty or cannot be read is passed over, as
+/// long as there is another one.
+fn filled<const N: usize>(files: [io::Result<Vec<u8>>; N]) -> io::Result<Vec<Vec<u8>>> {
+    let mut kept = Vec::new();
+    let mut why = io::Error::from(io::ErrorKind::UnexpectedEof);
+    for file in files {
+        match file {
+            Ok(file) => kept.extend(unpadded(&file).map(<[u8]>::to_vec)),
+            Err(error) => why = error,
+        }
+    }
+    if kept.is_empty() { Err(why) } else { Ok(kept) }
 }
 
 /// The firmware's event log, unverified.
@@ -122,15 +142,14 @@ pub fn logged(log: &[u8], pcrs: &PcrSelection) -> Option<PcrBank> {
     pcrs.iter().map(|pcr| Some((pcr, value(pcr)?))).collect()
 }
 
-/// The signed policies, as they lie on the boot partition.
+/// The signed policies of the slots, as they lie on the boot partition.
 ///
 /// # Errors
 /// [`SignedError::NoFile`].
-pub fn signatures(boot: &Path) -> Result<Vec<u8>, SignedError> {
+pub fn signatures(boot: &Path) -> Result<Vec<Vec<u8>>, SignedError> {
     let missing = |e: io::Error| SignedError::NoFile(e.to_string());
-    let files = [(authority::FILE, authority::MAX_FILE)];
-    let [file] = BootPartition::read_files(boot, files).map_err(missing)?;
-    file.map_err(missing)
+    let files = Slot::ALL.map(|slot| (slot.signatures(), MAX_FILE));
+    filled(BootPartition::read_files(boot, files).map_err(missing)?).map_err(missing)
 }
 
 /// The PCRs that firmware and boot loader measure into, and these.
@@ -176,18 +195,39 @@ pub fn check_measured(selection: &PcrSelection, live: &PcrBank) -> Result<(), Bo
 }
 
 /// Checks that a boot can be sealed against: the event log leads to the PCR
-/// values, both are what the manifest predicts, and something was measured
-/// into every PCR of the policy but the latch. Gives what is to be recorded.
+/// values, both are what one of the manifests predicts, and something was measured
+/// into every PCR of the policy but the latch. Gives that manifest, and what is to be
+/// recorded.
 ///
 /// # Errors
-/// [`BootError`] naming what is not so.
+/// [`BootError`] naming what is not so; of several manifests that of the last one.
 pub fn check_boot(
     selection: &PcrSelection,
-    manifest: &[u8],
+    manifests: &[Vec<u8>],
+    log: &[u8],
+    live: &PcrBank,
+) -> Result<(Manifest, Reference), BootError> {
+    let mut why = BootError::NoManifest("none is there".into());
+    for json in manifests {
+        let checked = Manifest::from_json(json).map_err(BootError::from).and_then(|manifest| {
+            let reference = check_manifest(selection, &manifest, log, live)?;
+            Ok((manifest, reference))
+        });
+        match checked {
+            Ok(found) => return Ok(found),
+            Err(error) => why = error,
+        }
+    }
+    Err(why)
+}
+
+fn check_manifest(
+    selection: &PcrSelection,
+    manifest: &Manifest,
     log: &[u8],
     live: &PcrBank,
 ) -> Result<Reference, BootError> {
-    let reference = Manifest::from_json(manifest)?.reference();
+    let reference = manifest.reference();
     if reference.seal() != selection {
         return Err(BootError::Selection { manifest: *reference.seal(), config: *selection });
     }

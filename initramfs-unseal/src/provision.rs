@@ -103,9 +103,9 @@ pub struct Provisioning<'a> {
     pub reference: &'a Reference,
     /// The boot manifest that it was checked against.
     pub manifest: &'a Manifest,
-    /// The signed policies as they lie on the boot partition, or why there are
-    /// none. Only the binding `signed` looks at them.
-    pub signatures: Result<Vec<u8>, String>,
+    /// The signed policies as they lie on the boot partition, slot by slot, or why
+    /// there are none. Only the binding `signed` looks at them.
+    pub signatures: Result<Vec<Vec<u8>>, String>,
     /// Whether the CPU has AES instructions.
     pub cpu_has_aes: bool,
     /// The PIN, where the configuration wants one.
@@ -337,7 +337,7 @@ const fn sector_size(fs_block: u32, atomic: u32) -> u32 {
     if fs_block >= 4096 && atomic >= 4096 { 4096 } else { 512 }
 }
 
-fn signatures(read: &Result<Vec<u8>, String>) -> Result<&[u8], SignedError> {
+fn signatures(read: &Result<Vec<Vec<u8>>, String>) -> Result<&[Vec<u8>], SignedError> {
     read.as_deref().map_err(|why| SignedError::NoFile(why.clone()))
 }
 

@@ -137,7 +137,8 @@ fn a_trial_tells_before_anything_is_sealed() {
         lock: false,
     };
     let good = signed(&mut tpm, &key, &selection, 1).to_json().unwrap();
-    let trial = |tpm: &mut Tpm, file: &str| tpm.try_signed(what, &authority, file.as_bytes());
+    let trial =
+        |tpm: &mut Tpm, file: &str| tpm.try_signed(what, &authority, &[file.as_bytes().to_vec()]);
     let missing = trial(&mut tpm, &good).unwrap_err();
     assert!(matches!(missing, SignedError::CounterMissing(COUNTER)), "{missing}");
     let (counter, _) = tpm.ensure_counter(&authority.rollback()).unwrap();
@@ -191,7 +192,7 @@ fn provisioning_touches_nothing_before_the_tpm_accepted_a_signature() {
     let reference = manifest.reference();
     let mut run = |version, signatures: Result<&str, &str>| {
         let (config, consoles) = (config(&key, version), Consoles::default());
-        let signatures = signatures.map(|file| file.into()).map_err(str::to_owned);
+        let signatures = signatures.map(|file| vec![file.into()]).map_err(str::to_owned);
         let mut provisioning = Provisioning {
             config: &config,
             tpm: &mut tpm,
@@ -225,7 +226,7 @@ fn provisioning_touches_nothing_before_the_tpm_accepted_a_signature() {
         consoles: &consoles,
         reference: &reference,
         manifest: &manifest,
-        signatures: Ok(second.into_bytes()),
+        signatures: Ok(vec![second.into_bytes()]),
         cpu_has_aes: false,
         pin: None,
     };

@@ -255,7 +255,9 @@ fn a_policy_that_was_signed_without_the_latch_opens_nothing_behind_it() {
         let guard = board.authority.guard().unwrap();
         let index = tpm.index_of(INDEX, &guard)?.ok_or(TpmError::IndexMissing(INDEX))?;
         let what = board.what(&fewer, &guard, true);
-        tpm.unseal_signed(&index, what, &board.authority, None, || Ok(file.clone().into_bytes()))
+        tpm.unseal_signed(&index, what, &board.authority, None, || {
+            Ok(vec![file.clone().into_bytes()])
+        })
     };
     for _ in 0..2 {
         read(&mut tpm).expect("premise: before the latch");

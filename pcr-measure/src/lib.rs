@@ -7,7 +7,8 @@
 //! what userspace measured ([`userlog`]), computes policy digests as a TPM does
 //! ([`policy`]), reads and writes files of signed ones ([`signed_policy`]), and
 //! with the feature `signature` signs and verifies them and verifies quotes
-//! (`quote`).
+//! (`quote`). What it knows beside measurements is how a boot partition holds two
+//! images ([`slots`]), which image-builder writes and initramfs-unseal reads.
 //!
 //! What it never does: I/O (the binary reads files; [`userlog::append()`] alone
 //! writes one, and the module `tpm` alone talks to a TPM), allocate by sizes that
@@ -31,6 +32,7 @@ pub mod policy;
 pub mod quote;
 mod reader;
 pub mod signed_policy;
+pub mod slots;
 pub mod structures;
 pub mod text;
 #[cfg(feature = "tpm")]

@@ -15,10 +15,11 @@ use pcr_measure::manifest::{Manifest, ManifestError};
 use super::place::TpmPlace;
 use crate::image::{
     arm_image::ArmImage,
-    card::{self as image, FIT, MANIFEST, SIGNATURES},
+    card as image,
     config_txt::BOARD_DTB,
     fdt::{Fdt, FdtError},
     mbr::Table,
+    slots::Content,
 };
 
 /// The recovery key as the console shows it once: eight groups of eight letters of
@@ -161,12 +162,13 @@ impl Card {
         if !size.is_power_of_two() || size < 1 << 20 {
             return Err(CardError::Size { path, size });
         }
-        card.boot_file(FIT)?;
+        let slot = card.slots().good;
+        card.fit_of(slot)?;
         let (arm_image, _) = ArmImage::on(&card)?;
         if let Some(name) = arm_image.board_dtb() {
             card.boot_file(name)?;
         }
-        let json = card.boot_file(MANIFEST)?;
+        let json = card.manifest_of(slot)?;
         let manifest = Manifest::from_json(&json)
             .map_err(|source| CardError::Manifest { path: path.clone(), source: source.into() })?;
         if manifest.board() != arm_image.board().name() {
@@ -209,6 +211,14 @@ impl Card {
         Ok(image::Card::open(&self.path)?.boot_file(name)?)
     }
 
+    /// The slot that is known to boot.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn good(&self) -> Result<Content, CardError> {
+        Ok(image::Card::open(&self.path)?.good()?)
+    }
+
     /// Where the board that this card is for has its TPM; a Raspberry Pi, by the device
     /// tree that its firmware would load.
     ///
@@ -236,19 +246,18 @@ impl Card {
                 other: other.arm_image.file_name(),
             });
         }
-        let of_other = |name| Ok((name, other.boot_file(name)?));
-        let mut files = [FIT, MANIFEST, self.arm_image.file_name()]
+        let card = image::Card::open(&self.path)?;
+        let mut files = [self.arm_image.file_name()]
             .into_iter()
             .chain(self.arm_image.board_dtb())
-            .map(of_other)
+            .map(|name| Ok((name, other.boot_file(name)?)))
             .collect::<Result<Vec<_>, CardError>>()?;
+        files.extend(card.good_files(&other.good()?)?);
         if files.iter().all(|(name, new)| self.boot_file(name).is_ok_and(|old| old == *new)) {
             return Ok(());
         }
-        // Only images of the binding `signed` have them.
-        files.extend(other.boot_file(SIGNATURES).ok().map(|text| (SIGNATURES, text)));
         let files: Vec<_> = files.iter().map(|(name, new)| (*name, new.as_slice())).collect();
-        image::Card::open(&self.path)?.with_boot_files(&files, &self.path)?;
+        card.with_boot_files(&files, &self.path)?;
         *self = Self::open(&self.path)?;
         Ok(())
     }
@@ -349,6 +358,7 @@ mod tests {
     use std::os::unix::fs::FileExt as _;
 
     use pcr_measure::manifest::Measurement;
+    use pcr_measure::slots::Slot;
 
     use super::*;
     use crate::image::fat;
@@ -389,11 +399,18 @@ mod tests {
         }
     }
 
+    /// A flattened device tree of 40 bytes, as far as its header goes.
+    const FIT: &[u8] = &{
+        let mut header = [0; 40];
+        (header[0], header[1], header[2], header[3], header[7]) = (0xd0, 0x0d, 0xfe, 0xed, 40);
+        header
+    };
+
     /// Boot files for this board, the manifest apart.
     fn boot(board: recipe::Board) -> Vec<(&'static str, &'static [u8])> {
         let kind = ArmImage::ALL.into_iter().find(|kind| kind.board() == board).unwrap();
         let firmware = [kind.file_name()].into_iter().chain(kind.board_dtb());
-        firmware.map(|name| (name, &b"a"[..])).chain([(FIT, &b"c"[..])]).collect()
+        firmware.map(|name| (name, &b"a"[..])).chain([(Slot::A.fit(), FIT)]).collect()
     }
 
     /// A manifest for a board of this name.
@@ -437,7 +454,7 @@ mod tests {
         };
         for board in recipe::Board::ALL {
             let json = manifest(board.name());
-            let all = [&boot(board)[..], &[(MANIFEST, json.as_bytes())]].concat();
+            let all = [&boot(board)[..], &[(Slot::A.manifest(), json.as_bytes())]].concat();
             assert_eq!(open(&all).unwrap().manifest().board(), board.name());
             for (missing, _) in &all {
                 let files: Vec<_> =
@@ -449,11 +466,12 @@ mod tests {
         let files = [&boot(recipe::Board::Rpi3)[..], &[(ArmImage::Kernel.file_name(), &b"d"[..])]];
         let text = open(&files.concat()).unwrap_err().to_string();
         assert!(text.contains("has both"), "{text}");
-        let files = [&boot(recipe::Board::Rpi3)[..], &[(MANIFEST, &b"{}"[..])]].concat();
+        let files = [&boot(recipe::Board::Rpi3)[..], &[(Slot::A.manifest(), &b"{}"[..])]].concat();
         let error = open(&files).unwrap_err();
         assert!(matches!(error, CardError::Manifest { .. }), "{error}");
         let json = manifest("rpi4");
-        let files = [&boot(recipe::Board::Rpi3)[..], &[(MANIFEST, json.as_bytes())]].concat();
+        let files =
+            [&boot(recipe::Board::Rpi3)[..], &[(Slot::A.manifest(), json.as_bytes())]].concat();
         let error = open(&files).unwrap_err().to_string();
         assert!(error.contains("`rpi4`"), "{error}");
     }

@@ -13,6 +13,7 @@ use super::fit::{self, Contents};
 use super::mbr::Table;
 use super::packages::{self, Package};
 use super::policy::SignedBinding;
+use super::slots::Content;
 use super::{ImageError, boot_manifest, config_txt, fat, initramfs, userland};
 use crate::artifacts::{Artifacts, VideoCore};
 use crate::progress::Progress;
@@ -124,8 +125,13 @@ pub fn assemble(
     draft.sector(&table.encode(identity("disk", recipe))?)?;
     let boot_error = |source| card::CardError::Boot { path: path.clone(), source };
     fat::format(draft.file(), table.boot, identity("boot", recipe)).map_err(boot_error)?;
-    let mut files = boot_files(artifacts, &fit, json.as_bytes())?;
-    files.extend(signatures.map(|text| (card::SIGNATURES, text.into_bytes())));
+    let content = Content {
+        fit,
+        manifest: json.clone().into_bytes(),
+        signatures: signatures.map(String::into_bytes).unwrap_or_default(),
+    };
+    let mut files = boot_files(artifacts)?;
+    files.extend(content.new_card()?);
     fat::check_room(table.boot, files.iter().map(|(_, content)| content.len() as u64))
         .map_err(boot_error)?;
     draft.boot_files(table, files.iter().map(|(name, content)| (*name, content.as_slice())))?;
@@ -140,7 +146,7 @@ pub fn assemble(
     task.finish();
     Ok(Image {
         sizes: Sizes {
-            fit: fit.len() as u64,
+            fit: content.fit.len() as u64,
             kernel: contents.kernel.len() as u64,
             initramfs: contents.ramdisk.len() as u64,
             root: usage,
@@ -151,12 +157,8 @@ pub fn assemble(
     })
 }
 
-/// The files of the boot partition, in the order in which they are written.
-fn boot_files(
-    artifacts: &Artifacts,
-    fit: &[u8],
-    manifest: &[u8],
-) -> Result<Vec<(&'static str, Vec<u8>)>, ImageError> {
+/// The files of the boot partition that are no slot's, in the order in which they are written.
+fn boot_files(artifacts: &Artifacts) -> Result<Vec<(&'static str, Vec<u8>)>, ImageError> {
     let mut files = Vec::new();
     if let Some(VideoCore { dir, board_dtb }) = &artifacts.video_core {
         for name in VIDEO_CORE {
@@ -167,8 +169,6 @@ fn boot_files(
         files.push((config_txt::BOARD_DTB, read(board_dtb)?));
     }
     files.push((artifacts.arm_image.file_name(), read(&artifacts.arm_image_file)?));
-    files.push((card::FIT, fit.to_vec()));
-    files.push((card::MANIFEST, manifest.to_vec()));
     Ok(files)
 }
 

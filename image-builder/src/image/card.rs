@@ -11,14 +11,7 @@ use tempfile::NamedTempFile;
 use super::arm_image::ArmImage;
 use super::fat::{self, FatError};
 use super::mbr::{self, MbrError, Table};
-
-/// The FIT on the boot partition.
-pub const FIT: &str = "boot.itb";
-
-/// The boot manifest on the boot partition.
-pub const MANIFEST: &str = "manifest.json";
-/// The signed policies on the boot partition, systemd's name for the file.
-pub const SIGNATURES: &str = "tpm2-pcr-signature.json";
+use super::slots::TooLarge;
 
 /// Bytes copied at a time; runs of zeros this long stay holes.
 const CHUNK: usize = 64 << 10;
@@ -60,6 +53,22 @@ pub enum CardError {
         flash = ArmImage::Flash.file_name()
     )]
     NoArmImage(PathBuf),
+    /// Nothing that could be booted.
+    #[error("{path}: `{name}` holds no FIT")]
+    NoFit {
+        /// The image.
+        path: PathBuf,
+        /// The file of the slot.
+        name: &'static str,
+    },
+    /// More than a slot holds.
+    #[error("{path}: {source}")]
+    TooLarge {
+        /// The image.
+        path: PathBuf,
+        /// What does not fit.
+        source: TooLarge,
+    },
     /// Two images for the ARM cores.
     #[error("{path}: the boot partition has both `{one}` and `{other}`: no image of ours has")]
     TwoArmImages {
@@ -76,8 +85,11 @@ impl CardError {
     /// True if the file could be read and is just not what it should be.
     pub fn is_verdict(&self) -> bool {
         match self {
-            Self::File { .. } => false,
-            Self::NoCard { .. } | Self::NoArmImage(_) | Self::TwoArmImages { .. } => true,
+            Self::File { .. } | Self::TooLarge { .. } => false,
+            Self::NoCard { .. }
+            | Self::NoArmImage(_)
+            | Self::NoFit { .. }
+            | Self::TwoArmImages { .. } => true,
             Self::Boot { source, .. } => !matches!(source, FatError::Write { .. }),
         }
     }
@@ -269,7 +281,7 @@ mod tests {
         let draft = Draft::new(&path, disk.size()).unwrap();
         draft.sector(&table.encode(1).unwrap()).unwrap();
         fat::format(draft.file(), table.boot, 1).unwrap();
-        draft.boot_files(table, [(FIT, &b"fit"[..])]).unwrap();
+        draft.boot_files(table, [("a.txt", &b"fit"[..])]).unwrap();
         draft.file().write_all_at(b"root", disk.root_start()).unwrap();
         draft.finish().unwrap();
         path
@@ -280,12 +292,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = image(dir.path());
         let card = Card::open(&path).unwrap();
-        assert_eq!(card.boot_file(FIT).unwrap(), b"fit");
-        card.with_boot_files(&[(FIT, b"another")], &path).unwrap();
+        assert_eq!(card.boot_file("a.txt").unwrap(), b"fit");
+        card.with_boot_files(&[("a.txt", b"another")], &path).unwrap();
         // The open card still is the old file: it was replaced, not changed.
-        assert_eq!(card.boot_file(FIT).unwrap(), b"fit");
+        assert_eq!(card.boot_file("a.txt").unwrap(), b"fit");
         let card = Card::open(&path).unwrap();
-        assert_eq!(card.boot_file(FIT).unwrap(), b"another");
+        assert_eq!(card.boot_file("a.txt").unwrap(), b"another");
         let mut root = [0; 4];
         card.file().read_exact_at(&mut root, card.table.root.start).unwrap();
         assert_eq!(&root, b"root");

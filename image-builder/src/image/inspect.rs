@@ -13,11 +13,12 @@ use std::path::{Path, PathBuf};
 use indicatif::{BinaryBytes, HumanBytes};
 use pcr_measure::manifest::component::SEPARATOR;
 use pcr_measure::manifest::{Manifest, ManifestError, ManifestEvent};
+use pcr_measure::slots::{STATE_FILE, Slot};
 use pcr_measure::{PcrBank, PcrIndex, Sha256Digest};
 use serde::Serialize;
 
 use super::arm_image::{ArmImage, VIDEO_CORE};
-use super::card::{self, Card, CardError};
+use super::card::{Card, CardError};
 use super::fit::{Contents, FitError};
 use super::verify::{RootState, root_state};
 use super::{boot_manifest, config_txt, ext4};
@@ -137,10 +138,10 @@ pub fn inspect(path: &Path) -> Result<Inspection, InspectError> {
 
 fn look(card: &Card, path: &Path) -> Result<Inspection, InspectError> {
     let at = || path.to_owned();
-    let manifest = Manifest::from_json(&card.boot_file(card::MANIFEST)?)
+    let manifest = Manifest::from_json(&card.manifest_of(card.slots().good)?)
         .map_err(|source| InspectError::Manifest { path: at(), source })?;
     let (kind, arm_image) = ArmImage::on(card)?;
-    let contents = Contents::read(&card.boot_file(card::FIT)?)
+    let contents = Contents::read(&card.fit_of(card.slots().good)?)
         .map_err(|source| InspectError::Fit { path: at(), source })?;
     let firmware = kind
         .measured(&arm_image)
@@ -149,8 +150,9 @@ fn look(card: &Card, path: &Path) -> Result<Inspection, InspectError> {
         .map_err(|source| InspectError::Manifest { path: at(), source })?;
 
     let mut files = BTreeMap::new();
-    let fixed = [card::FIT, card::MANIFEST, card::SIGNATURES, config_txt::BOARD_DTB, "config.txt"];
-    for name in fixed.into_iter().chain(VIDEO_CORE).chain([kind.file_name()]) {
+    let slots = Slot::ALL.into_iter().flat_map(slot_files);
+    let fixed = [STATE_FILE, config_txt::BOARD_DTB, "config.txt"];
+    for name in slots.chain(fixed).chain(VIDEO_CORE).chain([kind.file_name()]) {
         match card.boot_file(name) {
             Ok(bytes) => {
                 let (size, sha256) = (bytes.len() as u64, Sha256Digest::of(&bytes));
@@ -381,11 +383,15 @@ fn change(event: &ManifestEvent, from: Option<Part>, to: Option<Part>) -> Change
     Change { component: event.component.clone(), pcr: event.pcr.get().into(), from, to }
 }
 
+/// The files of a slot.
+fn slot_files(slot: Slot) -> [&'static str; 3] {
+    [slot.fit(), slot.manifest(), slot.signatures()]
+}
+
 /// Files of which the parts are measured, or which follow from those.
 fn is_measured(name: &str) -> bool {
-    name == card::FIT
-        || name == card::MANIFEST
-        || name == card::SIGNATURES
+    name == STATE_FILE
+        || Slot::ALL.into_iter().flat_map(slot_files).any(|file| file == name)
         || ArmImage::ALL.iter().any(|kind| kind.file_name() == name)
 }
 
@@ -502,7 +508,7 @@ mod tests {
             root_state: RootState::Plain,
             root_usage: None,
             command_line: command_line.to_owned(),
-            files: [("config.txt", config), (card::FIT, command_line.as_bytes())]
+            files: [("config.txt", config), (Slot::A.fit(), command_line.as_bytes())]
                 .map(|(name, bytes)| (name.to_owned(), file(bytes)))
                 .into(),
             measured: manifest.events().to_vec(),

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use pcr_measure::manifest::Manifest;
 
 use super::arm_image::ArmImage;
-use super::card::{self, Card, CardError};
+use super::card::{Card, CardError};
 use super::fit::{self, Contents, FitError};
 use super::initramfs::{self, Entry};
+use super::slots::Content;
 use super::{ImageError, boot_manifest};
 use crate::artifacts::{Artifacts, KeyDir};
 use crate::recipe::{CommandLine, Compression};
@@ -131,8 +132,7 @@ pub fn variant(
     out: &Path,
 ) -> Result<Option<Manifest>, TamperError> {
     let card = Card::open(image)?;
-    let fit = card.boot_file(card::FIT)?;
-    let manifest = card.boot_file(card::MANIFEST)?;
+    let Content { fit, manifest, signatures } = card.good()?;
     let mut firmware = None;
     let (fit, manifest) = match tamper {
         Tamper::Firmware { component, text } => {
@@ -146,7 +146,7 @@ pub fn variant(
             let half = manifest.len() / 2;
             (fit, manifest.into_iter().take(half).collect())
         }
-        Tamper::ManifestOf(other) => (fit, Card::open(other)?.boot_file(card::MANIFEST)?),
+        Tamper::ManifestOf(other) => (fit, Card::open(other)?.good()?.manifest),
         Tamper::Unsigned => {
             let contents = Contents::read(&fit)?;
             (fit::pack(&contents, &signing.mkimage, None)?, manifest)
@@ -164,10 +164,12 @@ pub fn variant(
             (fit, json.into_bytes())
         }
     };
-    let mut files = vec![(card::FIT, fit.as_slice()), (card::MANIFEST, manifest.as_slice())];
-    files.extend(firmware.as_ref().map(|(name, image)| (*name, image.as_slice())));
+    let content = Content { fit, manifest, signatures };
+    let mut files = card.good_files(&content)?;
+    files.extend(firmware);
+    let files: Vec<_> = files.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
     card.with_boot_files(&files, out)?;
-    Ok(Manifest::from_json(&manifest).ok())
+    Ok(Manifest::from_json(&content.manifest).ok())
 }
 
 fn read_manifest(image: &Path, json: &[u8]) -> Result<Manifest, TamperError> {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use pcr_measure::manifest::{Manifest, Measurement, component};
 
 use super::arm_image::ArmImage;
-use super::card::{self, Card, CardError};
+use super::card::{Card, CardError};
 use super::fdt::Fdt;
 use super::fit::{self, Contents, FitError};
 use super::{boot_manifest, ext4};
@@ -94,7 +94,7 @@ pub fn verify(
         Some(path) => Some(read_manifest(path)?),
         None => own_manifest(&card, &mut checks),
     };
-    let fit = checks.take("FIT", card.boot_file(card::FIT));
+    let fit = checks.take("FIT", card.fit_of(card.slots().good));
     let contents = fit.as_deref().and_then(|fit| checks.take("FIT", Contents::read(fit)));
     if let (Some(manifest), Some(contents)) = (&manifest, &contents) {
         parts(manifest, contents, &mut checks);
@@ -150,7 +150,7 @@ fn boot_files(card: &Card, kind: Option<ArmImage>, checks: &mut Checks) {
 }
 
 fn own_manifest(card: &Card, checks: &mut Checks) -> Option<Manifest> {
-    let json = checks.take("manifest", card.boot_file(card::MANIFEST))?;
+    let json = checks.take("manifest", card.manifest_of(card.slots().good))?;
     let manifest = checks.take("manifest", Manifest::from_json(&json))?;
     let detail = format!("{} for {}", manifest.image(), manifest.board());
     checks.add("manifest", Outcome::Good, detail);

@@ -23,7 +23,6 @@ use crate::token::{Phase, Place, SPARE_SLOT, TPM_SLOT, Token, TokenError};
 use crate::tpm::{SHARED_DEVICE, Tpm, TpmError, lockout};
 use crate::volume::{self, LATCH, OPENED_BY_HAND};
 use pcr_measure::digest::Sha256Digest;
-use pcr_measure::manifest::Manifest;
 use pcr_measure::pcr::{PcrBank, PcrIndex};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -186,15 +185,15 @@ pub fn provision(config: &Config) -> Result<(), ExistingError> {
     tpm.check_fit(config.nv_index, config.srk).map_err(ProvisionError::from)?;
 
     let boot = config.partition(config.boot_partition);
-    let Evidence { manifest, signatures, log } = Evidence::read(&boot)?;
+    let Evidence { manifests, signatures, log } = Evidence::read(&boot)?;
     BootPartition::for_writing(&boot).and_then(BootPartition::close).map_err(|cause| {
         let device = boot.clone();
         ExistingError::BootPartition { device, cause }
     })?;
     let all = firmware_and(&config.pcrs).map_err(|e| BootError::Policy(e.to_string()))?;
     let live = tpm.pcrs(&all)?;
-    let reference = check_boot(&config.pcrs, &manifest, &log, &before_latch(&live))?;
-    let manifest = Manifest::from_json(&manifest).map_err(BootError::from)?;
+    let live_then = before_latch(&live);
+    let (manifest, reference) = check_boot(&config.pcrs, &manifests, &log, &live_then)?;
 
     let ask = |question: &str| prompt::ask(question).map_err(ExistingError::Ask);
     let passphrase = ask("passphrase of the root")?;

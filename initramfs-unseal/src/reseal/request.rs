@@ -238,8 +238,8 @@ fn approval(
     objects: &Objects,
     live: &PcrBank,
 ) -> Result<Approved, SignedError> {
-    let file = evidence::signatures(&objects.boot)?;
-    let entry = authority.choose(&file, &objects.pcrs, live)?;
+    let files = evidence::signatures(&objects.boot)?;
+    let entry = authority.choose(&files, &objects.pcrs, live)?;
     tpm.approve_entry(&authority.policy_key, &entry)
 }
 
@@ -290,9 +290,11 @@ fn this_boot(
     if let Some(known) = token.boot_with(&objects.pcrs, live)? {
         return Ok(known.clone());
     }
-    let Evidence { manifest, log, .. } = Evidence::read(&objects.boot)?;
+    let Evidence { manifests, log, .. } = Evidence::read(&objects.boot)?;
     let all = evidence::firmware_and(&objects.pcrs).map_err(PolicyError::from)?;
-    Ok(check_boot(&objects.pcrs, &manifest, &log, &unlatched(&tpm.pcrs(&all)?)?)?)
+    let live = unlatched(&tpm.pcrs(&all)?)?;
+    let (_, reference) = check_boot(&objects.pcrs, &manifests, &log, &live)?;
+    Ok(reference)
 }
 
 /// The boots that differ from this one and from each other in what is sealed.

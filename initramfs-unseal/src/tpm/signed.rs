@@ -72,8 +72,8 @@ impl Tpm {
     /// lock follows: the policy has to be run anew for one, and the index' own policy
     /// wants the latch open, which is as good until the next reset.
     ///
-    /// What was `approved` before, for this very boot, is tried first. `file` gives the
-    /// signed policies where that does not do; then what the TPM has verified comes with
+    /// What was `approved` before, for this very boot, is tried first. `files` gives the
+    /// signed policies of the slots where that does not do; then what the TPM has verified comes with
     /// the secret, to be kept for the next boot.
     ///
     /// # Errors
@@ -84,7 +84,7 @@ impl Tpm {
         what: Unsealing<'_>,
         authority: &Authority,
         approved: Option<&Approved>,
-        file: impl FnOnce() -> Result<Vec<u8>, SignedError>,
+        files: impl FnOnce() -> Result<Vec<Vec<u8>>, SignedError>,
     ) -> Result<(Sealed, Option<Approved>), SignedError> {
         if index.policy() != what.guard.policy()?.as_bytes() {
             return Err(SignedError::OtherAuthority);
@@ -101,7 +101,7 @@ impl Tpm {
                 Err(_) => {}
             }
         }
-        let (approval, kept) = self.approve(what.pcrs, authority, &file()?)?;
+        let (approval, kept) = self.approve(what.pcrs, authority, &files()?)?;
         let sealed = self.unseal_by(index, what, &approval)?;
         Ok((sealed, kept))
     }
@@ -142,9 +142,9 @@ impl Tpm {
         &mut self,
         what: Unsealing<'_>,
         authority: &Authority,
-        file: &[u8],
+        files: &[Vec<u8>],
     ) -> Result<Option<Approved>, SignedError> {
-        let (approval, kept) = self.approve(what.pcrs, authority, file)?;
+        let (approval, kept) = self.approve(what.pcrs, authority, files)?;
         let srk = self.pinned_srk(what.srk, what.srk_name)?;
         let session = self.session(srk, SessionType::Policy)?;
         let result = super::unseal::policy_session(session)
@@ -177,10 +177,10 @@ impl Tpm {
         &mut self,
         pcrs: &PcrSelection,
         authority: &Authority,
-        file: &[u8],
+        files: &[Vec<u8>],
     ) -> Result<(Approval, Option<Approved>), SignedError> {
         let values = self.pcrs(pcrs)?;
-        let entry = authority.choose(file, pcrs, &values)?;
+        let entry = authority.choose(files, pcrs, &values)?;
         let rollback = authority.rollback();
         let counter = self.counter(&rollback)?;
         let ticket = self.verify(&authority.policy_key, &entry)?;

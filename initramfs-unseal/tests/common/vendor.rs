@@ -115,7 +115,7 @@ impl Board {
     ) -> Result<Sealed, SignedError> {
         let index = tpm.index(INDEX)?.ok_or(TpmError::IndexMissing(INDEX))?;
         let guard = authority.guard().unwrap();
-        let file = || Ok(file.as_bytes().to_vec());
+        let file = || Ok(vec![file.as_bytes().to_vec()]);
         let pcrs = pcrs();
         let what = self.what(&pcrs, &guard, lock);
         Ok(tpm.unseal_signed(&index, what, authority, None, file)?.0)
@@ -130,7 +130,7 @@ impl Board {
     ) -> Result<(Sealed, Option<Approved>), SignedError> {
         let guard = self.authority.guard().unwrap();
         let index = tpm.index_of(INDEX, &guard)?.ok_or(TpmError::IndexMissing(INDEX))?;
-        let (pcrs, file) = (pcrs(), || Ok(file.as_bytes().to_vec()));
+        let (pcrs, file) = (pcrs(), || Ok(vec![file.as_bytes().to_vec()]));
         let what = self.what(&pcrs, &guard, true);
         tpm.unseal_signed(&index, what, &self.authority, approved, file)
     }

@@ -30,7 +30,7 @@ fn release(dir: &Path, name: &str) -> Card {
 /// Puts an image's boot manifest on a card as `next.json`, as an operator would who
 /// stages it as an update.
 fn stage(card: &Card, update: &Card, dir: &Path) {
-    put(card, "next.json", &update.boot_file("manifest.json").unwrap(), dir);
+    put(card, "next.json", &update.good().unwrap().manifest, dir);
 }
 
 /// Begins to reseal to the staged update, up to and with the recovery key.

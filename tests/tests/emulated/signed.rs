@@ -87,9 +87,9 @@ fn a_signed_update_unlocks_without_a_new_seal_and_the_old_image_never_again() {
 
 /// Puts what tells the boot of an image on a card, under a name of its own.
 fn stage(card: &Card, name: &str, image: &Card, dir: &Path) {
-    put(card, &format!("{name}.json"), &image.boot_file("manifest.json").unwrap(), dir);
-    let signatures = image.boot_file("tpm2-pcr-signature.json").unwrap();
-    put(card, &format!("{name}-sig.json"), &signatures, dir);
+    let content = image.good().unwrap();
+    put(card, &format!("{name}.json"), &content.manifest, dir);
+    put(card, &format!("{name}-sig.json"), &content.signatures, dir);
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn an_update_that_was_approved_beforehand_costs_no_more_than_any_boot() {
     let mut device = Device::new(&dir.join("device"), &first).unwrap();
     stage(&device.card, "next", &second, &dir);
     stage(&device.card, "old", &first, &dir);
-    let mut changed = second.boot_file("tpm2-pcr-signature.json").unwrap();
+    let mut changed = second.good().unwrap().signatures;
     let sig = changed.windows(7).position(|bytes| bytes == b"\"sig\":\"").unwrap();
     let base64 = &mut changed[sig + 20];
     *base64 = if *base64 == b'A' { b'B' } else { b'A' };
