@@ -3,8 +3,8 @@
 //! A slot is a FIT, the boot manifest that tells what it measures, and the policies
 //! that are signed for it. An update goes into the slot that does not run. U-Boot's
 //! `loadslot` (uboot-patches) reads one sector, [`STATE_FILE`], and loads the FIT of
-//! the slot that it names: the good one, or as often as the TPM's counter allows the
-//! one on trial.
+//! the slot that it names: the good one, or as long as there are attempts left in the
+//! TPM the one on trial.
 //!
 //! Nothing here is trusted by anybody: it chooses between images that are verified and
 //! measured all the same. The files are as long as they will ever be from the day the
@@ -35,12 +35,11 @@ pub const FIT_LEN: u64 = 8 << 20;
 /// white space.
 pub const JSON_LEN: u64 = 64 << 10;
 
-/// The TPM's counter of boot attempts, an NV index that U-Boot counts up
-/// (`CONFIG_BOOT_SLOTS_TPM_COUNTER`).
+/// The NV index with the boot attempts that are left, which U-Boot counts down
+/// (`CONFIG_BOOT_SLOTS_TPM_INDEX`): four bytes, big-endian.
 pub const ATTEMPTS_INDEX: u32 = 0x0180_6d76;
-
-/// Most attempts that a slot on trial is given: each one writes the TPM's memory.
-pub const MAX_ATTEMPTS: u64 = 100;
+/// Bytes of that index.
+pub const ATTEMPTS_LEN: u16 = 4;
 
 impl Slot {
     /// Both, in order.
@@ -103,22 +102,13 @@ impl fmt::Display for Slot {
     }
 }
 
-/// A slot that is tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Trial {
-    /// The slot.
-    pub slot: Slot,
-    /// It is tried while the TPM's counter of attempts is below this value.
-    pub limit: u64,
-}
-
 /// What the sector says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Slots {
     /// The slot that is known to boot.
     pub good: Slot,
-    /// The slot on trial.
-    pub trial: Option<Trial>,
+    /// The slot on trial: it is tried as long as there are attempts left.
+    pub trial: Option<Slot>,
 }
 
 /// Why a sector says nothing. U-Boot boots slot A then.
@@ -141,7 +131,7 @@ const VERSION: u32 = 1;
 /// What stands for no slot.
 const NONE: u8 = 0xff;
 /// Bytes under the checksum.
-const CHECKED: usize = 24;
+const CHECKED: usize = 16;
 
 impl Default for Slots {
     /// As a new card has it.
@@ -154,12 +144,11 @@ impl Slots {
     /// The sector (U-Boot, doc/usage/cmd/loadslot.rst).
     #[must_use]
     pub fn encode(&self) -> [u8; STATE_LEN] {
-        let (trial, limit) = self.trial.map_or((NONE, 0), |t| (t.slot.number(), t.limit));
+        let trial = self.trial.map_or(NONE, Slot::number);
         let mut checked = Vec::with_capacity(CHECKED);
         checked.extend(MAGIC);
         checked.extend(VERSION.to_le_bytes());
         checked.extend([self.good.number(), trial, 0, 0]);
-        checked.extend(limit.to_le_bytes());
         let sum = crc32fast::hash(&checked);
         let mut sector = [0; STATE_LEN];
         for (to, from) in sector.iter_mut().zip(checked.into_iter().chain(sum.to_le_bytes())) {
@@ -176,15 +165,10 @@ impl Slots {
         let (checked, rest) = sector.split_at_checked(CHECKED).ok_or(SlotsError::Damaged)?;
         let sum = rest.first_chunk().map(|sum| u32::from_le_bytes(*sum));
         let (magic, fields) = checked.split_at_checked(MAGIC.len()).ok_or(SlotsError::Damaged)?;
-        let Some(([v0, v1, v2, v3, good, trial, _, _], limit)) = fields.split_first_chunk() else {
+        let [v0, v1, v2, v3, good, trial, _, _] = fields else { return Err(SlotsError::Damaged) };
+        if magic != MAGIC || sum != Some(crc32fast::hash(checked)) {
             return Err(SlotsError::Damaged);
-        };
-        let limit = limit.first_chunk().map(|limit| u64::from_le_bytes(*limit));
-        let (true, true, Some(limit)) =
-            (magic == MAGIC, sum == Some(crc32fast::hash(checked)), limit)
-        else {
-            return Err(SlotsError::Damaged);
-        };
+        }
         match u32::from_le_bytes([*v0, *v1, *v2, *v3]) {
             VERSION => {}
             other => return Err(SlotsError::Version(other)),
@@ -192,17 +176,17 @@ impl Slots {
         let slot = |number| Slot::of(number).ok_or(SlotsError::Slot);
         let trial = match *trial {
             NONE => None,
-            number => Some(Trial { slot: slot(number)?, limit }),
+            number => Some(slot(number)?),
         };
         Ok(Self { good: slot(*good)?, trial })
     }
 
-    /// The slot that U-Boot takes where the TPM's counter of attempts stands at
-    /// `attempts`; `None` where there is no such counter.
+    /// The slot that U-Boot takes where so many attempts are left; `None` where the TPM
+    /// has no such number.
     #[must_use]
-    pub fn next(&self, attempts: Option<u64>) -> Slot {
-        match (self.trial, attempts) {
-            (Some(trial), Some(attempts)) if attempts < trial.limit => trial.slot,
+    pub fn next(&self, left: Option<u32>) -> Slot {
+        match (self.trial, left) {
+            (Some(trial), Some(1..)) => trial,
             _ => self.good,
         }
     }
@@ -242,14 +226,13 @@ pub fn fit_in(file: &[u8]) -> Option<&[u8]> {
 mod tests {
     use super::*;
 
-    const TRIAL: Slots =
-        Slots { good: Slot::B, trial: Some(Trial { slot: Slot::A, limit: 0x1234_5678_9abc_def0 }) };
+    const TRIAL: Slots = Slots { good: Slot::B, trial: Some(Slot::A) };
 
     #[test]
     fn a_sector_is_read_as_it_was_written() {
         for slots in [Slots::default(), TRIAL] {
             assert_eq!(Slots::decode(&slots.encode()), Ok(slots));
-            assert_eq!(Slots::decode(&slots.encode()[..28]), Ok(slots));
+            assert_eq!(Slots::decode(&slots.encode()[..20]), Ok(slots));
         }
     }
 
@@ -257,20 +240,20 @@ mod tests {
     /// by zlib.
     #[test]
     fn the_bytes_are_those_of_u_boot() {
-        let want = "424f4f54534c4f54 01000000 01 00 0000 f0debc9a78563412 26eeb27f";
+        let want = "424f4f54534c4f54 01000000 01 00 0000 b416a6a6";
         let want = hex::decode(want.replace(' ', "")).unwrap();
-        assert_eq!(hex::encode(&TRIAL.encode()[..28]), hex::encode(want));
+        assert_eq!(hex::encode(&TRIAL.encode()[..20]), hex::encode(want));
     }
 
     #[test]
     fn every_changed_bit_is_told() {
         let sector = TRIAL.encode();
-        for bit in 0..28 * 8 {
+        for bit in 0..20 * 8 {
             let mut changed = sector;
             changed[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(Slots::decode(&changed), Err(SlotsError::Damaged), "bit {bit}");
         }
-        assert_eq!(Slots::decode(&sector[..27]), Err(SlotsError::Damaged));
+        assert_eq!(Slots::decode(&sector[..19]), Err(SlotsError::Damaged));
         assert_eq!(Slots::decode(&[]), Err(SlotsError::Damaged));
     }
 
@@ -293,11 +276,10 @@ mod tests {
 
     #[test]
     fn a_trial_ends_with_its_attempts() {
-        let trial = Some(Trial { slot: Slot::B, limit: 7 });
-        let slots = Slots { good: Slot::A, trial };
-        let next = [None, Some(0), Some(6), Some(7), Some(8)].map(|count| slots.next(count));
-        assert_eq!(next, [Slot::A, Slot::B, Slot::B, Slot::A, Slot::A]);
-        assert_eq!(Slots::default().next(Some(0)), Slot::A);
+        let slots = Slots { good: Slot::A, trial: Some(Slot::B) };
+        let next = [None, Some(0), Some(1), Some(u32::MAX)].map(|left| slots.next(left));
+        assert_eq!(next, [Slot::A, Slot::A, Slot::B, Slot::B]);
+        assert_eq!(Slots::default().next(Some(1)), Slot::A);
     }
 
     #[test]
