@@ -50,7 +50,12 @@ impl KeyDir {
         self.private(Role::Policy)
     }
 
-    /// The certificate of the key that signs boot images.
+    /// The private key that signs update bundles (PEM).
+    pub fn update_key(&self) -> PathBuf {
+        self.0.join("update.key")
+    }
+
+    /// The certificate.
     pub fn certificate(&self) -> PathBuf {
         self.certificate_of(Role::Fit)
     }
@@ -86,6 +91,8 @@ pub struct Artifacts {
     pub uboot_version: Vec<u8>,
     /// `initramfs-unseal`: static arm64 ELF.
     pub unseal: PathBuf,
+    /// `msec-update`: static arm64 ELF.
+    pub update: PathBuf,
     /// `mkimage` from the same U-Boot build.
     pub mkimage: PathBuf,
     /// `fit_check_sign` from the same U-Boot build.

@@ -77,6 +77,7 @@ enum Command {
     Inspect(image::cli::InspectArgs),
     Diff(image::cli::DiffArgs),
     Flash(flash::FlashArgs),
+    Bundle(image::cli::BundleArgs),
     Tamper(image::cli::TamperArgs),
     /// Read a recipe, or pin its packages
     #[command(subcommand)]
@@ -160,6 +161,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Inspect(args) => image::cli::inspect(args, json),
         Command::Diff(args) => image::cli::diff(args, json),
+        Command::Bundle(args) => image::cli::bundle(args, json, &setting::keys(&cli.global)?),
         Command::Tamper(args) => {
             image::cli::tamper(args, json, &setting::u_boot_tools(&cli.global)?.signing)
         }

@@ -38,6 +38,7 @@ use job::Job;
 
 pub use crate::keys::{ensure_fit as ensure_signing_key, ensure_policy as ensure_policy_key};
 pub use optee::SAMPLE as SAMPLE_APPLICATION;
+pub use policy_key::{ensure as ensure_policy_key, ensure_update as ensure_update_key};
 pub use qemu::PROGRAM as QEMU;
 pub use unseal::linked::{Crate, Library, Linked};
 
@@ -301,6 +302,7 @@ pub fn artifacts(
         },
         uboot_version,
         unseal: dir(Component::Unseal).join("initramfs-unseal"),
+        update: dir(Component::Unseal).join("msec-update"),
         mkimage: u_boot.join("mkimage"),
         fit_check_sign: u_boot.join("fit_check_sign"),
         uboot_dtb: dir(Component::UBootKey).join("control.dtb"),

@@ -6,6 +6,7 @@
 pub mod arm_image;
 mod assemble;
 pub mod boot_manifest;
+pub mod bundle;
 pub mod card;
 pub mod cli;
 pub mod config_txt;
@@ -79,6 +80,9 @@ pub enum ImageError {
     /// The userland.
     #[error(transparent)]
     Userland(#[from] userland::UserlandError),
+    /// The update key.
+    #[error(transparent)]
+    Bundle(#[from] bundle::BundleError),
     /// A slot of the boot partition.
     #[error(transparent)]
     Slot(#[from] slots::TooLarge),

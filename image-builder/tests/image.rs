@@ -95,6 +95,7 @@ impl Bench {
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         fs::write(at("kernel"), vec![7; 100_000]).unwrap();
         fs::write(at("unseal"), b"\x7fNOT-REALLY-ELF").unwrap();
+        fs::write(at("update"), b"\x7fNOT-REALLY-ELF").unwrap();
         let version = b"U-Boot 2025.01-test\0";
         let dtb = |source: &str, name: &str| {
             fs::write(at("x.dts"), format!("/dts-v1/; / {{ {source} }};")).unwrap();
@@ -138,6 +139,7 @@ impl Bench {
                 video_core: Some(VideoCore { dir: at("firmware"), board_dtb: at("linux.dtb") }),
                 uboot_version: version.to_vec(),
                 unseal: at("unseal"),
+                update: at("update"),
                 mkimage: mkimage(),
                 // The real one comes out of the U-Boot build; the tests on the
                 // emulated board have it, and U-Boot's own check.

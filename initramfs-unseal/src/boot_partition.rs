@@ -11,7 +11,7 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 /// Where it is mounted.
-const MOUNT: &str = "/run/boot";
+pub(crate) const MOUNT: &str = "/run/boot";
 
 /// The mounted partition. Unmounted when dropped.
 #[derive(Debug)]

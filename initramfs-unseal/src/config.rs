@@ -3,7 +3,7 @@
 //! content can be trusted as far as the measurement can.
 
 use crate::age::Recipient;
-use crate::authority::Authority;
+use crate::authority::{Authority, PolicyKey};
 use crate::qr::Qr;
 use pcr_measure::pcr::PcrSelection;
 use serde::Deserialize;
@@ -80,6 +80,9 @@ pub struct Config {
     /// to the one boot that was sealed against.
     #[serde(default)]
     pub signed: Option<Authority>,
+    /// The key that signs update bundles. Without it none is taken.
+    #[serde(default)]
+    pub update_key: Option<PolicyKey>,
     /// Whether the TPM wants a PIN beside a boot that it knows.
     #[serde(default)]
     pub pin: bool,

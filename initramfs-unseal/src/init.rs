@@ -2,11 +2,13 @@
 //! why and turn the power off. There is no other way out, and no shell.
 
 use crate::boot::Boot;
+use crate::boot_partition::BootPartition;
 use crate::config::{self, Config};
 use crate::console::Consoles;
 use crate::sys;
 use anyhow::{Context as _, Result};
 use nix::mount::{MsFlags, mount};
+use pcr_measure::slots::{STATE_FILE, STATE_LEN, Slots};
 use std::path::Path;
 
 /// What is mounted first: source, target, type, flags.
@@ -26,15 +28,33 @@ pub fn run() -> ! {
     let prepared = prepare();
     let consoles = Consoles::open();
     consoles.say(concat!("msec-boot ", env!("CARGO_PKG_VERSION")));
+    let mut boot_partition = None;
     let why = match prepared.and_then(|()| Ok(Config::read(Path::new(config::PATH))?)) {
-        Ok(config) => match Boot::new(config, consoles).run() {
-            Ok(never) => match never {},
-            Err(why) => why,
-        },
+        Ok(config) => {
+            boot_partition = Some(config.partition(config.boot_partition));
+            match Boot::new(config, consoles).run() {
+                Ok(never) => match never {},
+                Err(why) => why,
+            }
+        }
         Err(why) => why,
     };
+    // An update that does not come up must not need a visit. U-Boot counts the attempts:
+    // when there is none left it takes the boot from before.
+    if boot_partition.is_some_and(|device| on_trial(&device)) {
+        Consoles::open().say(&format!("restarting, for an update is on trial: {why:#}"));
+        sys::restart()
+    }
     Consoles::open().say(&format!("powering off: {why:#}"));
     sys::power_off()
+}
+
+/// Whether the card says that a slot is on trial. A claim, and nothing hangs on it but
+/// how a boot ends that has opened nothing.
+fn on_trial(boot_partition: &Path) -> bool {
+    let file = [(STATE_FILE, STATE_LEN as u64)];
+    let Ok([Ok(state)]) = BootPartition::read_files(boot_partition, file) else { return false };
+    Slots::decode(&state).is_ok_and(|slots| slots.trial.is_some())
 }
 
 fn prepare() -> Result<()> {

@@ -53,4 +53,5 @@ pub mod switch_root;
 pub mod sys;
 pub mod token;
 pub mod tpm;
+pub mod update;
 pub mod volume;

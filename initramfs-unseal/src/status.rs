@@ -1,7 +1,7 @@
 //! `status`: what unlocked the running root, and whether its secret can still
 //! be had. It tries the policy for real; what it reads is wiped at once.
 
-use crate::authority::Authority;
+use crate::authority::{Authority, PolicyKey};
 use crate::config::{Config, handle, write_handle};
 use crate::guard::Guard;
 use crate::luks::Volume;
@@ -100,6 +100,9 @@ pub struct Objects {
     /// Of the binding `signed`: key, counter and version of the running image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signed: Option<Authority>,
+    /// The key that signs update bundles.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_key: Option<PolicyKey>,
 }
 
 impl Objects {
@@ -117,6 +120,7 @@ impl Objects {
             srk_name: srk_name.to_vec(),
             pcrs: config.pcrs,
             signed: config.signed.clone(),
+            update_key: config.update_key.clone(),
         }
     }
 

@@ -95,9 +95,18 @@ pub fn since_boot() -> Duration {
 /// drivers/char/tpm/tpm-chip.c). It needs no file of ours to be closed, and the
 /// command takes no note of open sessions (TPM 2.0 Library part 3, 9.4).
 pub fn power_off() -> ! {
+    end(RebootMode::RB_POWER_OFF)
+}
+
+/// Writes everything out and restarts the board. TPM2_Shutdown as with [`power_off`].
+pub fn restart() -> ! {
+    end(RebootMode::RB_AUTOBOOT)
+}
+
+fn end(how: RebootMode) -> ! {
     nix::unistd::sync();
     loop {
-        let _ = reboot(RebootMode::RB_POWER_OFF);
+        let _ = reboot(how);
         let _ = reboot(RebootMode::RB_HALT_SYSTEM);
         std::thread::sleep(Duration::from_secs(1));
     }

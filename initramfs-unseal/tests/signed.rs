@@ -283,6 +283,7 @@ fn status_tells_whether_the_secret_is_in_reach_and_where_the_counter_stands() {
             srk_name: board.srk_name.clone(),
             pcrs: pcrs(),
             signed: Some(board.authority.clone()),
+            update_key: None,
         };
         assert_eq!(status::reach(&mut tpm, Some(&objects), None), "reachable", "premise");
         let want = Bound::Signed { version: 1, counter: COUNTER, value: Some(1) };

@@ -19,6 +19,8 @@
 //! for display. A manifest or a [`manifest::Reference`] read from a disk is no
 //! more trustworthy than that disk: it explains a refusal, it never decides one.
 
+#[cfg(feature = "bundle")]
+pub mod bundle;
 pub mod digest;
 pub mod eventlog;
 pub mod explain;

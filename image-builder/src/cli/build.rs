@@ -112,6 +112,10 @@ pub(super) fn build(
     if let Binding::Signed(Signed { policy_key: None, .. }) = &recipe.tpm.binding {
         component::ensure_policy_key(&context.signing_key, global.signing_key.is_some())?;
     }
+    // Somebody's own directory may do without: such an image takes no bundles.
+    if global.signing_key.is_none() {
+        component::ensure_update_key(&context.signing_key, false)?;
+    }
     let store = Store::new(&context.cache);
     let packages = packages::obtain(&recipe, &path, &store, setting::when_gone(global), progress)?;
     let plan = engine::build(context, &Component::of_image(&context.target), progress)?;

@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use serde::Serialize;
 
 use super::Global;
+use crate::artifacts::KeyDir;
 use crate::cache::Cache;
 use crate::component::plan::{Context, Plan};
 use crate::component::{self, Component, ensure_signing_key};
@@ -94,6 +95,13 @@ pub(super) fn context(global: &Global) -> anyhow::Result<Context> {
         cache,
         tree,
     })
+}
+
+/// The vendor's keys; made where there are none.
+pub(super) fn keys(global: &Global) -> anyhow::Result<KeyDir> {
+    let keys = ensure_signing_key(&Cache::from_env()?, global.signing_key.as_deref())?;
+    component::ensure_update_key(&keys, global.signing_key.is_some())?;
+    Ok(keys)
 }
 
 /// As [`context`], for a build: it may have to take newer versions.

@@ -11,12 +11,8 @@ use super::{BuildError, Chosen, Component, Files, Spec, job::Job};
 
 pub(super) const SPEC: Spec = Spec {
     name: "initramfs-unseal",
-    about: "initramfs-unseal, one static file",
-    code: concat!(
-        include_str!("unseal.rs"),
-        include_str!("unseal/linked.rs"),
-        include_str!("static_lib.rs")
-    ),
+    about: "initramfs-unseal and msec-update, a static file each",
+    code: concat!(include_str!("unseal.rs"), include_str!("static_lib.rs")),
     sources: &[],
     needs: &[Component::Tss, Component::Devmapper, Component::Cryptsetup],
     series: None,
@@ -58,7 +54,7 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     job.run("cargo clean", &mut clean)?;
     let mut cargo = job.command("cargo", &job.context.tree);
     Job::with_network(&mut cargo)
-        .args(["build", "--locked", "--package=initramfs-unseal", "--bin=initramfs-unseal"])
+        .args(["build", "--locked", "--package=initramfs-unseal", "--bins"])
         .args([&format!("--profile={PROFILE}"), &format!("--target={RUST_TARGET}"), &job.jobs()])
         .env("CARGO_TARGET_DIR", &output)
         .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", format!("{TARGET}-gcc"))
@@ -73,11 +69,13 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
             format!("--target={TARGET} -I/usr/{TARGET}/include -I/usr/include/{TARGET}"),
         );
     job.run("cargo build", &mut cargo)?;
-    let program = output.join(RUST_TARGET).join(PROFILE).join("initramfs-unseal");
-    let bytes = job.read(&program)?;
-    check(&bytes).map_err(|reason| job.wrong(format!("{}: {reason}", program.display())))?;
-    linked::keep(job)?;
-    job.keep(&program, "initramfs-unseal")
+    for name in ["initramfs-unseal", "msec-update"] {
+        let program = output.join(RUST_TARGET).join(PROFILE).join(name);
+        let bytes = job.read(&program)?;
+        check(&bytes).map_err(|reason| job.wrong(format!("{}: {reason}", program.display())))?;
+        job.keep(&program, name)?;
+    }
+    Ok(())
 }
 
 /// Is this a program that runs in an initramfs with nothing beside it?

@@ -14,7 +14,7 @@ use super::mbr::Table;
 use super::packages::{self, Package};
 use super::policy::SignedBinding;
 use super::slots::Content;
-use super::{ImageError, boot_manifest, config_txt, fat, initramfs, userland};
+use super::{ImageError, boot_manifest, bundle, config_txt, fat, initramfs, userland};
 use crate::artifacts::{Artifacts, VideoCore};
 use crate::progress::Progress;
 use crate::recipe::Recipe;
@@ -68,6 +68,14 @@ pub fn assemble(
     if let (Some(signed), Some(config)) = (&signed, config.as_object_mut()) {
         config.insert("signed".to_owned(), signed.config());
     }
+    let update_key = artifacts.signing_key.update_key();
+    if update_key.is_file()
+        && let Some(config) = config.as_object_mut()
+    {
+        let public = bundle::key(&update_key)?.public().to_tpm_public();
+        let public = public.map_err(bundle::BundleError::from)?;
+        config.insert("update_key".to_owned(), hex::encode(public).into());
+    }
     let mut config = serde_json::to_vec_pretty(&config)
         .map_err(|error| ImageError::Config(error.to_string()))?;
     config.push(b'\n');
@@ -112,7 +120,7 @@ pub fn assemble(
 
     task.step("root file system");
     let mut tree = packages::open(packages)?;
-    userland::complete(&mut tree, recipe, unseal)?;
+    userland::complete(&mut tree, recipe, unseal, read(&artifacts.update)?)?;
     let scratch =
         tempfile::Builder::new().prefix(".root-").tempdir_in(out).map_err(file_error(out))?;
     let root_path = scratch.path().join("root.ext4");

@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 
+use super::bundle;
 use super::inspect;
 use super::packages;
 use super::tamper::{self, Signing, Tamper};
 use super::verify::{self, Report};
-use crate::deliver;
+use crate::artifacts::KeyDir;
 use crate::recipe::Recipe;
 
 /// Hold an image against its manifest and show what it will measure
@@ -40,6 +41,16 @@ pub struct DiffArgs {
     from: PathBuf,
     /// The image that they are to get
     to: PathBuf,
+}
+
+/// Make a signed update bundle of an image, for devices that run one of the same name
+#[derive(Debug, Args)]
+pub struct BundleArgs {
+    /// The SD card image
+    image: PathBuf,
+    /// Where the bundle goes [default: beside the image, NAME.update]
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
 }
 
 /// Make a variant of an image for tests: signed again, or broken
@@ -154,6 +165,26 @@ pub fn diff(args: &DiffArgs, json: bool) -> anyhow::Result<ExitCode> {
         print!("{}", difference.text());
     }
     Ok(ExitCode::from(u8::from(!difference.is_none())))
+}
+
+/// Makes a bundle and says what is in it.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn bundle(args: &BundleArgs, json: bool, keys: &KeyDir) -> anyhow::Result<ExitCode> {
+    let out = args.output.clone().unwrap_or_else(|| args.image.with_extension("update"));
+    let list = bundle::make(&args.image, &bundle::key(&keys.update_key())?, &out)?;
+    if json {
+        let report = serde_json::json!({
+            "schema": "msec-boot/bundle/1", "bundle": out, "list": list,
+        });
+        println!("{report:#}");
+    } else {
+        let version = list.version.map(|v| format!(", version {v}")).unwrap_or_default();
+        println!("{}: {} for {}{version}", out.display(), list.image, list.board);
+        println!("install it on a device: msec-update install {}", out.display());
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn printed(report: &Report, json: bool) -> anyhow::Result<String> {

@@ -183,7 +183,12 @@ fn terminal(command_line: &str) -> &str {
 ///
 /// # Errors
 /// If the packages bring no busybox, or one that lacks something.
-pub fn complete(tree: &mut Tree, recipe: &Recipe, unseal: Vec<u8>) -> Result<(), UserlandError> {
+pub fn complete(
+    tree: &mut Tree,
+    recipe: &Recipe,
+    unseal: Vec<u8>,
+    update: Vec<u8>,
+) -> Result<(), UserlandError> {
     let Some(Node::File(_, busybox)) = tree.get(BUSYBOX) else {
         return Err(UserlandError::NoBusybox);
     };
@@ -245,6 +250,7 @@ pub fn complete(tree: &mut Tree, recipe: &Recipe, unseal: Vec<u8>) -> Result<(),
         tree.put(path, Node::File(mode, text.into_bytes()));
     }
     tree.put("usr/sbin/initramfs-unseal", Node::File(0o755, unseal));
+    tree.put("usr/sbin/msec-update", Node::File(0o755, update));
     Ok(())
 }
 
@@ -302,7 +308,7 @@ mod tests {
 
     fn completed(console: &str) -> Tree {
         let mut tree = busybox("");
-        complete(&mut tree, &recipe(console), b"unseal".to_vec()).unwrap();
+        complete(&mut tree, &recipe(console), b"unseal".to_vec(), b"update".to_vec()).unwrap();
         tree
     }
 
@@ -329,6 +335,7 @@ mod tests {
         assert_eq!(tree.get("usr/sbin/init"), Some(&init));
         assert_eq!(tree.get("sbin"), Some(&Node::Symlink("usr/sbin".to_owned())));
         assert_eq!(text(&tree, "usr/sbin/initramfs-unseal"), "unseal");
+        assert_eq!(text(&tree, "usr/sbin/msec-update"), "update");
         assert_eq!(text(&tree, "etc/hostname"), "card\n");
         assert_eq!(tree.get("tmp"), Some(&Node::Directory(0o1777)));
     }
@@ -337,7 +344,7 @@ mod tests {
     fn a_real_command_is_not_replaced() {
         let mut tree = busybox("");
         tree.put("usr/bin/ls", Node::File(0o755, b"real".to_vec()));
-        complete(&mut tree, &recipe("none"), vec![]).unwrap();
+        complete(&mut tree, &recipe("none"), vec![], vec![]).unwrap();
         assert_eq!(text(&tree, "usr/bin/ls"), "real");
     }
 
@@ -346,11 +353,11 @@ mod tests {
         let mut recipe = recipe("none");
         let apps = vec![crate::recipe::TrustedApp::Pkcs11];
         recipe.components.trusted_applications = apps.try_into().unwrap();
-        let error = complete(&mut busybox(""), &recipe, vec![]).unwrap_err();
+        let error = complete(&mut busybox(""), &recipe, vec![], vec![]).unwrap_err();
         assert_eq!(error, UserlandError::NoSupplicant);
         let mut tree = busybox("");
         tree.put(SUPPLICANT, Node::File(0o755, vec![]));
-        complete(&mut tree, &recipe, vec![]).unwrap();
+        complete(&mut tree, &recipe, vec![], vec![]).unwrap();
         let line = "::respawn:/usr/sbin/tee-supplicant\n";
         assert!(text(&tree, "etc/inittab").contains(line));
         assert!(!text(&completed("none"), "etc/inittab").contains("tee-supplicant"));
@@ -359,9 +366,9 @@ mod tests {
     #[test]
     fn a_busybox_that_lacks_something_is_refused() {
         let mut tree = busybox("init");
-        let error = complete(&mut tree, &recipe("none"), vec![]).unwrap_err();
+        let error = complete(&mut tree, &recipe("none"), vec![], vec![]).unwrap_err();
         assert_eq!(error, UserlandError::Applet("init".to_owned()));
-        let error = complete(&mut Tree::default(), &recipe("none"), vec![]).unwrap_err();
+        let error = complete(&mut Tree::default(), &recipe("none"), vec![], vec![]).unwrap_err();
         assert_eq!(error, UserlandError::NoBusybox);
     }
 

@@ -4,6 +4,7 @@
 //! resource manager would add a context load and save around every command.
 //! Nothing else uses the TPM then.
 
+mod attempts;
 mod counter;
 pub mod error;
 pub mod health;

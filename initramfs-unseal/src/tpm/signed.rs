@@ -166,7 +166,7 @@ impl Tpm {
         key: &PolicyKey,
         entry: &SignedPolicy,
     ) -> Result<Approved, SignedError> {
-        let ticket = self.verify(key, entry)?;
+        let ticket = self.verify_entry(key, entry)?;
         let odd = || TpmError::Library("a ticket that is too long".into());
         Ok(to_keep(entry.policy, &ticket).ok_or_else(odd)?)
     }
@@ -183,7 +183,7 @@ impl Tpm {
         let entry = authority.choose(files, pcrs, &values)?;
         let rollback = authority.rollback();
         let counter = self.counter(&rollback)?;
-        let ticket = self.verify(&authority.policy_key, &entry)?;
+        let ticket = self.verify_entry(&authority.policy_key, &entry)?;
         let kept = to_keep(entry.policy, &ticket);
         let approval = Approval {
             policy: super::to_digest(&entry.policy)?,
@@ -195,16 +195,29 @@ impl Tpm {
         Ok((approval, kept))
     }
 
-    /// The TPM's word that the key signed the entry's policy. The key is loaded
-    /// for the moment.
-    fn verify(
+    /// The TPM's word that the key signed the entry's policy.
+    fn verify_entry(
         &mut self,
         key: &PolicyKey,
         entry: &SignedPolicy,
     ) -> Result<TPMT_TK_VERIFIED, SignedError> {
-        let signature = signature(key, &entry.signature).ok_or(SignedError::BadSignature)?;
         // The aHash of PolicyAuthorize (Part 3, 23.16); the policyRef is empty.
-        let hashed = super::to_digest(&Sha256Digest::of(entry.policy.as_bytes()))?;
+        self.verify(key, &Sha256Digest::of(entry.policy.as_bytes()), &entry.signature)
+    }
+
+    /// The TPM's word that the key signed a digest: RSASSA, or ECDSA as DER, both with
+    /// SHA-256. The key is loaded for the moment. Three commands.
+    ///
+    /// # Errors
+    /// [`SignedError::BadSignature`]; [`TpmError`] otherwise.
+    pub fn verify(
+        &mut self,
+        key: &PolicyKey,
+        digest: &Sha256Digest,
+        bytes: &[u8],
+    ) -> Result<TPMT_TK_VERIFIED, SignedError> {
+        let signature = signature(key, bytes).ok_or(SignedError::BadSignature)?;
+        let hashed = super::to_digest(digest)?;
         let public = Public::unmarshall(key.public()).map_err(|e| error::from_esapi(e, 0))?;
         let loaded = self.run(0, |c| {
             c.execute_without_session(|c| c.load_external(None, public, Hierarchy::Owner))

@@ -1,0 +1,88 @@
+//! Update bundles: what is in an image's good slot, with a signed list in front.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pcr_measure::bundle::{self, FIT, List, MANIFEST, POLICIES};
+use pcr_measure::digest::Algorithm;
+use pcr_measure::key::{KeyError, SigningKey};
+use pcr_measure::manifest::{Manifest, ManifestError};
+use pcr_measure::signed_policy::{SignatureFile, SignedPolicyError};
+use zeroize::Zeroizing;
+
+use super::card::{Card, CardError, write_whole};
+
+/// Why there is no bundle.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BundleError {
+    /// The image.
+    #[error(transparent)]
+    Card(#[from] CardError),
+    /// Its manifest.
+    #[error("the manifest of {path} cannot be used: {source}")]
+    Manifest {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ManifestError,
+    },
+    /// Its signed policies.
+    #[error("the signed policies of {path} cannot be used: {source}")]
+    Policies {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong with them.
+        source: SignedPolicyError,
+    },
+    /// The key cannot be read.
+    #[error("cannot read the update key {path}: {source}")]
+    ReadKey {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The key cannot sign.
+    #[error("the update key: {0}")]
+    Key(#[from] KeyError),
+    /// Packing.
+    #[error("cannot pack the bundle: {0}")]
+    Pack(#[from] std::io::Error),
+    /// The list.
+    #[error("cannot write the bundle's list: {0}")]
+    List(#[from] serde_json::Error),
+}
+
+/// Reads the key that signs bundles.
+///
+/// # Errors
+/// [`BundleError::ReadKey`], [`BundleError::Key`].
+pub fn key(path: &Path) -> Result<SigningKey, BundleError> {
+    let pem =
+        fs::read(path).map_err(|source| BundleError::ReadKey { path: path.to_owned(), source })?;
+    Ok(SigningKey::from_pem(&Zeroizing::new(pem))?)
+}
+
+/// Makes a bundle of what is in the image's good slot, and returns its list.
+///
+/// # Errors
+/// [`BundleError`]; nothing is left at `out` then that was not there.
+pub fn make(image: &Path, key: &SigningKey, out: &Path) -> Result<List, BundleError> {
+    let content = Card::open(image)?.good()?;
+    let manifest = Manifest::from_json(&content.manifest)
+        .map_err(|source| BundleError::Manifest { path: image.to_owned(), source })?;
+    let mut files = vec![(FIT, &content.fit[..]), (MANIFEST, &content.manifest[..])];
+    let mut version = None;
+    if !content.signatures.is_empty() {
+        let policies = SignatureFile::from_json(&content.signatures)
+            .map_err(|source| BundleError::Policies { path: image.to_owned(), source })?;
+        version = policies.entries().filter_map(|entry| entry.rollback).max();
+        files.push((POLICIES, &content.signatures[..]));
+    }
+    let list = List::new(manifest.image(), manifest.board(), version, &files);
+    let json = list.to_json()?;
+    let signature = key.sign(Algorithm::Sha256, json.as_bytes())?;
+    write_whole(out, &bundle::write(Vec::new(), &json, &signature, &files)?)?;
+    Ok(list)
+}

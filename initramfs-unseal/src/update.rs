@@ -1,0 +1,192 @@
+//! Updates: a signed bundle into the slot that does not run, tried by U-Boot, confirmed
+//! when it has come up.
+//!
+//! ```text
+//! install   verify the list's signature (the TPM does) -> write the slot -> read it back
+//!           -> let this boot's root be opened by the next one -> attempts into the TPM
+//!           -> state: on trial
+//! boot      U-Boot counts an attempt, loads the slot on trial; none left: the good one
+//! confirm   state: good -> retire the old boot (rollback counter, or the old policy)
+//! ```
+//!
+//! Each arrow may be a power cut. What decides is one sector ([`slot_files`]): before it
+//! is written the old slot boots, after it the new one is tried, and whatever was done
+//! before does no harm when it is done again.
+
+mod confirm;
+mod install;
+pub mod slot_files;
+mod slots;
+
+pub use confirm::{Confirmed, confirm};
+pub use install::{Installed, install};
+pub use slots::{SlotsStatus, cancel, status};
+
+use crate::approve::ApproveError;
+use crate::authority::SignedError;
+use crate::boot_partition::{BootPartition, MOUNT};
+use crate::report::this_boot::{NoReport, ThisBoot};
+use crate::reseal::request::RequestError;
+use crate::rollback::RollbackError;
+use crate::tpm::TpmError;
+use pcr_measure::bundle::BundleError;
+use pcr_measure::slots::Slot;
+use slot_files::{SlotFileError, SlotFiles};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+/// Held while slots are changed.
+const LOCK: &str = "/run/initramfs-unseal/update.lock";
+
+/// Why an update went no further. What was booted before boots again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UpdateError {
+    /// No report of the initramfs.
+    #[error(transparent)]
+    NoReport(#[from] NoReport),
+    /// Somebody else is at it.
+    #[error("another update is under way")]
+    Busy,
+    /// The lock.
+    #[error("{LOCK}: {0}")]
+    Lock(io::Error),
+    /// The boot partition.
+    #[error("the boot partition {device} cannot be mounted for writing: {cause}{}", hint(.cause))]
+    BootPartition {
+        /// Its device.
+        device: std::path::PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// The files of the slots.
+    #[error(transparent)]
+    SlotFile(#[from] SlotFileError),
+    /// The bundle.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// Nobody can vouch for a bundle.
+    #[error(
+        "this image has no update key, so no bundle can be verified: build the image with one (image-builder keys)"
+    )]
+    NoKey,
+    /// Not the vendor's.
+    #[error("the TPM refuses the signature of this bundle: it is not the vendor's, or was changed")]
+    Forged,
+    /// An image for another device.
+    #[error("this bundle is of image {found}, this device runs {runs}")]
+    OtherImage {
+        /// Image and board of the bundle.
+        found: String,
+        /// Image and board that run.
+        runs: String,
+    },
+    /// It measures other firmware than this card has.
+    #[error(
+        "this update expects another firmware on the card than there is ({0} would differ): its first boot would not unlock; write the image to the card, or build the update on this firmware"
+    )]
+    OtherFirmware(String),
+    /// No slot explains this boot.
+    #[error("what runs is in neither slot of this card: write the image to the card again")]
+    Unknown,
+    /// The running slot has not proven itself.
+    #[error(
+        "slot {0} is on trial: confirm it (msec-update confirm), or give it up (msec-update cancel)"
+    )]
+    OnTrial(Slot),
+    /// The recovery key opened the root.
+    #[error("this boot was not unlocked by the TPM ({0}), so it confirms nothing")]
+    ByHand(String),
+    /// What was written is not what was read.
+    #[error("{0} reads back changed: replace the card")]
+    ReadBack(&'static str),
+    /// The FIT is none.
+    #[error("the FIT of this bundle is none")]
+    NoFit,
+    /// A boot manifest that is none.
+    #[error("the boot manifest of slot {slot} cannot be used: {cause}")]
+    Manifest {
+        /// The slot.
+        slot: Slot,
+        /// Why.
+        cause: pcr_measure::manifest::ManifestError,
+    },
+    /// Letting the next boot open the root.
+    #[error(transparent)]
+    Approve(#[from] ApproveError),
+    /// The same, for the binding `pcr`.
+    #[error(transparent)]
+    Reseal(#[from] RequestError),
+    /// Moving the rollback counter.
+    #[error(transparent)]
+    Rollback(#[from] RollbackError),
+    /// The TPM.
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
+}
+
+fn hint(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::ResourceBusy => {
+            " (it is mounted for reading alone: unmount it, or mount it for writing)"
+        }
+        _ => "",
+    }
+}
+
+impl UpdateError {
+    /// Whether it is a refusal, and not something that could not be done.
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        match self {
+            Self::Bundle(why) => !matches!(why, BundleError::Read(_) | BundleError::Write { .. }),
+            Self::Approve(why) => why.is_refusal(),
+            Self::Reseal(why) => why.is_refusal(),
+            Self::Rollback(why) => why.is_refusal(),
+            Self::NoKey
+            | Self::Forged
+            | Self::OtherImage { .. }
+            | Self::OtherFirmware(_)
+            | Self::OnTrial(_)
+            | Self::ByHand(_)
+            | Self::NoFit => true,
+            _ => false,
+        }
+    }
+}
+
+impl From<SignedError> for UpdateError {
+    fn from(why: SignedError) -> Self {
+        match why {
+            SignedError::BadSignature => Self::Forged,
+            other => Self::Approve(other.into()),
+        }
+    }
+}
+
+/// The card's slots, while nobody else changes them.
+#[derive(Debug)]
+struct Slotted {
+    boot: ThisBoot,
+    files: SlotFiles,
+    // In this order: unmounted, then free for the next one.
+    _partition: BootPartition,
+    _lock: nix::fcntl::Flock<File>,
+}
+
+impl Slotted {
+    fn open() -> Result<Self, UpdateError> {
+        let boot = ThisBoot::read()?;
+        let lock = File::options().create(true).append(true).mode(0o600).open(LOCK);
+        let lock = lock.map_err(UpdateError::Lock)?;
+        let lock = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusiveNonblock)
+            .map_err(|_| UpdateError::Busy)?;
+        let device = boot.objects.boot.clone();
+        let partition = BootPartition::for_writing(&device)
+            .map_err(|cause| UpdateError::BootPartition { device, cause })?;
+        let files = SlotFiles::at(Path::new(MOUNT));
+        Ok(Self { boot, files, _partition: partition, _lock: lock })
+    }
+}

@@ -1,0 +1,92 @@
+//! Confirming an update that has come up.
+
+use super::slots::{live, running};
+use super::{Slotted, UpdateError};
+use crate::reseal::request::{self, Request, RequestError};
+use crate::rollback;
+use crate::tpm::{SHARED_DEVICE, Tpm};
+use pcr_measure::slots::{Slot, Slots};
+use serde::Serialize;
+use std::fmt;
+use std::path::Path;
+
+/// What was confirmed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Confirmed {
+    /// The slot that runs, and boots from now on.
+    pub slot: Slot,
+    /// Whether it was on trial.
+    pub was_on_trial: bool,
+    /// Where the rollback counter stands, for the binding `signed`.
+    pub counter: Option<u64>,
+}
+
+impl fmt::Display for Confirmed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.was_on_trial {
+            true => write!(f, "slot {} is good", self.slot)?,
+            false => write!(f, "slot {} was good before", self.slot)?,
+        }
+        match self.counter {
+            Some(counter) => write!(f, "; nothing older than version {counter} unlocks any more"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Makes the running slot the good one, if the TPM unlocked it, and retires what it
+/// replaces: for the binding `signed` the rollback counter goes to its version, for the
+/// binding `pcr` the next boot that the TPM unlocks will be the only one. `keep` leaves
+/// the old boot as it is.
+///
+/// It may be cut and called again, and it may be called at every boot.
+///
+/// # Errors
+/// [`UpdateError`].
+pub fn confirm(keep: bool) -> Result<Confirmed, UpdateError> {
+    let Slotted { boot, files, .. } = &Slotted::open()?;
+    boot.unlocked_by_tpm().map_err(|why| UpdateError::ByHand(why.to_owned()))?;
+    let state = files.state()?;
+    let mut tpm = Tpm::open(Path::new(SHARED_DEVICE))?;
+    let live = live(&mut tpm, &boot.objects.pcrs)?;
+    drop(tpm);
+    let (slot, _) = running(files, &state, &live)?.ok_or(UpdateError::Unknown)?;
+    let was_on_trial = state.trial == Some(slot) && state.good != slot;
+    // A trial that failed and fell back to this slot is over as well, but what it left
+    // says so to `status`: only a slot that comes up ends a trial.
+    if was_on_trial {
+        files.set_state(&Slots { good: slot, trial: None })?;
+    }
+    let counter = match &boot.objects.signed {
+        Some(authority) if !keep && slot_is_good(&state, slot) => {
+            Some(rollback::rollback(authority.version)?.to)
+        }
+        None if !keep && was_on_trial => {
+            match request::reseal(&Request::Retire) {
+                Ok(_) | Err(RequestError::NothingPending) => {}
+                Err(why) => return Err(why.into()),
+            }
+            None
+        }
+        _ => None,
+    };
+    Ok(Confirmed { slot, was_on_trial, counter })
+}
+
+/// Whether the slot is the good one, or has just become it.
+fn slot_is_good(before: &Slots, slot: Slot) -> bool {
+    before.good == slot || before.trial == Some(slot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_slot_that_boots_from_now_on_moves_the_counter() {
+        let state = Slots { good: Slot::A, trial: Some(Slot::B) };
+        assert!(slot_is_good(&state, Slot::A) && slot_is_good(&state, Slot::B));
+        let state = Slots { good: Slot::A, trial: None };
+        assert!(!slot_is_good(&state, Slot::B));
+    }
+}
