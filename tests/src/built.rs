@@ -148,6 +148,17 @@ impl Built {
         path
     }
 
+    /// The update bundle of an image, at `path`.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn bundle(&self, of: &Card, path: &Path) -> PathBuf {
+        let key = image::bundle::key(&self.context.signing_key.update_key()).expect("the key");
+        image::bundle::make(of.path(), &key, path).expect("a bundle");
+        path.to_owned()
+    }
+
     /// A variant whose boot files a board can be started from.
     #[must_use]
     pub fn card(&self, tamper: &Tamper, dir: &Path, name: &str) -> Card {
@@ -220,6 +231,7 @@ impl Built {
         if let Binding::Signed(_) = recipe.tpm.binding {
             component::ensure_policy_key(&self.context.signing_key, false).expect("a policy key");
         }
+        component::ensure_update_key(&self.context.signing_key, false).expect("an update key");
         let store = Store::new(&self.context.cache);
         let gone = WhenGone::from_env();
         let hidden = Progress::hidden();

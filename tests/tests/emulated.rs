@@ -56,6 +56,8 @@ mod spi_emulator;
 mod srk;
 #[path = "emulated/unseal_again.rs"]
 mod unseal_again;
+#[path = "emulated/update.rs"]
+mod update;
 #[path = "emulated/virt.rs"]
 mod virt;
 #[path = "emulated/volume.rs"]

@@ -11,6 +11,7 @@ use emulated_board::{
     process::{self, ProcessError},
 };
 use pcr_measure::manifest::{Manifest, ManifestError};
+use pcr_measure::slots::{STATE_FILE, Slots};
 
 use super::place::TpmPlace;
 use crate::image::{
@@ -217,6 +218,17 @@ impl Card {
     /// When it cannot be read.
     pub fn good(&self) -> Result<Content, CardError> {
         Ok(image::Card::open(&self.path)?.good()?)
+    }
+
+    /// Says which slot boots, as anybody can who has the card.
+    ///
+    /// # Errors
+    /// [`CardError`].
+    pub fn set_slots(&mut self, slots: Slots) -> Result<(), CardError> {
+        let card = image::Card::open(&self.path)?;
+        card.with_boot_files(&[(STATE_FILE, &slots.encode())], &self.path)?;
+        *self = Self::open(&self.path)?;
+        Ok(())
     }
 
     /// Where the board that this card is for has its TPM; a Raspberry Pi, by the device

@@ -1,0 +1,279 @@
+//! Updates by `msec-update`: into the slot that does not run, tried, confirmed or given up
+//! by itself, and cut at any moment.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use image_builder::{
+    demo::journey::provision,
+    emu::{
+        boot::{Boot, PATIENCE},
+        card::Card,
+        device::Device,
+        shell::Shell,
+    },
+};
+use msec_tests::{
+    built::{built, scratch},
+    instants::Instants,
+    slots,
+};
+
+use crate::{
+    check::{no_shell, put},
+    unseal_again::must,
+};
+
+const BY_TPM: &str = "initramfs-unseal: unlocked by the TPM\n";
+
+/// An image of this version, which the vendor signed. Each has a command line of its own,
+/// so that no two measure alike.
+fn release(dir: &Path, name: &str, version: i64, change: impl FnOnce(&mut toml::Table)) -> Card {
+    let dir = dir.join(name);
+    fs::create_dir_all(&dir).unwrap();
+    built().small_image_with(&dir, |recipe| {
+        let tpm = recipe["tpm"].as_table_mut().unwrap();
+        tpm.insert("binding".to_owned(), "signed".into());
+        tpm.insert("rollback".to_owned(), version.into());
+        let line = recipe["kernel"]["command_line"].as_str().unwrap().to_owned();
+        recipe["kernel"]["command_line"] = format!("{line} release={name}").into();
+        change(recipe);
+    })
+}
+
+/// Puts bundles on the boot partition, as somebody would who has no network.
+fn carry(device: &Device, bundles: &[(&str, &Card)], dir: &Path) {
+    for (name, image) in bundles {
+        let bundle = built().bundle(image, &dir.join(format!("{name}.update")));
+        put(&device.card, &format!("{name}.upd"), &fs::read(bundle).unwrap(), dir);
+    }
+}
+
+/// Takes a bundle from there into memory, so that the boot partition is free.
+fn fetch(shell: &mut Shell<'_>, name: &str) -> PathBuf {
+    must(shell, "mkdir -p /run/b; mount -t vfat -o ro /dev/mmcblk0p1 /run/b");
+    must(shell, &format!("cp /run/b/{name}.upd /run/; umount /run/b"));
+    PathBuf::from(format!("/run/{name}.upd"))
+}
+
+fn install(shell: &mut Shell<'_>, name: &str, options: &str) -> (i32, String) {
+    let path = fetch(shell, name);
+    let done = shell.run(&format!("msec-update install {options} {} 2>&1", path.display()));
+    let done = done.unwrap();
+    (done.code, done.text)
+}
+
+fn slots(shell: &mut Shell<'_>) -> serde_json::Value {
+    serde_json::from_str(&must(shell, "msec-update status --format json")).unwrap()
+}
+
+#[test]
+fn an_update_is_installed_tried_and_confirmed_and_there_is_no_way_back() {
+    let dir = scratch("update");
+    let first = release(&dir, "first", 1, |_| ());
+    let second = release(&dir, "second", 2, |_| ());
+    let mut device = Device::new(&dir.join("device"), &first).unwrap();
+    carry(&device, &[("first", &first), ("second", &second)], &dir);
+    let forged = dir.join("second.update");
+    let mut bytes = fs::read(&forged).unwrap();
+    let digit = bytes.windows(10).position(|w| w == b"sha256\": \"").unwrap() + 10;
+    bytes[digit] = if bytes[digit] == b'0' { b'1' } else { b'0' };
+    put(&device.card, "forged.upd", &bytes, &dir);
+    let _slot = slots::slot();
+
+    let mut boot = device.boot("provision", &dir.join("provision")).unwrap();
+    boot.expect("U-Boot takes the good slot", "Slot 0\n").unwrap();
+    provision(&mut boot, |_| ()).unwrap();
+    let mut shell = boot.userland().unwrap();
+    let is = slots(&mut shell);
+    assert_eq!((&is["running"], &is["good"], &is["trial"]), (&"a".into(), &"a".into(), &().into()));
+    let (code, text) = install(&mut shell, "forged", "");
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("the TPM refuses the signature of this bundle"), "{text}");
+    assert_eq!(slots(&mut shell), is, "nothing was touched");
+    let (code, text) = install(&mut shell, "second", "");
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("version 2 installed into slot B"), "{text}");
+    let is = slots(&mut shell);
+    assert_eq!((&is["next"], &is["attempts"]), (&"b".into(), &3.into()));
+    shell.power_off().unwrap();
+
+    let mut boot = device.boot("trial", &dir.join("trial")).unwrap();
+    boot.expect("U-Boot tries it", "Slot 1 on trial, attempts left: 2\n").unwrap();
+    boot.expect("the TPM unlocks the update", BY_TPM).unwrap();
+    let mut shell = boot.userland().unwrap();
+    // What was approved at installing serves here.
+    assert_eq!(shell.status().unwrap().report.tpm_commands, 12);
+    assert_eq!(slots(&mut shell)["running"], "b");
+    // The slot that holds the boot from before is not to be overwritten yet.
+    let (code, text) = install(&mut shell, "first", "");
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("slot B is on trial"), "{text}");
+    let confirmed = must(&mut shell, "msec-update confirm");
+    assert!(confirmed.contains("slot B is good; nothing older than version 2"), "{confirmed}");
+    let again = must(&mut shell, "msec-update confirm");
+    assert!(again.contains("slot B was good before"), "{again}");
+    shell.power_off().unwrap();
+
+    let mut boot = device.boot("good", &dir.join("good")).unwrap();
+    boot.expect("U-Boot takes it", "Slot 1\n").unwrap();
+    boot.expect("the TPM unlocks the update", BY_TPM).unwrap();
+    let mut shell = boot.userland().unwrap();
+    let (code, text) = install(&mut shell, "first", "");
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("this update is older than this board allows"), "{text}");
+    assert_eq!(slots(&mut shell)["next"], "b");
+    shell.power_off().unwrap();
+
+    // Whoever has the card can say which slot boots. It opens nothing.
+    device.card.set_slots(Default::default()).unwrap();
+    let mut boot = device.boot("forced", &dir.join("forced")).unwrap();
+    boot.expect("U-Boot takes what the card says", "Slot 0\n").unwrap();
+    let refusal = "initramfs-unseal: the TPM did not release the key: ([^\n]*)\n";
+    let said = boot.board.console.wait(refusal, PATIENCE).unwrap();
+    // The slot was cleared for the older bundle, or holds the older image: no way in.
+    assert!(said.text.contains("this image is older than this board allows"), "{}", said.text);
+    no_shell(&boot.lines());
+}
+
+#[test]
+fn an_update_that_does_not_come_up_is_given_up_by_itself() {
+    let dir = scratch("update-broken");
+    let first = release(&dir, "first", 1, |_| ());
+    let broken = release(&dir, "broken", 2, |recipe| {
+        // Neither an archive nor compressed: the kernel finds no /init, and panics.
+        let file = dir.join("garbage");
+        fs::write(&file, vec![0xa5; 4096]).unwrap();
+        let table = recipe["initramfs"].as_table_mut().unwrap();
+        table.insert("file".to_owned(), file.to_str().unwrap().into());
+    });
+    let device = Device::new(&dir.join("device"), &first).unwrap();
+    carry(&device, &[("broken", &broken)], &dir);
+    let _slot = slots::slot();
+
+    let mut boot = device.boot("provision", &dir.join("provision")).unwrap();
+    provision(&mut boot, |_| ()).unwrap();
+    let mut shell = boot.userland().unwrap();
+    let (code, text) = install(&mut shell, "broken", "--attempts 2");
+    assert_eq!(code, 0, "{text}");
+    shell.power_off().unwrap();
+
+    for left in [1, 0] {
+        let name = format!("attempt-{left}");
+        let mut boot = device.boot(&name, &dir.join(&name)).unwrap();
+        let says = format!("Slot 1 on trial, attempts left: {left}\n");
+        boot.expect("U-Boot tries it", &says).unwrap();
+        boot.expect("the kernel finds nothing to start", "Kernel panic").unwrap();
+        // `panic=10`: the board starts again, without anybody.
+        boot.expect_off(&emulated_board::Ended::Reset).unwrap();
+    }
+    let mut boot = device.boot("fallen-back", &dir.join("fallen-back")).unwrap();
+    boot.expect("U-Boot gives it up", "Slot 1 has had its attempts\nSlot 0\n").unwrap();
+    boot.expect("the TPM unlocks the boot from before", BY_TPM).unwrap();
+    let mut shell = boot.userland().unwrap();
+    let is = slots(&mut shell);
+    assert_eq!(
+        (&is["running"], &is["trial"], &is["attempts"]),
+        (&"a".into(), &"b".into(), &0.into())
+    );
+    let told = must(&mut shell, "msec-update status");
+    assert!(told.contains("on trial, its attempts are used up"), "{told}");
+    must(&mut shell, "msec-update confirm");
+    must(&mut shell, "msec-update cancel");
+    assert_eq!(slots(&mut shell)["trial"], serde_json::Value::Null);
+    shell.power_off().unwrap();
+}
+
+/// What is under way when the power goes.
+#[derive(Debug, Clone, Copy)]
+enum During {
+    Install,
+    Trial,
+    Confirm,
+}
+
+#[test]
+#[ignore = "takes more than half an hour; make test-long"]
+fn power_cuts_during_updates_leave_a_board_that_boots() {
+    let cuts = std::env::var("MSEC_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(100);
+    let dir = scratch("update-cuts");
+    let (one, other) = (release(&dir, "one", 1, |_| ()), release(&dir, "other", 1, |_| ()));
+    let device = Device::new(&dir.join("device"), &one).unwrap();
+    carry(&device, &[("one", &one), ("other", &other)], &dir);
+    let mut instants = Instants::new();
+    let _slot = slots::slot();
+
+    let mut boot = device.boot("provision", &dir.join("provision")).unwrap();
+    provision(&mut boot, |_| ()).unwrap();
+    let mut shell = boot.userland().unwrap();
+    // From the encrypted root: the boot partition is for the slots.
+    for name in ["one", "other"] {
+        fetch(&mut shell, name);
+        must(&mut shell, &format!("cp /run/{name}.upd /root/; sync"));
+    }
+    shell.power_off().unwrap();
+
+    let mut cut = 0;
+    let (mut tried, mut confirmed) = (0, 0);
+    while cut < cuts {
+        let during = [During::Install, During::Trial, During::Confirm][cut % 3];
+        let mut boot = open(&device, &dir.join(format!("boot-{}", cut % 3)));
+        let mut shell = boot.userland().unwrap();
+        // Whatever the cut before left, this makes a good slot and an empty trial of it.
+        let is = slots(&mut shell);
+        tried += u32::from(is["trial"] == is["running"]);
+        must(&mut shell, "msec-update confirm --keep && msec-update cancel");
+        let is = slots(&mut shell);
+        assert_eq!(is["running"], is["good"]);
+        let next = if is["running"] == "a" { "other" } else { "one" };
+        let command = format!("msec-update install /root/{next}.upd");
+        match during {
+            During::Install => cut_in(shell.boot(), &command, instants.within(SECONDS[0])),
+            During::Trial | During::Confirm => {
+                must(&mut shell, &command);
+                shell.power_off().unwrap();
+                let logs = dir.join("trial");
+                if let During::Trial = during {
+                    let mut boot = device.boot("trial", &logs).unwrap();
+                    let end = Instant::now() + instants.within(SECONDS[1]);
+                    while Instant::now() < end {
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                    boot.board.cut_power();
+                } else {
+                    let mut boot = open(&device, &logs);
+                    let mut shell = boot.userland().unwrap();
+                    assert_ne!(slots(&mut shell)["running"], is["running"], "it is tried");
+                    let after = instants.within(SECONDS[2]);
+                    cut_in(shell.boot(), "msec-update confirm --keep", after);
+                    confirmed += 1;
+                }
+            }
+        }
+        eprintln!("cut {cut} during {during:?}");
+        cut += 1;
+    }
+    let mut boot = open(&device, &dir.join("end"));
+    must(&mut boot.userland().unwrap(), "msec-update confirm --keep");
+    assert!(tried > 0 && confirmed > 0, "some cuts came when a trial had begun");
+}
+
+/// How long after its beginning each step may be cut.
+const SECONDS: [Duration; 3] =
+    [Duration::from_secs(8), Duration::from_secs(14), Duration::from_secs(3)];
+
+/// Boots; the TPM has to open the root, whichever slot it is.
+fn open(device: &Device, logs: &Path) -> Boot {
+    let mut boot = device.boot("open", logs).unwrap();
+    boot.expect("the TPM unlocks after the cut", BY_TPM).unwrap();
+    boot
+}
+
+fn cut_in(boot: &mut Boot, command: &str, after: Duration) {
+    boot.board.console.send(&format!("{command}\r")).unwrap();
+    std::thread::sleep(after);
+    boot.board.cut_power();
+}
