@@ -4,6 +4,8 @@
 
 ENTER := image-builder/buildroot/enter
 BUILDER := cargo run --release --locked -p image-builder --
+# What demonstration, tests and figures boot.
+TINY := image-builder/recipes/rpi3-tiny.toml
 
 # To try the project out and to test it, versions that the mirror has dropped are
 # replaced by newer ones, with a word about it. `make image` wants the locked ones.
@@ -13,11 +15,12 @@ demo test test-long reproduce bench: export MSEC_TAKE_NEWER ?= 1
 
 all: image
 
-image: ## build the SD card image of the recipe into build/
-	$(ENTER) $(BUILDER) build
+RECIPE ?= image-builder/recipes/rpi3.toml
+image: ## build the SD card image of a recipe into build/; RECIPE=image-builder/recipes/rpi3-spi.toml
+	$(ENTER) $(BUILDER) build --recipe $(RECIPE)
 
 reproduce: ## build everything twice, in two places, and compare it byte for byte
-	$(ENTER) $(BUILDER) reproduce
+	$(ENTER) $(BUILDER) reproduce --recipe $(RECIPE)
 
 deb: ## build the Debian package of initramfs-unseal into build/
 	$(ENTER) $(BUILDER) deb
@@ -28,16 +31,16 @@ demo: ## build the image and boot it: provisioning, unlock, two attacks, a summa
 test: ## format, lints, unit tests, and the demo's journey as assertions
 	$(ENTER) sh -euc 'cargo fmt --all --check; \
 	cargo clippy --workspace --all-targets --all-features --locked -- -D warnings; \
-	$(BUILDER) build; $(BUILDER) build --only qemu; export MSEC_REQUIRE_TOOLS=1 TSS2_LOG=all+none; \
+	$(BUILDER) build --recipe $(TINY); $(BUILDER) build --only qemu; export MSEC_REQUIRE_TOOLS=1 TSS2_LOG=all+none; \
 	cargo test --workspace --all-features --locked --no-fail-fast'
 
-test-long: ## what takes an hour: 205 power cuts, 50 boots for IMA on each bus, a thousand SPI reads at each setting, OP-TEE for the lab
-	$(ENTER) sh -euc '$(BUILDER) build; $(BUILDER) build --only qemu; cargo test --locked -p msec-tests -- --ignored --nocapture'
+test-long: ## what takes an hour: 205 power cuts, 50 boots for IMA on each bus, a thousand SPI reads at each setting, OP-TEE for the lab, a Debian
+	$(ENTER) sh -euc '$(BUILDER) build --recipe $(TINY); $(BUILDER) build --only qemu; cargo test --locked -p msec-tests -- --ignored --nocapture'
 
 FORMAT ?= text
 bench: ## speed and memory of pcr-measure, and of the unlock beside its peers; FORMAT=json
 	$(ENTER) cargo bench --locked -p pcr-measure --features cli --bench figures
-	$(ENTER) sh -euc '$(BUILDER) build >&2; export TSS2_LOG=all+none; \
+	$(ENTER) sh -euc '$(BUILDER) build --recipe $(TINY) >&2; export TSS2_LOG=all+none; \
 	cargo bench --locked -p msec-tests --bench unlock -- --format $(FORMAT)'
 
 RUNS ?= 1000000

@@ -3,6 +3,7 @@
 //! Exit codes: 0 as asked, 1 a negative answer, 2 could not be done, 64 usage.
 
 mod build;
+mod check;
 mod components;
 mod deb;
 mod demo;
@@ -68,6 +69,7 @@ pub(crate) enum Format {
 enum Command {
     /// Build the image of a recipe, or some of its components
     Build(build::BuildArgs),
+    Check(check::CheckArgs),
     /// Build the Debian package of initramfs-unseal, for other initramfs tools
     Deb(deb::DebArgs),
     /// Build the image and take it through provisioning, unlock and two attacks
@@ -79,7 +81,7 @@ enum Command {
     Flash(flash::FlashArgs),
     Bundle(image::cli::BundleArgs),
     Tamper(image::cli::TamperArgs),
-    /// Read a recipe, or pin its packages
+    /// Pin the packages of a recipe
     #[command(subcommand)]
     Recipe(image::cli::RecipeCommand),
     /// Keep the list of a fleet's devices
@@ -138,6 +140,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     let json = cli.global.format == Format::Json;
     match &cli.command {
         Command::Build(args) => build::run(&cli.global, args),
+        Command::Check(args) => check::run(&cli.global, args),
         Command::Deb(args) => deb::run(&cli.global, args),
         Command::Demo(args) => demo::run(&cli.global, args),
         Command::Run(args) => {

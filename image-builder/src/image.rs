@@ -10,6 +10,7 @@ pub mod bundle;
 pub mod card;
 pub mod cli;
 pub mod config_txt;
+pub mod debian;
 pub mod ext4;
 pub mod fat;
 pub mod fdt;
@@ -19,7 +20,7 @@ pub mod inspect;
 pub mod mbr;
 pub mod packages;
 pub mod policy;
-pub mod slots;
+pub mod root;
 pub mod tamper;
 pub mod tool;
 pub mod tree;
@@ -80,12 +81,9 @@ pub enum ImageError {
     /// The userland.
     #[error(transparent)]
     Userland(#[from] userland::UserlandError),
-    /// The update key.
+    /// The Debian.
     #[error(transparent)]
-    Bundle(#[from] bundle::BundleError),
-    /// A slot of the boot partition.
-    #[error(transparent)]
-    Slot(#[from] slots::TooLarge),
+    Debian(#[from] debian::DebianError),
     /// The root file system.
     #[error(transparent)]
     Root(#[from] ext4::Ext4Error),

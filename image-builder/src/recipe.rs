@@ -9,9 +9,11 @@ mod board;
 mod components;
 mod disk;
 mod recipient;
+mod root;
 mod target;
 mod tpm;
 mod trusted_apps;
+mod users;
 mod values;
 
 use std::path::{Path, PathBuf};
@@ -22,11 +24,13 @@ pub use board::Board;
 pub use components::{Components, Firmware, SecureWorld};
 pub use disk::{Disk, MIB};
 pub use recipient::Recipient;
+pub use root::{Busybox, Console, Feature, Features, Root, System};
 pub use target::{Purpose, Target};
 pub use tpm::{Binding, Signed, SpiTpm, Tpm, TpmBus};
 pub use trusted_apps::{TrustedApp, TrustedApps};
+pub use users::{SshKey, User, UserName};
 pub use values::{
-    CommandLine, Hostname, Name, NvIndex, PackageName, PcrList, PersistentHandle, ValueError,
+    CommandLine, HostnamePattern, Name, NvIndex, PackageName, PcrList, PersistentHandle, ValueError,
 };
 
 /// Why a recipe could not be read.
@@ -49,12 +53,54 @@ pub enum RecipeError {
         /// Line, column, key and reason.
         source: Box<toml::de::Error>,
     },
+    /// A file that the recipe names.
+    #[error("the recipe is not valid: {key}: cannot read {}: {source}", path.display())]
+    File {
+        /// The key that names it.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file with public keys of a user's.
+    #[error(
+        "the recipe {origin} is not valid: line {line}, key `ssh_key_files` of the user {user}: \
+         {file}: {why}", origin = origin.display(), file = file.display()
+    )]
+    KeyFile {
+        /// The recipe.
+        origin: PathBuf,
+        /// Where the file is named.
+        line: usize,
+        /// Whose keys they are.
+        user: String,
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// Refuses a recipe of a newer form before anything else of it: what it says otherwise may
+/// be unknown here.
+fn check_schema(text: &str) -> Result<(), toml::de::Error> {
+    #[derive(Deserialize)]
+    struct Head {
+        #[serde(default = "schema", deserialize_with = "values::schema")]
+        #[expect(dead_code, reason = "checked while it is read")]
+        schema: u32,
+    }
+    toml::from_str::<Head>(text).map(|_| ())
 }
 
 /// What one image consists of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
+    /// The version of this form, [`Recipe::SCHEMA`] unless given.
+    #[serde(default = "schema", deserialize_with = "values::schema")]
+    pub schema: u32,
     /// Names the image, its files and everything derived from the name.
     pub name: Name,
     /// The board that the image is for.
@@ -76,6 +122,9 @@ pub struct Recipe {
     /// The root file system.
     #[serde(default)]
     pub root: Root,
+    /// Who may log in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub users: Vec<User>,
     /// What the first boot does, and how a boot by hand goes.
     #[serde(default)]
     pub provisioning: Provisioning,
@@ -84,19 +133,29 @@ pub struct Recipe {
     pub components: Components,
 }
 
+fn schema() -> u32 {
+    Recipe::SCHEMA
+}
+
 impl Recipe {
+    /// The version of the form of recipes that this program reads.
+    pub const SCHEMA: u32 = 1;
+
     /// Reads a recipe from its text. `origin` names the text in errors.
     ///
     /// # Errors
     /// [`RecipeError::Parse`] with line, column and key.
     pub fn parse(text: &str, origin: &str) -> Result<Self, RecipeError> {
         let parse = || {
+            check_schema(text)?;
             let recipe: Self = toml::from_str(text)?;
             let board = recipe.board;
             board.check_bus(recipe.bus()).map_err(serde::de::Error::custom)?;
             let u_boot = Purpose::of(recipe.u_boot.development);
             let firmware = recipe.components.firmware;
             board.check_firmware(firmware, u_boot).map_err(serde::de::Error::custom)?;
+            users::check(&recipe.users, recipe.root.is_debian())
+                .map_err(serde::de::Error::custom)?;
             Ok(recipe)
         };
         parse().map_err(|source| RecipeError::Parse {
@@ -119,16 +178,36 @@ impl Recipe {
             .map_err(|source| RecipeError::Read { path: path.to_owned(), source })?;
         let mut recipe = Self::parse(&text, &path.display().to_string())?;
         // Beside the recipe, wherever the builder was started.
-        let beside = |file: &mut PathBuf| {
-            *file = path.parent().unwrap_or(Path::new(".")).join(&*file);
-        };
+        let beside = |file: &mut PathBuf| *file = users::beside(path, file);
         if let Binding::Signed(Signed { policy_key: Some(key), .. }) = &mut recipe.tpm.binding {
             beside(key);
         }
         if let Some(file) = &mut recipe.initramfs.file {
             beside(file);
         }
+        for user in &mut recipe.users {
+            for file in std::mem::take(&mut user.ssh_key_files) {
+                let line = users::line_of(&text, file.span().start);
+                let file = users::beside(path, file.get_ref());
+                let keys = std::fs::read_to_string(&file)
+                    .map_err(|error| error.to_string())
+                    .and_then(|text| users::keys_of(&text).map_err(|why| why.to_string()));
+                user.ssh_keys.extend(keys.map_err(|why| RecipeError::KeyFile {
+                    origin: path.to_owned(),
+                    line,
+                    user: user.name.to_string(),
+                    file,
+                    why,
+                })?);
+            }
+        }
         Ok(recipe)
+    }
+
+    /// The packages that are asked for: the recipe's, and those that its choices bring.
+    #[must_use]
+    pub fn wanted_packages(&self) -> Vec<PackageName> {
+        self.root.wanted(self.users.iter().any(|user| user.sudo))
     }
 }
 
@@ -173,45 +252,6 @@ pub enum Compression {
     Zstd,
     /// gzip (`CONFIG_RD_GZIP`).
     Gzip,
-}
-
-/// The root file system.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Root {
-    /// Debian packages of the userland; their dependencies come along.
-    pub packages: Vec<PackageName>,
-    /// Dependencies that are taken as given: what only maintainer scripts or
-    /// services need, and neither run in this userland.
-    pub assume: Vec<PackageName>,
-    /// What the serial console offers once the userland runs.
-    pub console: Console,
-    /// The host name; the recipe's name unless given.
-    pub hostname: Option<Hostname>,
-}
-
-impl Default for Root {
-    fn default() -> Self {
-        Self {
-            packages: ["base-files", "busybox-static", "tpm2-tools"]
-                .map(PackageName::constant)
-                .to_vec(),
-            assume: ["awk", "tpm-udev"].map(PackageName::constant).to_vec(),
-            console: Console::None,
-            hostname: None,
-        }
-    }
-}
-
-/// What the serial console offers once the userland runs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Console {
-    /// Messages only.
-    #[default]
-    None,
-    /// A root shell without a password: for emulation and the lab only.
-    Shell,
 }
 
 /// What the first boot does, and how a boot by hand goes.

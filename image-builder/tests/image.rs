@@ -20,6 +20,7 @@ use image_builder::component::plan::{Context, Plan};
 use image_builder::component::{self, Component};
 use image_builder::image::arm_image::ArmImage;
 use image_builder::image::packages::Package;
+use image_builder::image::root::Origin;
 use image_builder::image::tamper::{self, Signing, Tamper, TamperError};
 use image_builder::image::verify::{Outcome, RootState, verify};
 use image_builder::image::{Image, ImageError, assemble, card, fit};
@@ -32,7 +33,7 @@ use pcr_measure::policy::Rollback;
 use pcr_measure::signed_policy::{SignatureFile, Verdict, policy_with};
 use tempfile::TempDir;
 
-const RECIPE: &str = include_str!("../recipes/rpi3.toml");
+const RECIPE: &str = include_str!("../recipes/rpi3-tiny.toml");
 
 fn run(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output().unwrap_or_else(|error| {
@@ -64,14 +65,14 @@ fn mkimage() -> PathBuf {
     };
     let plan = Plan::new(&context, &Component::ALL).unwrap();
     let built = component::artifacts(&plan, &context.target, context.signing_key.clone());
-    built.expect("everything is built: run `make image` first").mkimage
+    built.expect("everything is built: run `make image RECIPE=image-builder/recipes/rpi3-tiny.toml` first").mkimage
 }
 
 /// A workshop with everything that an image is made of.
 struct Bench {
     dir: TempDir,
     artifacts: Artifacts,
-    packages: Vec<Package>,
+    origin: Origin,
 }
 
 /// BL1, and a FIP with this BL33.
@@ -128,7 +129,7 @@ impl Bench {
                 &text(&at("keys/fit.crt")),
             ],
         );
-        let packages = vec![busybox(dir.path())];
+        let origin = Origin::Packages(vec![busybox(dir.path())]);
         Self {
             artifacts: Artifacts {
                 kernel: at("kernel"),
@@ -147,16 +148,16 @@ impl Bench {
                 uboot_dtb: at("control.dtb"),
                 signing_key: KeyDir::new(at("keys")),
             },
-            packages,
+            origin,
             dir,
         }
     }
 
     fn image(&self, name: &str) -> Image {
-        let recipe = RECIPE.replace("name = \"msec-rpi3\"", &format!("name = \"{name}\""));
+        let recipe = RECIPE.replace("name = \"msec-rpi3-tiny\"", &format!("name = \"{name}\""));
         let recipe = Recipe::parse(&recipe, "test").unwrap();
         let out = self.dir.path().join("out");
-        assemble(&recipe, &self.artifacts, &self.packages, &out, &Progress::hidden()).unwrap()
+        assemble(&recipe, &self.artifacts, &self.origin, &out, &Progress::hidden()).unwrap()
     }
 
     fn signing(&self) -> Signing {
@@ -245,7 +246,7 @@ fn a_signed_image_carries_its_policy_and_never_the_key() {
     let out = bench.dir.path().join("out");
     let build = |text: &str| {
         let recipe = Recipe::parse(text, "test").unwrap();
-        assemble(&recipe, &bench.artifacts, &bench.packages, &out, &Progress::hidden())
+        assemble(&recipe, &bench.artifacts, &bench.origin, &out, &Progress::hidden())
     };
     let plain = build(RECIPE).unwrap();
     let card = card::Card::open(&plain.path).unwrap();
@@ -408,14 +409,14 @@ fn a_failed_build_leaves_nothing() {
     let recipe = Recipe::parse(RECIPE, "test").unwrap();
     bench.artifacts.fit_check_sign = PathBuf::from("/bin/false");
     let progress = Progress::hidden();
-    let result = assemble(&recipe, &bench.artifacts, &bench.packages, &out, &progress);
+    let result = assemble(&recipe, &bench.artifacts, &bench.origin, &out, &progress);
     assert!(matches!(result, Err(ImageError::Fit(_))), "{result:?}");
 
     bench.artifacts.fit_check_sign = PathBuf::from("/bin/true");
     fs::write(&bench.artifacts.unseal, vec![0; 40 << 20]).unwrap();
     let small = RECIPE.replace("root_mib = 52", "root_mib = 32");
     let small = Recipe::parse(&small, "test").unwrap();
-    let error = assemble(&small, &bench.artifacts, &bench.packages, &out, &progress).unwrap_err();
+    let error = assemble(&small, &bench.artifacts, &bench.origin, &out, &progress).unwrap_err();
     assert!(error.to_string().contains("raise root_mib"), "{error}");
     assert_eq!(fs::read_dir(&out).unwrap().count(), 0);
 }

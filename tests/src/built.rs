@@ -14,6 +14,7 @@ use image_builder::{
     image::{
         self, initramfs,
         packages::{self, Package},
+        root::Origin,
         tamper::{Signing, Tamper, variant},
     },
     progress::Progress,
@@ -32,7 +33,7 @@ pub fn tree() -> &'static Path {
 
 /// The demonstration's recipe.
 fn recipe_path() -> PathBuf {
-    tree().join("image-builder/recipes/rpi3.toml")
+    tree().join("image-builder/recipes/rpi3-tiny.toml")
 }
 
 /// A new, empty directory of this name for a test's device and logs. A second run in
@@ -88,19 +89,19 @@ pub fn built() -> &'static Built {
         };
         let plan = Plan::new(&context, &Component::ALL).expect("the components' plan");
         let artifacts = component::artifacts(&plan, &context.target, context.signing_key.clone())
-            .expect("everything is built: run `make image` first");
+            .expect("everything is built: run `make image RECIPE=image-builder/recipes/rpi3-tiny.toml` first");
         // Its key follows the sources: an older image would test an older program.
         let current = artifacts.unseal.exists();
         assert!(
             current,
-            "initramfs-unseal has changed since the image was built: run `make image`"
+            "initramfs-unseal has changed since the image was built: run `make image` for it"
         );
         let recipe = Recipe::load(&recipe_path()).expect("the recipe");
         let image = tree().join("build").join(format!("{}.img", recipe.name));
         // A copy: somebody may build again while the tests run.
         let image = Card::open(&image)
             .and_then(|card| card.copy_to(&scratch("image").join("original.img")))
-            .expect("the image: run `make image` first");
+            .expect("the image: run `make image RECIPE=image-builder/recipes/rpi3-tiny.toml` first");
         Built { image, recipe, artifacts, plan, context }
     })
 }
@@ -247,7 +248,8 @@ impl Built {
             .expect("the components");
         let artifacts = component::artifacts(&plan, &context.target, context.signing_key.clone());
         let artifacts = artifacts.expect("the artifacts");
-        let image = image::assemble(&recipe, &artifacts, &own, dir, &hidden);
+        let origin = Origin::of(&recipe, &context, own, &hidden).expect("the root");
+        let image = image::assemble(&recipe, &artifacts, &origin, dir, &hidden);
         Card::open(&image.expect("an image").path).expect("an image")
     }
 }

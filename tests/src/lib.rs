@@ -5,7 +5,7 @@
 //! one device for all tests of a run ([`shared`]), keeps the number of boards that
 //! are on at once within what two cores carry ([`slots`]), speaks to a device's TPM
 //! without its board ([`host_tpm`]), reads device records as the one they are made for
-//! ([`operator`]), rewrites volumes as an attacker would ([`attacker`]), makes small
+//! ([`operator`]), log in over the network ([`operator_ssh`]), rewrites volumes as an attacker would ([`attacker`]), makes small
 //! programs for boards ([`program`]), asks OP-TEE for applications ([`tee`]), and lays out
 //! what is measured beside us ([`peers`]).
 //!
@@ -27,6 +27,7 @@ pub mod debian;
 pub mod host_tpm;
 pub mod instants;
 pub mod operator;
+pub mod operator_ssh;
 pub mod peers;
 pub mod program;
 pub mod shared;

@@ -18,6 +18,8 @@ mod chains;
 mod check;
 #[path = "emulated/debian.rs"]
 mod debian;
+#[path = "emulated/debian_image.rs"]
+mod debian_image;
 #[path = "emulated/demo.rs"]
 mod demo;
 #[path = "emulated/emergency.rs"]

@@ -7,6 +7,7 @@ use std::{
     fmt,
     fs::File,
     io::{self, Write},
+    net::{Ipv4Addr, SocketAddrV4, TcpListener},
     os::{
         fd::{AsFd, OwnedFd},
         unix::net::{UnixListener, UnixStream},
@@ -194,6 +195,17 @@ pub enum Clock {
     Instructions,
 }
 
+/// What the board's Ethernet is plugged into.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Network {
+    /// Nothing; a Raspberry Pi has no adapter at all then.
+    #[default]
+    None,
+    /// A network of its own, with DHCP, from which nothing outside can be reached. Connections
+    /// to [`Board::forwarded`], on this machine's loopback, arrive at this TCP port.
+    Forward(u16),
+}
+
 /// What is put on the table before power-on.
 #[derive(Debug)]
 pub struct BoardConfig {
@@ -205,6 +217,8 @@ pub struct BoardConfig {
     pub tpm: TpmLink,
     /// What the guest's time follows.
     pub clock: Clock,
+    /// What its Ethernet is plugged into.
+    pub network: Network,
     /// Where this boot's logs go. Made when missing; older logs are replaced.
     pub logs: PathBuf,
     /// Gets the raw bytes of the main console, for a user who watches.
@@ -252,6 +266,7 @@ pub struct Board {
     tpm: Option<RunningTpm>,
     start: Instant,
     logs: PathBuf,
+    forwarded: Option<SocketAddrV4>,
     /// Locks the card's image while the board is on.
     card: Option<Flock<File>>,
     /// Holds the sockets.
@@ -305,7 +320,11 @@ impl Board {
         let stderr = File::create(&said).map_err(system("write QEMU's log"))?;
         let streams =
             Streams::duplex(OwnedFd::from(far), stderr).map_err(system("make the console"))?;
-        let args = arguments::arguments(&config, sockets.path());
+        let forwarded = match config.network {
+            Network::None => None,
+            Network::Forward(_) => Some(free_port().map_err(system("find a free port"))?),
+        };
+        let args = arguments::arguments(&config, sockets.path(), forwarded);
         let qemu = Owned::start("qemu-system-aarch64", qemu, args, streams)?;
         let accept = |listener| {
             accept_unless_hung_up(listener, &near)
@@ -330,6 +349,7 @@ impl Board {
             tpm,
             start,
             logs,
+            forwarded,
             card,
             _sockets: sockets,
         })
@@ -345,6 +365,12 @@ impl Board {
     #[must_use]
     pub fn logs(&self) -> &Path {
         &self.logs
+    }
+
+    /// Where connections to the board's port ([`Network::Forward`]) are taken.
+    #[must_use]
+    pub fn forwarded(&self) -> Option<SocketAddrV4> {
+        self.forwarded
     }
 
     /// QEMU's process id.
@@ -453,6 +479,13 @@ fn readable(what: &'static str, path: &Path) -> Result<(), BoardError> {
         path: path.display().to_string(),
         source,
     })
+}
+
+/// A port of the loopback that nobody listens on. QEMU takes it a moment later, and refuses to
+/// start if somebody else was faster.
+fn free_port() -> io::Result<SocketAddrV4> {
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    Ok(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))
 }
 
 /// Checks a card's size and takes it. QEMU's card lets others write as well.

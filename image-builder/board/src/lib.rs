@@ -24,7 +24,7 @@ pub mod wire;
 
 pub use board::{
     BitErrors, Board, BoardConfig, BoardError, ChipSelect, Clock, Disk, Ended, Firmware, Machine,
-    SpiBehaviour, SpiTpm, Tap, TpmLink, VIRT,
+    Network, SpiBehaviour, SpiTpm, Tap, TpmLink, VIRT,
 };
 pub use console::{Console, ConsoleError, Line, Secret};
 pub use tpm::{SoftTpm, TpmError};

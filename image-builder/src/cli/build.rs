@@ -10,17 +10,19 @@ use pcr_measure::key::SigningKey;
 use super::{Format, Global, setting};
 use crate::artifacts::Artifacts;
 use crate::component::plan::Context;
-use crate::component::{self, Component, Linked, engine, provenance};
-use crate::deliver::imager::{BaseUrl, Date};
-use crate::deliver::{self, Compression, Materials, Options, Output};
+use crate::component::{self, Component, engine};
+use crate::image::root::Origin;
 use crate::image::{self, Image, packages};
 use crate::keys::{self, Role};
 use crate::progress::Progress;
 use crate::recipe::{Binding, Recipe, Signed, Target};
 use crate::sources::store::Store;
 
-/// The demonstration's recipe, in the checkout.
-const RECIPE: &str = "image-builder/recipes/rpi3.toml";
+/// The recipe of a device, in the checkout.
+pub(super) const DEVICE: &str = "image-builder/recipes/rpi3.toml";
+
+/// The demonstration's.
+pub(super) const DEMONSTRATION: &str = "image-builder/recipes/rpi3-tiny.toml";
 
 /// Where results go, in the checkout.
 pub(super) const OUT: &str = "build";
@@ -28,7 +30,8 @@ pub(super) const OUT: &str = "build";
 /// Which image, and where it goes.
 #[derive(Debug, clap::Args)]
 pub(super) struct ImageArgs {
-    /// The recipe [default: the checkout's image-builder/recipes/rpi3.toml]
+    /// The recipe [default: the checkout's image-builder/recipes/rpi3.toml; for the
+    /// demonstration rpi3-tiny.toml]
     #[arg(long, value_name = "FILE")]
     pub(super) recipe: Option<PathBuf>,
     /// The directory that results go to [default: build in the checkout]
@@ -118,45 +121,24 @@ pub(super) fn build(
     }
     let store = Store::new(&context.cache);
     let packages = packages::obtain(&recipe, &path, &store, setting::when_gone(global), progress)?;
+    let origin = Origin::of(&recipe, context, packages, progress)?;
     let plan = engine::build(context, &Component::of_image(&context.target), progress)?;
     let artifacts = component::artifacts(&plan, &context.target, context.signing_key.clone())?;
-    let out = output(context, args);
-    deliver::withdraw(&out, &recipe, options)?;
-    let image = image::assemble(&recipe, &artifacts, &packages, &out, progress)?;
-
-    let linked = Linked::beside(&artifacts.unseal)?;
-    let materials = Materials {
-        packages: &packages,
-        built: &provenance::of_image(context)?,
-        linked: &linked,
-        cache: &context.cache.root().join("facts"),
-    };
-    let key = sums_key(global, context, progress)?;
-    let outputs = deliver::deliver(&recipe, &image, &materials, key.as_ref(), options, progress)?;
-    Ok(Built { image, artifacts, outputs })
+    let image = image::assemble(&recipe, &artifacts, &origin, &output(context, args), progress)?;
+    Ok((image, artifacts))
 }
 
-/// The key that signs the sums. Who has keys of their own may have none for this.
-fn sums_key(
-    global: &Global,
-    context: &Context,
-    progress: &Progress,
-) -> anyhow::Result<Option<SigningKey>> {
-    let keys = &context.signing_key;
-    if global.signing_key.is_some() && !keys.private(Role::Sums).exists() {
-        progress.say(&setting::for_host(&format!(
-            "the sums are not signed: {} has no sums.key (image-builder keys new sums)",
-            keys.dir().display()
-        )));
-        return Ok(None);
+impl ImageArgs {
+    /// The same with `recipe`, a file of the checkout, where none is named.
+    pub(super) fn or(&self, context: &Context, recipe: &str) -> Self {
+        let recipe = self.recipe.clone().unwrap_or_else(|| context.tree.join(recipe));
+        Self { recipe: Some(recipe), output: self.output.clone() }
     }
-    keys::ensure(keys, Role::Sums, false)?;
-    Ok(Some(keys::signing(keys, Role::Sums)?))
 }
 
 /// The recipe's file.
 pub(super) fn recipe_path(context: &Context, args: &ImageArgs) -> PathBuf {
-    args.recipe.clone().unwrap_or_else(|| context.tree.join(RECIPE))
+    args.recipe.clone().unwrap_or_else(|| context.tree.join(DEVICE))
 }
 
 /// What the components of this recipe are built from.

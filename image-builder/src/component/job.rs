@@ -1,21 +1,14 @@
 //! One build in progress: its directories, its commands, its log.
 
-use std::collections::VecDeque;
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use super::plan::{Context, Plan};
 use super::{BuildError, Component, environment};
 use crate::cache::IoContext;
+use crate::logged;
 use crate::progress::Task;
-
-/// How many of a command's last lines an error shows.
-const TAIL: usize = 15;
-
-/// A line is shown up to here; the log has all of it.
-const LINE: u64 = 4096;
 
 /// Variables that say where crates come from; nothing else of the environment
 /// reaches a build.
@@ -68,54 +61,13 @@ impl Job<'_> {
 
     /// Runs a command; its words go to the log.
     pub(crate) fn run(&self, step: &str, command: &mut Command) -> Result<(), BuildError> {
-        self.task.step(step);
-        let mut log = File::options()
-            .create(true)
-            .append(true)
-            .open(&self.log)
-            .on("cannot open the log", &self.log)?;
-        let (reader, writer) = std::io::pipe().on("cannot make a pipe for", &self.log)?;
-        let errors = writer.try_clone().on("cannot make a pipe for", &self.log)?;
-        writeln!(log, "== {step}: {command:?}").on("cannot write", &self.log)?;
-        command.stdin(Stdio::null()).stdout(writer).stderr(errors);
-        let spawned = command.spawn();
-        // The command holds the writing ends; the loop below ends when all are closed.
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let mut child = spawned.map_err(|error| {
-            let program = command.get_program().display();
-            self.step_failed(step, format!("{program}: {error}"), &VecDeque::new())
-        })?;
-        let mut tail = VecDeque::new();
-        let mut reader = BufReader::new(reader);
-        let mut line = Vec::new();
-        while reader.read_until(b'\n', &mut line).on("cannot read the output for", &self.log)? > 0 {
-            log.write_all(&line).on("cannot write", &self.log)?;
-            line.truncate(LINE as usize);
-            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-            line.clear();
-            if !text.is_empty() {
-                self.task.detail(step, &text);
-                if tail.len() == TAIL {
-                    tail.pop_front();
-                }
-                tail.push_back(text);
-            }
-        }
-        let status = child.wait().on("cannot wait for a command of", &self.log)?;
-        if status.success() {
-            return Ok(());
-        }
-        Err(self.step_failed(step, status.to_string(), &tail))
-    }
-
-    fn step_failed(&self, step: &str, status: String, tail: &VecDeque<String>) -> BuildError {
-        BuildError::Step {
+        logged::run(command, step, self.task, &self.log)?.map_err(|failure| BuildError::Step {
             component: self.component,
             step: step.to_owned(),
-            status,
+            status: failure.status,
             log: self.log.clone(),
-            tail: tail.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n"),
-        }
+            tail: failure.tail,
+        })
     }
 
     /// Something is wrong with what came out.

@@ -169,7 +169,7 @@ fn describe(
 
 /// What of a build's code can change its result: neither comments nor the tests
 /// at a file's end. Rewording a comment does not build the kernel again.
-fn significant(code: &str) -> String {
+pub(crate) fn significant(code: &str) -> String {
     let mut lines = Vec::new();
     let mut in_tests = false;
     for line in code.lines() {

@@ -82,8 +82,13 @@ impl Boot {
     /// # Errors
     /// [`BootError::Card`].
     pub fn start(name: &str, card: &Card, tpm: TpmLink, logs: &Path) -> Result<Self, BootError> {
-        let board = card.power_on(tpm, logs, None)?;
-        Ok(Self { name: name.to_owned(), board })
+        Ok(Self::of(name, card.power_on(tpm, logs, None)?))
+    }
+
+    /// Follows a board that is on. `name` stands in errors.
+    #[must_use]
+    pub fn of(name: &str, board: Board) -> Self {
+        Self { name: name.to_owned(), board }
     }
 
     /// A deviation of this boot.

@@ -7,7 +7,8 @@ use std::{
 };
 
 use emulated_board::{
-    Board, BoardConfig, BoardError, Clock, Disk, Firmware, Machine, Secret, Tap, TpmLink,
+    Board, BoardConfig, BoardError, Clock, Disk, Firmware, Machine, Network, Secret, Tap,
+    TpmLink,
     process::{self, ProcessError},
 };
 use pcr_measure::manifest::{Manifest, ManifestError};
@@ -318,6 +319,7 @@ impl Card {
             disk: Disk::Card(self.path.clone()),
             tpm,
             clock: Clock::Host,
+            network: Network::None,
             logs: logs.to_owned(),
             tap,
             secret: secret(),

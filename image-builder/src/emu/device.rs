@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use emulated_board::{SoftTpm, TpmError, TpmLink};
+use emulated_board::{Board, Network, SoftTpm, TpmError, TpmLink};
 use zeroize::Zeroizing;
 
 use super::{
@@ -68,6 +68,8 @@ pub struct Device {
     place: TpmPlace,
     /// The QEMU for a place on SPI.
     spi_emulator: Option<PathBuf>,
+    /// What its Ethernet is plugged into.
+    network: Network,
 }
 
 impl Device {
@@ -79,13 +81,19 @@ impl Device {
         let place = image.tpm_place()?;
         let card = image.copy_to(&dir.join("card.img"))?;
         let tpm = SoftTpm::create(&dir.join("tpm"), "sha256")?;
-        Ok(Self { dir: dir.to_owned(), card, tpm, place, spi_emulator: None })
+        Ok(Self { dir: dir.to_owned(), card, tpm, place, spi_emulator: None, network: Network::None })
     }
 
     /// The same device with a QEMU for the case that its TPM is on SPI.
     #[must_use]
     pub fn with_spi_emulator(self, emulator: Option<PathBuf>) -> Self {
         Self { spi_emulator: emulator, ..self }
+    }
+
+    /// The same device with its Ethernet plugged into something.
+    #[must_use]
+    pub fn with_network(self, network: Network) -> Self {
+        Self { network, ..self }
     }
 
     /// A second device in the same state: same bytes on the card, same TPM. The
@@ -96,8 +104,7 @@ impl Device {
     pub fn copy_to(&self, dir: &Path) -> Result<Self, DeviceError> {
         let card = self.card.copy_to(&dir.join("card.img"))?;
         let tpm = self.tpm.copy_to(&dir.join("tpm"))?;
-        let spi_emulator = self.spi_emulator.clone();
-        Ok(Self { dir: dir.to_owned(), card, tpm, place: self.place, spi_emulator })
+        Ok(Self { dir: dir.to_owned(), card, tpm, ..self.clone() })
     }
 
     /// Where it lies.
@@ -119,6 +126,8 @@ impl Device {
     /// # Errors
     /// [`BootError`].
     pub fn boot(&self, name: &str, logs: &Path) -> Result<Boot, BootError> {
-        Boot::start(name, &self.card, self.link()?, logs)
+        let mut config = self.card.board(self.link()?, logs, None)?;
+        config.network = self.network;
+        Ok(Boot::of(name, Board::power_on(config)?))
     }
 }

@@ -11,10 +11,9 @@ use super::card::{self, Draft, file_error};
 use super::ext4::{self, Usage};
 use super::fit::{self, Contents};
 use super::mbr::Table;
-use super::packages::{self, Package};
 use super::policy::SignedBinding;
-use super::slots::Content;
-use super::{ImageError, boot_manifest, bundle, config_txt, fat, initramfs, userland};
+use super::root::{self, Origin};
+use super::{ImageError, boot_manifest, config_txt, fat, initramfs};
 use crate::artifacts::{Artifacts, VideoCore};
 use crate::progress::Progress;
 use crate::recipe::Recipe;
@@ -54,7 +53,7 @@ pub struct Sizes {
 pub fn assemble(
     recipe: &Recipe,
     artifacts: &Artifacts,
-    packages: &[Package],
+    origin: &Origin,
     out: &Path,
     progress: &Progress,
 ) -> Result<Image, ImageError> {
@@ -119,18 +118,20 @@ pub fn assemble(
     let signatures = signed.map_or(Ok(None), |signed| signed.sign(&manifest))?;
 
     task.step("root file system");
-    let mut tree = packages::open(packages)?;
-    userland::complete(&mut tree, recipe, unseal, read(&artifacts.update)?)?;
     let scratch =
         tempfile::Builder::new().prefix(".root-").tempdir_in(out).map_err(file_error(out))?;
+    let files = scratch.path().join("files");
+    root::begin(&files).map_err(file_error(&files))?;
+    let disk_id = identity("disk", recipe);
+    origin.lay_out(recipe, disk_id, unseal, &files)?;
     let root_path = scratch.path().join("root.ext4");
-    let usage = ext4::make(&tree, recipe.disk.root_size(), recipe.name.as_str(), &root_path)?;
+    let usage = ext4::make(&files, recipe.disk.root_size(), recipe.name.as_str(), &root_path)?;
 
     task.step("SD card image");
     let path = out.join(format!("{}.img", recipe.name));
     let table = Table::from(&recipe.disk);
     let draft = Draft::new(&path, recipe.disk.size())?;
-    draft.sector(&table.encode(identity("disk", recipe))?)?;
+    draft.sector(&table.encode(disk_id)?)?;
     let boot_error = |source| card::CardError::Boot { path: path.clone(), source };
     fat::format(draft.file(), table.boot, identity("boot", recipe)).map_err(boot_error)?;
     let content = Content {

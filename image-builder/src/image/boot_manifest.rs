@@ -93,7 +93,7 @@ mod tests {
     }
 
     fn manifest(contents: &Contents) -> Manifest {
-        let recipe = Recipe::parse(include_str!("../../recipes/rpi3.toml"), "rpi3").unwrap();
+        let recipe = Recipe::parse(include_str!("../../recipes/rpi3-tiny.toml"), "rpi3").unwrap();
         let firmware = ArmImage::Armstub.measured(&armstub(b"el3")).unwrap();
         of_image(&recipe, contents, b"U-Boot 2025.01\0", &firmware, "6.12").unwrap()
     }
@@ -118,7 +118,7 @@ mod tests {
         ];
         expected.extend((0..8).map(|pcr| (pcr, "separator", 4)));
         assert_eq!(events, expected);
-        assert_eq!(manifest.image(), "msec-rpi3");
+        assert_eq!(manifest.image(), "msec-rpi3-tiny");
         assert_eq!(manifest.board(), "rpi3");
     }
 

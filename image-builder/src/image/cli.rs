@@ -98,11 +98,9 @@ struct Change {
     manifest_of: Option<PathBuf>,
 }
 
-/// Read a recipe, or pin its packages
+/// Pin the packages of a recipe
 #[derive(Debug, Subcommand)]
 pub enum RecipeCommand {
-    /// Read a recipe and say what is wrong with it, if anything
-    Check(RecipeArgs),
     /// Pin the packages that the mirror has now in the recipe's lock file
     Lock(RecipeArgs),
 }
@@ -248,28 +246,14 @@ pub fn tamper(args: &TamperArgs, json: bool, signing: &Signing) -> anyhow::Resul
     Ok(ExitCode::SUCCESS)
 }
 
-/// Checks a recipe, or pins its packages: 1 if the recipe is not valid.
+/// Pins a recipe's packages.
 ///
 /// # Errors
-/// If files or mirror cannot be read.
+/// If the recipe is not valid, or the mirror cannot be read.
 pub fn recipe(command: &RecipeCommand) -> anyhow::Result<ExitCode> {
-    let (RecipeCommand::Check(args) | RecipeCommand::Lock(args)) = command;
-    let recipe = match Recipe::load(&args.recipe) {
-        Ok(recipe) => recipe,
-        Err(error @ crate::recipe::RecipeError::Parse { .. }) => {
-            eprintln!("image-builder: {error}");
-            return Ok(ExitCode::from(1));
-        }
-        Err(error) => return Err(error.into()),
-    };
-    match command {
-        RecipeCommand::Check(_) => {
-            println!("{}: {} for {}", args.recipe.display(), recipe.name, recipe.board);
-        }
-        RecipeCommand::Lock(_) => {
-            let (path, count) = packages::relock(&recipe, &args.recipe)?;
-            println!("{}: {count} packages", path.display());
-        }
-    }
+    let RecipeCommand::Lock(args) = command;
+    let recipe = Recipe::load(&args.recipe)?;
+    let (path, count) = packages::relock(&recipe, &args.recipe)?;
+    println!("{}: {count} packages", path.display());
     Ok(ExitCode::SUCCESS)
 }

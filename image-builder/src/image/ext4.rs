@@ -1,14 +1,14 @@
-//! The root file system: ext4, made by `mke2fs` from a tree of files.
+//! The root file system: ext4, made by `mke2fs` from a directory of files.
 
-use std::fs::File;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
 use super::tool::{SOURCE_DATE_EPOCH, Tool, ToolError};
-use super::tree::{Tree, TreeError};
 
 /// The label of the file system.
 pub const LABEL: &str = "msec-root";
@@ -40,9 +40,6 @@ pub enum Ext4Error {
     /// `mke2fs` failed.
     #[error(transparent)]
     Tool(#[from] ToolError),
-    /// The files could not be laid out.
-    #[error(transparent)]
-    Tree(#[from] TreeError),
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     File {
@@ -81,14 +78,15 @@ pub fn uuid(purpose: &str, name: &str) -> String {
     uuid
 }
 
-/// Makes the file system in `image`, which is created. `name` is the recipe's:
-/// UUID and hash seed come from it.
+/// Makes the file system in `image`, which is created, from the files below `dir`: owners,
+/// modes and extended attributes are theirs. `name` is the recipe's: UUID and hash seed come
+/// from it.
 ///
 /// # Errors
-/// If the files do not fit, or anything cannot be written.
-pub fn make(tree: &Tree, size: u64, name: &str, image: &Path) -> Result<Usage, Ext4Error> {
+/// If the files do not fit, or anything cannot be read or written.
+pub fn make(dir: &Path, size: u64, name: &str, image: &Path) -> Result<Usage, Ext4Error> {
     const MIB: u64 = 1 << 20;
-    let need = tree.ext4_size();
+    let need = needed(dir)?;
     if need > size {
         return Err(Ext4Error::TooSmall { have: size / MIB, need: need.div_ceil(MIB) });
     }
@@ -99,13 +97,11 @@ pub fn make(tree: &Tree, size: u64, name: &str, image: &Path) -> Result<Usage, E
         let path = path.to_owned();
         move |source| Ext4Error::File { path, source }
     };
-    let scratch = tempfile::tempdir().map_err(file_error(&std::env::temp_dir()))?;
-    tree.write_to(scratch.path())?;
     let extended = format!(
         "hash_seed={},root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0",
         uuid("hash seed", name)
     );
-    // mke2fs reads the tree in sorted order and, given a date, makes no file
+    // mke2fs reads a directory in sorted order and, given a date, makes no file
     // newer than that.
     Tool::new("mke2fs", format!("make the root file system {}", image.display()))
         .env("E2FSPROGS_FAKE_TIME", SOURCE_DATE_EPOCH.to_string())
@@ -115,13 +111,47 @@ pub fn make(tree: &Tree, size: u64, name: &str, image: &Path) -> Result<Usage, E
         .args(["-U", &uuid("root", name)])
         .args(["-E", &extended])
         .arg("-d")
-        .arg(scratch.path())
+        .arg(dir)
         .arg(image)
         .arg(format!("{}k", size / 1024))
         .run()?;
     let file = File::open(image).map_err(file_error(image))?;
     let usage = usage(&file, 0).map_err(file_error(image))?;
     usage.ok_or_else(|| file_error(image)(io::Error::other("mke2fs left no ext4 there")))
+}
+
+/// How many bytes an ext4 with 4 KiB blocks needs for the files below `dir`, with a small
+/// journal, tables and one tenth to spare.
+///
+/// # Errors
+/// If they cannot be looked at.
+fn needed(dir: &Path) -> Result<u64, Ext4Error> {
+    // Journal (1024 blocks), inode tables, group descriptors.
+    const FIXED: u64 = 6 << 20;
+    let mut seen = BTreeSet::new();
+    let content = blocks(dir, &mut seen)?;
+    Ok(FIXED + content + content / 10)
+}
+
+/// What the files below `dir` take; one with several names (inodes in `seen`) once.
+fn blocks(dir: &Path, seen: &mut BTreeSet<u64>) -> Result<u64, Ext4Error> {
+    const BLOCK: u64 = 4096;
+    /// What lies in an inode (Linux, Documentation/filesystems/ext4: i_block).
+    const INLINE: u64 = 60;
+    let error = |source| Ext4Error::File { path: dir.to_owned(), source };
+    let mut sum = BLOCK;
+    for entry in fs::read_dir(dir).map_err(error)? {
+        let entry = entry.map_err(error)?;
+        let meta = entry.metadata().map_err(error)?;
+        if meta.is_dir() {
+            sum += blocks(&entry.path(), seen)?;
+        } else if (meta.is_file() || meta.len() >= INLINE)
+            && (meta.nlink() == 1 || seen.insert(meta.ino()))
+        {
+            sum += meta.len().next_multiple_of(BLOCK);
+        }
+    }
+    Ok(sum)
 }
 
 /// How full the ext4 at `offset` is; `None` if there is none. Not verified.
@@ -157,7 +187,6 @@ fn superblock(block: &[u8; 1024]) -> Option<Usage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::tree::Node;
 
     #[test]
     fn uuids_are_stable_and_differ() {
@@ -171,14 +200,32 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused_with_a_figure() {
-        let mut tree = Tree::default();
-        tree.put("a", Node::File(0o644, vec![0; 20 << 20]));
-        let error = make(&tree, 16 << 20, "x", Path::new("/nonexistent")).unwrap_err();
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a"), vec![0; 20 << 20]).unwrap();
+        let error = make(dir.path(), 16 << 20, "x", Path::new("/nonexistent")).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the root file system has 16 MiB, its files need about 28 MiB: raise root_mib in the \
+            "the root file system has 16 MiB, its files need about 29 MiB: raise root_mib in the \
              recipe (and size_mib with it), or name fewer packages"
         );
+    }
+
+    #[test]
+    fn the_size_grows_with_the_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let grown = |path: &str, make: &dyn Fn(&Path)| {
+            let sum = || blocks(dir.path(), &mut BTreeSet::new()).unwrap();
+            let before = sum();
+            make(&dir.path().join(path));
+            sum() - before
+        };
+        assert_eq!(grown("a", &|path| fs::write(path, [0; 4097]).unwrap()), 8192);
+        // Another name, a short link and a long one, a directory.
+        assert_eq!(grown("b", &|path| fs::hard_link(path.with_file_name("a"), path).unwrap()), 0);
+        assert_eq!(grown("c", &|path| std::os::unix::fs::symlink("a", path).unwrap()), 0);
+        let long = "x".repeat(60);
+        assert_eq!(grown("d", &|path| std::os::unix::fs::symlink(&long, path).unwrap()), 4096);
+        assert_eq!(grown("e", &|path| fs::create_dir(path).unwrap()), 4096);
     }
 
     #[test]

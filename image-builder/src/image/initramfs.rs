@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn the_configuration_says_what_the_recipe_says() {
-        let recipe = Recipe::parse(include_str!("../../recipes/rpi3.toml"), "rpi3").unwrap();
+        let recipe = Recipe::parse(include_str!("../../recipes/rpi3-tiny.toml"), "rpi3").unwrap();
         assert_eq!(
             config(&recipe),
             serde_json::json!({

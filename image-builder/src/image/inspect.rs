@@ -490,7 +490,7 @@ mod tests {
             description: "x".to_owned(),
             places: ArmImage::Armstub.places(),
         };
-        let recipe = Recipe::parse(include_str!("../../recipes/rpi3.toml"), "rpi3").unwrap();
+        let recipe = Recipe::parse(include_str!("../../recipes/rpi3-tiny.toml"), "rpi3").unwrap();
         let firmware = ArmImage::Armstub.measured(&armstub(bl31)).unwrap();
         let manifest =
             boot_manifest::of_image(&recipe, &contents, b"U-Boot 1\0", &firmware, "6.12").unwrap();

@@ -14,7 +14,7 @@ use super::card::{CardError, write_whole};
 use super::tool::{Tool, ToolError};
 use super::tree::{Tree, TreeError};
 use crate::progress::Progress;
-use crate::recipe::{Recipe, Root};
+use crate::recipe::{PackageName, Recipe};
 use crate::sources::lock::{Kind, Lock, Source};
 use crate::sources::newer::{self, WhenGone};
 use crate::sources::store::Store;
@@ -93,7 +93,7 @@ pub fn obtain(
     let lock = newer::settle(&path, store, when_gone, progress).map_err(source_error)?;
     let names: Vec<&str> = lock.sources().iter().map(|s| s.name.as_str()).collect();
     if let Some(package) =
-        recipe.root.packages.iter().find(|package| !names.contains(&package.as_str()))
+        recipe.wanted_packages().iter().find(|package| !names.contains(&package.as_str()))
     {
         return Err(PackageError::NotLocked {
             package: package.to_string(),
@@ -189,7 +189,7 @@ pub fn relock(recipe: &Recipe, recipe_path: &Path) -> Result<(PathBuf, usize), P
         source_error(SourceError::Update { missing: "versions of today".to_owned(), output })
     })?;
     let mut sources = Vec::new();
-    for (name, chosen) in resolve(&recipe.root)? {
+    for (name, chosen) in resolve(recipe)? {
         let mut source = Source {
             name,
             kind: Kind::Deb,
@@ -235,19 +235,24 @@ struct Chosen {
     architecture: String,
 }
 
+/// What every Debian has, in apt's words: its essential packages, and not apt itself, which
+/// calls itself one of them.
+const ESSENTIAL: [&str; 2] = ["--option=pkgCacheGen::ForceEssential=,", "?essential"];
+
 /// Asks apt what it would install on an empty system.
-fn resolve(root: &Root) -> Result<BTreeMap<String, Chosen>, PackageError> {
+fn resolve(recipe: &Recipe) -> Result<BTreeMap<String, Chosen>, PackageError> {
     let mut status = tempfile::NamedTempFile::new()
         .map_err(|e| PackageError::Resolve(format!("no temporary file: {e}")))?;
     status
-        .write_all(assumed_status(root).as_bytes())
+        .write_all(assumed_status(&recipe.root.busybox().assume).as_bytes())
         .map_err(|e| PackageError::Resolve(format!("no temporary file: {e}")))?;
     let answer = Tool::new("apt-get", "find the dependencies of the userland's packages")
         .arg(format!("--option=Dir::State::status={}", status.path().display()))
         .arg(format!("--option=APT::Architecture={ARCHITECTURE}"))
         .arg(format!("--option=APT::Architectures={ARCHITECTURE}"))
         .args(["--simulate", "--quiet=2", "--no-install-recommends", "install"])
-        .args(root.packages.iter().map(|package| package.as_str()))
+        .args(recipe.wanted_packages().iter().map(|package| package.as_str()))
+        .args(recipe.root.is_debian().then_some(ESSENTIAL).into_iter().flatten())
         .run()?;
     let chosen = parse_simulation(&String::from_utf8_lossy(&answer))?;
     if chosen.is_empty() {
@@ -258,8 +263,8 @@ fn resolve(root: &Root) -> Result<BTreeMap<String, Chosen>, PackageError> {
 
 /// A dpkg status file in which the assumed packages are installed, in a version
 /// that satisfies everybody.
-fn assumed_status(root: &Root) -> String {
-    root.assume
+fn assumed_status(assume: &[PackageName]) -> String {
+    assume
         .iter()
         .map(|name| {
             format!(
@@ -293,6 +298,7 @@ fn parse_simulation(answer: &str) -> Result<BTreeMap<String, Chosen>, PackageErr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recipe::Root;
 
     #[test]
     fn simulations_are_read() {
@@ -312,7 +318,7 @@ mod tests {
 
     #[test]
     fn what_is_assumed_counts_as_installed() {
-        let status = assumed_status(&Root::default());
+        let status = assumed_status(&Root::default().busybox().assume);
         assert!(status.starts_with("Package: awk\nStatus: install ok installed\n"));
         assert!(status.contains("\n\nPackage: tpm-udev\n"));
         assert!(status.ends_with("\n\n"));
@@ -330,12 +336,19 @@ mod tests {
     }
 
     #[test]
-    fn the_shipped_lock_has_what_the_shipped_recipe_names() {
-        let recipe = Recipe::parse(include_str!("../../recipes/rpi3.toml"), "rpi3").unwrap();
-        let lock = include_str!("../../recipes/rpi3.lock");
-        let lock = Lock::parse(lock, Path::new("rpi3.lock")).unwrap();
-        for package in &recipe.root.packages {
-            assert!(lock.source(package.as_str()).is_ok(), "{package}");
+    fn the_shipped_locks_have_what_the_shipped_recipes_name() {
+        for (recipe, lock) in [
+            (include_str!("../../recipes/rpi3.toml"), include_str!("../../recipes/rpi3.lock")),
+            (
+                include_str!("../../recipes/rpi3-tiny.toml"),
+                include_str!("../../recipes/rpi3-tiny.lock"),
+            ),
+        ] {
+            let recipe = Recipe::parse(recipe, "recipe").unwrap();
+            let lock = Lock::parse(lock, Path::new("lock")).unwrap();
+            for package in &recipe.wanted_packages() {
+                assert!(lock.source(package.as_str()).is_ok(), "{package}");
+            }
         }
     }
 }

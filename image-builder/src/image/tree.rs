@@ -1,10 +1,10 @@
-//! The files of a root file system, in memory: what packages bring and what
-//! the image adds. Everything belongs to root.
+//! Files of a root file system, in memory: what packages bring and what the image adds.
+//! Everything belongs to root that is not given to somebody.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{PermissionsExt as _, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 /// Directories that are links into `/usr` (merged `/usr`, as Debian 13 has it).
@@ -95,10 +95,26 @@ pub enum Node {
     Symlink(String),
 }
 
+/// Whom a file belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// The user's number.
+    pub user: u32,
+    /// The group's number.
+    pub group: u32,
+}
+
+impl Owner {
+    /// root.
+    pub const ROOT: Self = Self { user: 0, group: 0 };
+}
+
 /// Files by path, relative to the root.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tree {
     nodes: BTreeMap<String, Node>,
+    /// Those that do not belong to root.
+    owners: BTreeMap<String, Owner>,
 }
 
 /// A path without `.`, with `/bin` and its like resolved. `None` if it leaves
@@ -127,6 +143,16 @@ impl Tree {
             }
         }
         self.nodes.insert(path.to_owned(), node);
+    }
+
+    /// Gives what stands at a path to somebody.
+    pub fn give(&mut self, path: &str, owner: Owner) {
+        self.owners.insert(path.to_owned(), owner);
+    }
+
+    /// Whom what stands at a path belongs to.
+    pub fn owner(&self, path: &str) -> Owner {
+        self.owners.get(path).copied().unwrap_or(Owner::ROOT)
     }
 
     /// What stands at a path.
@@ -221,43 +247,60 @@ impl Tree {
         Ok(())
     }
 
-    /// How many bytes an ext4 with 4 KiB blocks needs for these files, with a
-    /// small journal, tables and one tenth to spare.
-    pub fn ext4_size(&self) -> u64 {
-        const BLOCK: u64 = 4096;
-        let content: u64 = self
-            .nodes
-            .values()
-            .map(|node| match node {
-                Node::Directory(_) => BLOCK,
-                Node::File(_, content) => (content.len() as u64).next_multiple_of(BLOCK),
-                // Up to 59 bytes lie in the inode.
-                Node::Symlink(target) if target.len() < 60 => 0,
-                Node::Symlink(_) => BLOCK,
-            })
-            .sum();
-        // Journal (1024 blocks), inode tables, group descriptors.
-        let fixed = 6 << 20;
-        fixed + content + content / 10
-    }
-
-    /// Writes the tree below a directory that must be there. Owner is whoever
-    /// runs this.
+    /// Writes the tree below a directory that must be there. A directory that is there
+    /// already stays as it is; anything else is replaced. What is given to nobody belongs
+    /// to whoever runs this.
     ///
     /// # Errors
     /// If anything cannot be written.
     pub fn write_to(&self, root: &Path) -> Result<(), TreeError> {
         for (path, node) in &self.nodes {
+            let owner = self.owners.get(path);
             let path = root.join(path);
-            let chmod = |mode: &u32| fs::set_permissions(&path, fs::Permissions::from_mode(*mode));
-            match node {
-                Node::Directory(mode) => fs::create_dir(&path).and_then(|()| chmod(mode)),
-                Node::File(mode, content) => fs::write(&path, content).and_then(|()| chmod(mode)),
-                Node::Symlink(target) => symlink(target, &path),
-            }
-            .map_err(|source| TreeError::Write { path, source })?;
+            write(&path, node, owner).map_err(|source| TreeError::Write { path, source })?;
         }
         Ok(())
+    }
+}
+
+fn write(path: &Path, node: &Node, owner: Option<&Owner>) -> io::Result<()> {
+    match node {
+        Node::Directory(_) => match fs::create_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_directory(path) => {
+                return Ok(());
+            }
+            other => other?,
+        },
+        Node::File(_, content) => {
+            remove(path)?;
+            fs::write(path, content)?;
+        }
+        Node::Symlink(target) => {
+            remove(path)?;
+            symlink(target, path)?;
+        }
+    }
+    if let Some(Owner { user, group }) = owner {
+        lchown(path, Some(*user), Some(*group))?;
+    }
+    // After the owner: a change of that takes set-user-ID away.
+    match node {
+        Node::Directory(mode) | Node::File(mode, _) => {
+            fs::set_permissions(path, fs::Permissions::from_mode(*mode))
+        }
+        Node::Symlink(_) => Ok(()),
+    }
+}
+
+fn is_directory(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir())
+}
+
+/// Removes a file or a link, not what the link leads to.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -379,10 +422,41 @@ mod tests {
     }
 
     #[test]
-    fn the_size_grows_with_the_files() {
+    fn a_tree_is_written_over_another_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        fs::create_dir(at("a")).unwrap();
+        fs::set_permissions(at("a"), fs::Permissions::from_mode(0o750)).unwrap();
+        fs::write(at("elsewhere"), b"untouched").unwrap();
+        symlink("../elsewhere", at("a/f")).unwrap();
+        fs::write(at("a/l"), b"old").unwrap();
         let mut tree = Tree::default();
-        let empty = tree.ext4_size();
-        tree.put("a", Node::File(0o644, vec![0; 4097]));
-        assert_eq!(tree.ext4_size() - empty, 8192 + 819);
+        tree.put("a/f", Node::File(0o600, b"new".to_vec()));
+        tree.put("a/l", Node::Symlink("f".to_owned()));
+        tree.write_to(dir.path()).unwrap();
+        assert_eq!(fs::metadata(at("a")).unwrap().permissions().mode() & 0o7777, 0o750);
+        assert_eq!(fs::read(at("elsewhere")).unwrap(), b"untouched");
+        assert_eq!(fs::symlink_metadata(at("a/f")).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_link(at("a/l")).unwrap(), Path::new("f"));
+        // A directory does not make way for a file, nor a link for a directory.
+        tree.put("a", Node::File(0o600, vec![]));
+        assert!(tree.write_to(dir.path()).is_err());
+    }
+
+    #[test]
+    fn files_are_given_to_somebody() {
+        let mut tree = Tree::default();
+        tree.put("a", Node::File(0o4755, vec![]));
+        assert_eq!(tree.owner("a"), Owner::ROOT);
+        let owner = Owner { user: 1000, group: 42 };
+        tree.give("a", owner);
+        assert_eq!(tree.owner("a"), owner);
+        if nix::unistd::geteuid().is_root() {
+            use std::os::unix::fs::MetadataExt as _;
+            let dir = tempfile::tempdir().unwrap();
+            tree.write_to(dir.path()).unwrap();
+            let meta = fs::metadata(dir.path().join("a")).unwrap();
+            assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (1000, 42, 0o4755));
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! its table, the scripts that start and stop the system, and a name.
 
 use super::tree::{Node, Tree};
-use crate::recipe::{Console, Recipe};
+use crate::recipe::{Busybox, Console, Recipe};
 
 /// Where busybox lies.
 const BUSYBOX: &str = "usr/bin/busybox";
@@ -186,8 +186,8 @@ fn terminal(command_line: &str) -> &str {
 pub fn complete(
     tree: &mut Tree,
     recipe: &Recipe,
+    settings: &Busybox,
     unseal: Vec<u8>,
-    update: Vec<u8>,
 ) -> Result<(), UserlandError> {
     let Some(Node::File(_, busybox)) = tree.get(BUSYBOX) else {
         return Err(UserlandError::NoBusybox);
@@ -229,7 +229,7 @@ pub fn complete(
     for (path, mode, text) in [
         ("etc/hostname", 0o644, format!("{hostname}\n")),
         ("etc/hosts", 0o644, format!("127.0.0.1 localhost\n127.0.1.1 {hostname}\n::1 localhost\n")),
-        ("etc/inittab", 0o644, inittab(recipe.root.console, terminal, supplicant)),
+        ("etc/inittab", 0o644, inittab(settings.console, terminal, supplicant)),
         ("etc/init.d/start", 0o755, START.to_owned()),
         ("etc/init.d/stop", 0o755, STOP.to_owned()),
         // No password fits `*`: nobody logs in.
@@ -306,9 +306,17 @@ mod tests {
         tree
     }
 
+    fn complete_for(
+        tree: &mut Tree,
+        recipe: &Recipe,
+        unseal: Vec<u8>,
+    ) -> Result<(), UserlandError> {
+        complete(tree, recipe, &recipe.root.busybox(), unseal)
+    }
+
     fn completed(console: &str) -> Tree {
         let mut tree = busybox("");
-        complete(&mut tree, &recipe(console), b"unseal".to_vec(), b"update".to_vec()).unwrap();
+        complete_for(&mut tree, &recipe(console), b"unseal".to_vec()).unwrap();
         tree
     }
 
@@ -344,7 +352,7 @@ mod tests {
     fn a_real_command_is_not_replaced() {
         let mut tree = busybox("");
         tree.put("usr/bin/ls", Node::File(0o755, b"real".to_vec()));
-        complete(&mut tree, &recipe("none"), vec![], vec![]).unwrap();
+        complete_for(&mut tree, &recipe("none"), vec![]).unwrap();
         assert_eq!(text(&tree, "usr/bin/ls"), "real");
     }
 
@@ -353,11 +361,11 @@ mod tests {
         let mut recipe = recipe("none");
         let apps = vec![crate::recipe::TrustedApp::Pkcs11];
         recipe.components.trusted_applications = apps.try_into().unwrap();
-        let error = complete(&mut busybox(""), &recipe, vec![], vec![]).unwrap_err();
+        let error = complete_for(&mut busybox(""), &recipe, vec![]).unwrap_err();
         assert_eq!(error, UserlandError::NoSupplicant);
         let mut tree = busybox("");
         tree.put(SUPPLICANT, Node::File(0o755, vec![]));
-        complete(&mut tree, &recipe, vec![], vec![]).unwrap();
+        complete_for(&mut tree, &recipe, vec![]).unwrap();
         let line = "::respawn:/usr/sbin/tee-supplicant\n";
         assert!(text(&tree, "etc/inittab").contains(line));
         assert!(!text(&completed("none"), "etc/inittab").contains("tee-supplicant"));
@@ -366,9 +374,9 @@ mod tests {
     #[test]
     fn a_busybox_that_lacks_something_is_refused() {
         let mut tree = busybox("init");
-        let error = complete(&mut tree, &recipe("none"), vec![], vec![]).unwrap_err();
+        let error = complete_for(&mut tree, &recipe("none"), vec![]).unwrap_err();
         assert_eq!(error, UserlandError::Applet("init".to_owned()));
-        let error = complete(&mut Tree::default(), &recipe("none"), vec![], vec![]).unwrap_err();
+        let error = complete_for(&mut Tree::default(), &recipe("none"), vec![]).unwrap_err();
         assert_eq!(error, UserlandError::NoBusybox);
     }
 

@@ -295,7 +295,7 @@ mod tests {
     }
 
     fn manifest() -> Manifest {
-        let text = include_str!("../../recipes/rpi3.toml");
+        let text = include_str!("../../recipes/rpi3-tiny.toml");
         let recipe = crate::recipe::Recipe::parse(text, "rpi3").unwrap();
         let firmware = ArmImage::Armstub.measured(&armstub(b"el3")).unwrap();
         boot_manifest::of_image(&recipe, &contents(b"k"), b"U-Boot 1\0", &firmware, "6").unwrap()

@@ -9,12 +9,12 @@ fn error(text: &str) -> String {
 }
 
 #[test]
-fn the_shipped_recipe_is_valid() {
-    let text = include_str!("../../recipes/rpi3.toml");
-    let recipe = Recipe::parse(text, "rpi3.toml").unwrap();
-    assert_eq!(recipe.name.as_str(), "msec-rpi3");
+fn the_shipped_recipe_for_the_demonstration_is_valid() {
+    let text = include_str!("../../recipes/rpi3-tiny.toml");
+    let recipe = Recipe::parse(text, "rpi3-tiny.toml").unwrap();
+    assert_eq!(recipe.name.as_str(), "msec-rpi3-tiny");
     assert_eq!(recipe.tpm, Tpm { bus: Some(TpmBus::I2c), ..Tpm::default() });
-    assert_eq!(recipe.root.console, Console::Shell);
+    assert_eq!(recipe.root.busybox().console, Console::Shell);
     // Table, boot partition and reserve come first.
     assert_eq!(recipe.disk.root_start(), (1 + 47 + 4) * MIB);
     assert_eq!(Disk::default().root_start(), (1 + 47 + 16) * MIB);
@@ -22,12 +22,12 @@ fn the_shipped_recipe_is_valid() {
 
 #[test]
 fn the_shipped_recipe_for_spi_differs_in_the_tpm_alone() {
-    let i2c = include_str!("../../recipes/rpi3.toml");
+    let i2c = include_str!("../../recipes/rpi3-tiny.toml");
     let spi = include_str!("../../recipes/rpi3-spi.toml");
     let mut recipe = Recipe::parse(spi, "rpi3-spi.toml").unwrap();
     assert_eq!(recipe.name.as_str(), "msec-rpi3-spi");
     assert_eq!(recipe.bus(), TpmBus::Spi(SpiTpm::Slb9670));
-    let i2c = Recipe::parse(i2c, "rpi3.toml").unwrap();
+    let i2c = Recipe::parse(i2c, "rpi3-tiny.toml").unwrap();
     recipe.name = i2c.name.clone();
     recipe.tpm.bus = Some(TpmBus::I2c);
     assert_eq!(recipe, i2c);
@@ -40,9 +40,9 @@ fn the_shipped_recipe_for_op_tee_adds_a_token_and_its_tools() {
     let apps: Vec<_> = recipe.components.trusted_applications.iter().collect();
     assert_eq!(apps, [TrustedApp::Pkcs11]);
     assert!(!recipe.components.op_tee_development);
-    for recipe in ["rpi3", "rpi3-spi"] {
+    for recipe in ["rpi3-tiny", "rpi3-spi"] {
         let text = match recipe {
-            "rpi3" => include_str!("../../recipes/rpi3.toml"),
+            "rpi3-tiny" => include_str!("../../recipes/rpi3-tiny.toml"),
             _ => include_str!("../../recipes/rpi3-spi.toml"),
         };
         let recipe = Recipe::parse(text, recipe).unwrap();
@@ -105,7 +105,7 @@ fn boards_are_known_by_their_names() {
 #[test]
 fn a_minimal_recipe_offers_no_shell() {
     let recipe = Recipe::parse(MINIMAL, "r.toml").unwrap();
-    assert_eq!(recipe.root.console, Console::None);
+    assert_eq!(recipe.root.busybox().console, Console::None);
     assert_eq!(recipe.tpm.pcrs.as_slice(), [0, 1, 8, 9, 15]);
     assert_eq!(recipe.tpm.nv_index.handle(), 0x0180_6d73);
     assert_eq!(recipe.tpm.srk.handle(), 0x8100_0001);
@@ -113,9 +113,96 @@ fn a_minimal_recipe_offers_no_shell() {
 
 #[test]
 fn the_default_package_names_are_valid() {
-    for name in Root::default().packages.iter().chain(&Root::default().assume) {
+    for name in Root::default().packages.iter().chain(&Root::default().busybox().assume) {
         assert_eq!(&PackageName::try_from(name.to_string()).unwrap(), name);
     }
+}
+
+const KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBQSLuM+uMnsTIiLRUBaXQ4ayoZvZ0BvNfZRLQ1hVeAs a@b";
+
+const DEBIAN: &str = "name = \"a\"\nboard = \"rpi3\"\n[kernel]\ncommand_line = \"quiet\"\n[root]\n\
+                      system = \"debian\"\n";
+
+#[test]
+fn the_shipped_recipe_is_a_debian_that_nobody_gets_into_unasked() {
+    let recipe = Recipe::parse(include_str!("../../recipes/rpi3.toml"), "rpi3.toml").unwrap();
+    assert_eq!((recipe.name.as_str(), recipe.schema), ("msec-rpi3", 1));
+    assert_eq!(recipe.root.system, System::Debian(Features::default()));
+    assert_eq!(recipe.users, []);
+    assert!(recipe.root.hostname.as_ref().is_some_and(HostnamePattern::has_serial));
+    assert_eq!(recipe.bus(), TpmBus::I2c);
+}
+
+#[test]
+fn packages_follow_system_features_and_users() {
+    let wanted = |text: &str| -> Vec<String> {
+        let recipe = Recipe::parse(text, "r.toml").unwrap();
+        recipe.wanted_packages().iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(wanted(MINIMAL), ["base-files", "busybox-static", "tpm2-tools"]);
+    let base = ["dbus", "e2fsprogs", "systemd", "systemd-sysv", "udev"];
+    assert_eq!(wanted(&format!("{DEBIAN}features = []\n")), base);
+    let user = "features = [\"ssh\"]\npackages = [\"udev\"]\n[[users]]\nname = \"u\"\nsudo = true\n";
+    assert_eq!(
+        wanted(&format!("{DEBIAN}{user}")),
+        ["dbus", "e2fsprogs", "openssh-server", "sudo", "systemd", "systemd-sysv", "udev"]
+    );
+    assert!(wanted(DEBIAN).contains(&"systemd-resolved".to_owned()));
+}
+
+#[test]
+fn a_debian_with_users_survives_being_written_and_read() {
+    let text = format!(
+        "{DEBIAN}features = [\"ssh\", \"time\"]\nhostname = \"x-{{serial}}\"\n[[users]]\nname = \
+         \"ada\"\ngroups = [\"adm\"]\nsudo = true\nssh_keys = [\"{KEY}\"]\n[[users]]\nname = \"bob\"\n"
+    );
+    let recipe = Recipe::parse(&text, "r.toml").unwrap();
+    assert_eq!(recipe.users.len(), 2);
+    let again = toml::to_string(&recipe).unwrap();
+    assert_eq!(Recipe::parse(&again, "again").unwrap(), recipe, "{again}");
+}
+
+#[test]
+fn key_files_lie_beside_the_recipe_and_errors_name_their_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("recipe.toml");
+    let keys = dir.path().join("keys.pub");
+    let user = format!("[[users]]\nname = \"ada\"\nssh_keys = [\"{KEY}\"]\n");
+    let text = format!("{DEBIAN}{user}ssh_key_files = [\"keys.pub\"]\n");
+    std::fs::write(&path, text).unwrap();
+    let load = || Recipe::load(&path).map(|recipe| recipe.users[0].ssh_keys.clone());
+    for (content, expected) in [
+        (None, "No such file"),
+        (Some("# nothing\n"), "it holds no key"),
+        (Some("\n-----BEGIN OPENSSH PRIVATE KEY-----\n"), "line 2: this is a private key"),
+        (Some("ssh-dss AAAA\n"), "line 1: no public key of OpenSSH: it begins with `ssh-dss`"),
+    ] {
+        if let Some(content) = content {
+            std::fs::write(&keys, content).unwrap();
+        }
+        let message = load().unwrap_err().to_string();
+        let begins = "line 10, key `ssh_key_files` of the user ada: ";
+        assert!(message.contains(begins) && message.contains(expected), "{message}");
+        assert!(message.contains(&keys.display().to_string()), "{message}");
+    }
+    std::fs::write(&keys, format!("# two\n{KEY}\n\n  {KEY}-2\n")).unwrap();
+    let keys: Vec<String> = load().unwrap().into_iter().map(String::from).collect();
+    assert_eq!(keys, [KEY.to_owned(), KEY.to_owned(), format!("{KEY}-2")]);
+}
+
+#[test]
+fn a_recipe_of_a_newer_form_is_refused_before_its_keys_are_looked_at() {
+    let newer = format!("schema = 2\nnews = true\n{MINIMAL}");
+    let message = error(&newer);
+    for part in ["line 1, column 10", "schema is 2", "reads schema 1"] {
+        assert!(message.contains(part), "{message}");
+    }
+    let same = format!("schema = 1\n{MINIMAL}");
+    assert_eq!(
+        Recipe::parse(&same, "r.toml").unwrap(),
+        Recipe::parse(MINIMAL, "r.toml").unwrap()
+    );
 }
 
 #[test]
@@ -224,6 +311,24 @@ fn errors_name_line_key_and_reason() {
         (MINIMAL, "[root]\npackages = [\"systemd-\"]\n", "no Debian package name"),
         (MINIMAL, "[root]\nconsole = \"ssh\"\n", "unknown variant `ssh`"),
         (MINIMAL, "[root]\nhostname = \"-a\"\n", "no host name"),
+        (MINIMAL, "[root]\nsystem = \"ubuntu\"\n", "expected `busybox` or `debian`"),
+        (MINIMAL, "[root]\nhostname = \"a-{serial}\"\n", "belongs to system = \"debian\""),
+        (MINIMAL, "[root]\nfeatures = [\"ssh\"]\n", "belong to system = \"debian\""),
+        (MINIMAL, "[[users]]\nname = \"a\"\n", "need system = \"debian\""),
+        (DEBIAN, "console = \"shell\"\n", "belongs to system = \"busybox\""),
+        (DEBIAN, "assume = [\"awk\"]\n", "belongs to system = \"busybox\""),
+        (DEBIAN, "features = [\"telnet\"]\n", "line 7, column 13"),
+        (DEBIAN, "features = [\"telnet\"]\n", "unknown variant `telnet`"),
+        (DEBIAN, "features = [\"ssh\", \"ssh\"]\n", "`ssh` is named twice"),
+        (DEBIAN, "hostname = \"{serial}{serial}\"\n", "line 7, column 12"),
+        (DEBIAN, "hostname = \"{serial}-\"\n", "no `-` at either end"),
+        (DEBIAN, "[[users]]\nname = \"Ada\"\n", "line 8, column 8"),
+        (DEBIAN, "[[users]]\nname = \"root\"\n", "root is locked"),
+        (DEBIAN, "[[users]]\nname = \"a\"\n[[users]]\nname = \"a\"\n", "is there twice"),
+        (DEBIAN, "[[users]]\nname = \"a\"\ngroups = [\"g\", \"g\"]\n", "`g` is named twice"),
+        (DEBIAN, "[[users]]\nname = \"a\"\npassword = \"x\"\n", "unknown field `password`"),
+        (DEBIAN, "[[users]]\nname = \"a\"\nssh_keys = [\"ssh-ed25519 AAAA\"]\n", "cut or damaged"),
+        (DEBIAN, "[[users]]\nname = \"a\"\nssh_keys = [\"x\"]\n", "line 9, column 12"),
         (MINIMAL, "[components]\ntrusted_applications = [\"ftpm\"]\n", "unknown variant `ftpm`"),
         (MINIMAL, "[components]\ntrusted_applications = [\"pkcs11\", \"pkcs11\"]\n", "named twice"),
         (

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 #[error("{0}")]
 pub struct ValueError(pub(super) String);
 
-fn refuse<T>(why: impl Into<String>) -> Result<T, ValueError> {
+pub(super) fn refuse<T>(why: impl Into<String>) -> Result<T, ValueError> {
     Err(ValueError(why.into()))
 }
 
@@ -57,9 +57,31 @@ checked_text! {
 }
 
 checked_text! {
-    /// A host name: 1 to 63 of `a-z`, `0-9` and `-`, no `-` at either end
-    /// (RFC 1123, 2.1).
-    Hostname, check_hostname
+    /// A host name in which one `{serial}` may stand for the last eight digits of the
+    /// board's serial number.
+    HostnamePattern, check_hostname_pattern
+}
+
+impl HostnamePattern {
+    /// What stands for the serial number.
+    pub const SERIAL: &'static str = "{serial}";
+
+    /// Whether the name depends on the board.
+    #[must_use]
+    pub fn has_serial(&self) -> bool {
+        self.0.contains(Self::SERIAL)
+    }
+}
+
+fn check_hostname_pattern(text: &str) -> Result<(), ValueError> {
+    check_hostname(&text.replacen(HostnamePattern::SERIAL, "01234567", 1)).map_err(|_| {
+        ValueError(format!(
+            "`{}` is no host name: 1 to 63 of a-z, 0-9 and `-`, no `-` at either end; {} once for \
+             eight digits of the board's serial number",
+            text.escape_debug(),
+            HostnamePattern::SERIAL
+        ))
+    })
 }
 
 checked_text! {
@@ -100,6 +122,7 @@ fn check_name(text: &str) -> Result<(), ValueError> {
     Ok(())
 }
 
+/// 1 to 63 of `a-z`, `0-9` and `-`, no `-` at either end (RFC 1123, 2.1).
 fn check_hostname(text: &str) -> Result<(), ValueError> {
     let edge = text.starts_with('-') || text.ends_with('-');
     if !(1..=63).contains(&text.len()) || edge || !text.bytes().all(is_label) {
@@ -290,6 +313,17 @@ impl NvIndex {
     /// The index behind this one, if there is one in the range.
     pub(super) fn next(self) -> Option<Self> {
         Self::try_from(format!("0x{:08x}", self.0 + 1)).ok()
+    }
+}
+
+pub(super) fn schema<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    match u32::deserialize(d)? {
+        super::Recipe::SCHEMA => Ok(super::Recipe::SCHEMA),
+        other => Err(D::Error::custom(format!(
+            "schema is {other}, and this image-builder reads schema {}: take the image-builder that \
+             the recipe was written for",
+            super::Recipe::SCHEMA
+        ))),
     }
 }
 

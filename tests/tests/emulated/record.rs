@@ -52,7 +52,7 @@ fn the_operator_gets_the_recovery_key_from_the_card_and_it_opens_the_root() {
     assert_eq!(record.recovery_key.expose(), shown.expose());
     let json = &record.json;
     assert_eq!(json["schema"], "msec-boot/device-record/1");
-    assert_eq!((&json["image"], &json["board"]), (&"msec-rpi3".into(), &"rpi3".into()));
+    assert_eq!((&json["image"], &json["board"]), (&"msec-rpi3-tiny".into(), &"rpi3".into()));
     assert_eq!(json["recipient"], operator.recipient());
     assert!(json["device"]["model"].as_str().unwrap().contains("Raspberry Pi 3"), "{json}");
     assert_eq!(json["tpm"]["nv_index"], serde_json::to_value(built().recipe.tpm.nv_index).unwrap());

@@ -1,8 +1,9 @@
 //! QEMU's command line for a board.
 
+use std::net::SocketAddrV4;
 use std::path::Path;
 
-use super::{BoardConfig, Clock, Disk, Firmware, Machine, TpmLink};
+use super::{BoardConfig, Clock, Disk, Firmware, Machine, Network, TpmLink};
 
 /// Where a Raspberry Pi's device tree lies for TF-A. On hardware VideoCore loads it; TF-A
 /// is built with `RPI3_PRELOADED_DTB_BASE` set to it.
@@ -28,8 +29,13 @@ pub(super) const CONSOLE: &str = "serial0";
 pub const VIRT: [&str; 8] =
     ["-M", "virt,secure=on,gic-version=2", "-cpu", "cortex-a53", "-smp", "4", "-m", "1G"];
 
-/// QEMU's command line. `sockets` holds the sockets it connects to.
-pub(super) fn arguments(config: &BoardConfig, sockets: &Path) -> Vec<String> {
+/// QEMU's command line. `sockets` holds the sockets it connects to; connections to `forwarded`
+/// are the board's.
+pub(super) fn arguments(
+    config: &BoardConfig,
+    sockets: &Path,
+    forwarded: Option<SocketAddrV4>,
+) -> Vec<String> {
     let socket = |name: &str| option(&sockets.join(name));
     let mut args: Vec<String> = match config.machine {
         Machine::Rpi3 { .. } => ["-M", "raspi3b"].map(str::to_owned).into(),
@@ -97,6 +103,15 @@ pub(super) fn arguments(config: &BoardConfig, sockets: &Path) -> Vec<String> {
             }
         }
     }
+    if let (Network::Forward(port), Some(forwarded)) = (config.network, forwarded) {
+        add("-netdev", format!("user,id=net0,restrict=on,hostfwd=tcp:{forwarded}-:{port}"));
+        let adapter = match config.machine {
+            // The board's own is on USB as well (LAN9514), and QEMU has none of those.
+            Machine::Rpi3 { .. } => "usb-net,netdev=net0",
+            Machine::Virt { .. } => "virtio-net-device,netdev=net0",
+        };
+        add("-device", adapter.to_owned());
+    }
     let device = match &config.tpm {
         TpmLink::None => return args,
         TpmLink::I2c(_) => {
@@ -130,6 +145,7 @@ mod tests {
             disk,
             tpm,
             clock: Clock::Host,
+            network: Network::None,
             logs: "/l".into(),
             tap: None,
             secret: Default::default(),
@@ -138,7 +154,7 @@ mod tests {
 
     #[test]
     fn an_empty_board_has_neither_card_nor_tpm() {
-        let text = arguments(&config(Disk::None, TpmLink::None), Path::new("/s")).join(" ");
+        let text = arguments(&config(Disk::None, TpmLink::None), Path::new("/s"), None).join(" ");
         assert!(text.contains("-M raspi3b") && text.contains("cntfrq=19200000"), "{text}");
         assert!(text.contains("file=/b/armstub8.bin,addr=0x0"), "{text}");
         assert!(text.contains("file=/b/board.dtb,addr=0x1000000"), "{text}");
@@ -151,7 +167,7 @@ mod tests {
         let firmware = Firmware::Kernel("/b/kernel8.img".into());
         let machine = Machine::Rpi3 { firmware, board_dtb: "/b/board.dtb".into() };
         let config = BoardConfig { machine, ..config(Disk::None, TpmLink::None) };
-        let text = arguments(&config, Path::new("/s")).join(" ");
+        let text = arguments(&config, Path::new("/s"), None).join(" ");
         assert!(text.contains("-kernel /b/kernel8.img -dtb /b/board.dtb"), "{text}");
         assert!(!text.contains("loader"), "{text}");
     }
@@ -159,9 +175,9 @@ mod tests {
     #[test]
     fn time_follows_the_guests_work_only_where_that_is_asked_for() {
         let config = config(Disk::None, TpmLink::None);
-        assert!(!arguments(&config, Path::new("/s")).contains(&"-icount".to_owned()));
+        assert!(!arguments(&config, Path::new("/s"), None).contains(&"-icount".to_owned()));
         let config = BoardConfig { clock: Clock::Instructions, ..config };
-        let text = arguments(&config, Path::new("/s")).join(" ");
+        let text = arguments(&config, Path::new("/s"), None).join(" ");
         assert!(text.contains("-accel tcg,thread=single -icount shift=0 "), "{text}");
     }
 
@@ -175,7 +191,7 @@ mod tests {
             chip_select: ChipSelect::Ce0,
             behaviour: SpiBehaviour { wait_states: 2, ..Default::default() },
         };
-        let text = arguments(&config(Disk::None, TpmLink::Spi(spi)), Path::new("/s")).join(" ");
+        let text = arguments(&config(Disk::None, TpmLink::Spi(spi)), Path::new("/s"), None).join(" ");
         let expected = "-chardev socket,id=tpmch,path=/s/tpm -tpmdev emulator,id=tpm0,chardev=tpmch \
                         -device tpm-tis-spi,id=tpm,tpmdev=tpm0,bus=spi,cs=0,wait-states=2";
         assert!(text.ends_with(expected), "{text}");
@@ -189,7 +205,7 @@ mod tests {
         let tpm = TpmLink::Mmio(SoftTpm::open(dir.path()).unwrap());
         let machine = Machine::Virt { flash: "/b/flash.bin".into() };
         let config = BoardConfig { machine, ..config(Disk::Card("/d".into()), tpm) };
-        let text = arguments(&config, Path::new("/s")).join(" ");
+        let text = arguments(&config, Path::new("/s"), None).join(" ");
         for part in [
             "-M virt,secure=on,gic-version=2 -cpu cortex-a53 -smp 4 -m 1G",
             "-bios /b/flash.bin",
@@ -203,12 +219,28 @@ mod tests {
     }
 
     #[test]
+    fn a_network_leads_to_one_port_and_nowhere_else() {
+        let config = config(Disk::None, TpmLink::None);
+        assert!(!arguments(&config, Path::new("/s"), None).contains(&"-netdev".to_owned()));
+        let forwarded = "127.0.0.1:2222".parse().ok();
+        let network = Network::Forward(22);
+        let rpi3 = BoardConfig { network, ..config };
+        let text = arguments(&rpi3, Path::new("/s"), forwarded).join(" ");
+        let netdev = "-netdev user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:2222-:22 -device ";
+        assert!(text.ends_with(&format!("{netdev}usb-net,netdev=net0")), "{text}");
+        let machine = Machine::Virt { flash: "/b/flash.bin".into() };
+        let virt = BoardConfig { machine, ..rpi3 };
+        let text = arguments(&virt, Path::new("/s"), forwarded).join(" ");
+        assert!(text.ends_with(&format!("{netdev}virtio-net-device,netdev=net0")), "{text}");
+    }
+
+    #[test]
     fn commas_in_a_path_stay_part_of_it() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("tpm2-00.permall"), [1]).unwrap();
         let tpm = TpmLink::I2c(SoftTpm::open(dir.path()).unwrap());
         let card = Disk::Card("/a,readonly=on".into());
-        let text = arguments(&config(card, tpm), Path::new("/s,x")).join(" ");
+        let text = arguments(&config(card, tpm), Path::new("/s,x"), None).join(" ");
         assert!(text.contains("file=/a,,readonly=on"), "{text}");
         assert!(text.contains("path=/s,,x/tpm"), "{text}");
         assert!(text.contains("tpm-tis-i2c,tpmdev=tpm0,address=0x2e,bus=i2c-bus.1"), "{text}");

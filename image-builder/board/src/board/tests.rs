@@ -82,6 +82,7 @@ fn config_with(dir: &Path, message: &[u8]) -> BoardConfig {
         disk: Disk::None,
         tpm: TpmLink::None,
         clock: Clock::Host,
+        network: Network::None,
         logs: dir.join("logs"),
         tap: None,
         secret: Default::default(),

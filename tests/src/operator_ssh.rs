@@ -1,0 +1,83 @@
+//! An operator at the other end of the network: an SSH key and OpenSSH's client.
+
+use std::{
+    fs,
+    net::SocketAddrV4,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+/// A key pair in a directory, and the host keys that its client has seen.
+#[derive(Debug)]
+pub struct SshOperator {
+    dir: PathBuf,
+}
+
+impl SshOperator {
+    /// Makes a key pair in `dir`.
+    ///
+    /// # Panics
+    /// When ssh-keygen fails.
+    #[must_use]
+    pub fn new(dir: &Path) -> Self {
+        let made = Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-C", "operator", "-f"])
+            .arg(dir.join("operator"))
+            .status();
+        assert!(made.expect("ssh-keygen").success());
+        Self { dir: dir.to_owned() }
+    }
+
+    /// The public key's line.
+    ///
+    /// # Panics
+    /// When it has gone.
+    #[must_use]
+    pub fn public_key(&self) -> String {
+        fs::read_to_string(self.dir.join("operator.pub")).expect("the key").trim().to_owned()
+    }
+
+    /// A key of the same form that nobody has let in.
+    ///
+    /// # Panics
+    /// When ssh-keygen fails.
+    #[must_use]
+    pub fn stranger(&self) -> Self {
+        let dir = self.dir.join("stranger");
+        fs::create_dir_all(&dir).expect("a directory");
+        Self::new(&dir)
+    }
+
+    /// Runs a command as `user` on the host at `address`. The host's key has to be the one of
+    /// the first time.
+    ///
+    /// # Panics
+    /// When ssh cannot be started.
+    #[must_use]
+    pub fn run(&self, address: SocketAddrV4, user: &str, command: &str) -> Output {
+        let known = self.dir.join("known_hosts");
+        Command::new("ssh")
+            .args(["-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new"])
+            // The address is another one at each boot, the host is the same.
+            .args(["-o", "HostKeyAlias=board", "-o", "ConnectTimeout=120"])
+            .args(["-o", "IdentitiesOnly=yes", "-o", "LogLevel=ERROR"])
+            .arg("-o")
+            .arg(format!("UserKnownHostsFile={}", known.display()))
+            .arg("-i")
+            .arg(self.dir.join("operator"))
+            .args(["-p", &address.port().to_string()])
+            .arg(format!("{user}@{}", address.ip()))
+            .arg(command)
+            .output()
+            .expect("ssh: openssh-client belongs to the build root")
+    }
+
+    /// The host key that the client has seen.
+    ///
+    /// # Panics
+    /// When it has seen none.
+    #[must_use]
+    pub fn host_key(&self) -> String {
+        fs::read_to_string(self.dir.join("known_hosts")).expect("a host key")
+    }
+}
