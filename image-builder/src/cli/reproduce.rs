@@ -14,10 +14,12 @@ use super::build::{self, ImageArgs};
 use super::{Format, Global, setting};
 use crate::component::Component;
 use crate::component::plan::{Context, Plan};
-use crate::deliver::{Compression, Options};
+use crate::image::debian::base;
+use crate::image::packages;
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::reproduce::{Comparison, compare};
+use crate::sources::store::Store;
 
 /// Builds everything a second time, from nothing but the sources, and compares.
 #[derive(Debug, clap::Args)]
@@ -65,7 +67,7 @@ pub(super) fn run(global: &Global, args: &ReproduceArgs) -> anyhow::Result<ExitC
     umask(before);
     built?;
 
-    let rows = compare_all(&context, &again, [&first, &second])?;
+    let rows = compare_all(global, &context, &again, [&first, &second], &progress)?;
     let same = rows.iter().all(|row| row.comparison.is_same());
     match global.format {
         Format::Json => setting::print_json(&serde_json::json!({
@@ -83,9 +85,11 @@ pub(super) fn run(global: &Global, args: &ReproduceArgs) -> anyhow::Result<ExitC
 
 /// Every component that the image is made of, and the image with all that lies beside it.
 fn compare_all(
+    global: &Global,
     context: &Context,
     again: &Context,
     images: [&ImageArgs; 2],
+    progress: &Progress,
 ) -> anyhow::Result<Vec<Row>> {
     let recipe = Recipe::load(&build::recipe_path(context, images[0]))?;
     let plan = |context| {
@@ -97,6 +101,15 @@ fn compare_all(
     for (component, _) in one.components() {
         let comparison = compare(&one.dir(component), &other.dir(component))?;
         rows.push(Row { what: component.to_string(), comparison });
+    }
+    if recipe.root.is_debian() {
+        let path = build::recipe_path(context, images[0]);
+        let store = Store::new(&context.cache);
+        let packages =
+            packages::obtain(&recipe, &path, &store, setting::when_gone(global), progress)?;
+        let base = |context| base::entry(context, &packages);
+        let comparison = compare(base(context)?.dir(), base(again)?.dir())?;
+        rows.push(Row { what: "debian".to_owned(), comparison });
     }
     let [first, second] = images.map(|image| build::output(context, image));
     rows.push(Row { what: "image".to_owned(), comparison: compare(&first, &second)? });
