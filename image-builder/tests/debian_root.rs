@@ -67,7 +67,8 @@ fn archive(dir: &Path) -> PathBuf {
     file("usr/bin/ping", 0o755, (0, 0), "ping");
     file("var/lib/tpm/state", 0o600, (100, 102), "state");
     let ping = base.join("usr/bin/ping");
-    let code = "import os,sys; os.setxattr(sys.argv[1],'security.capability',bytes.fromhex(sys.argv[2]))";
+    let code =
+        "import os,sys; os.setxattr(sys.argv[1],'security.capability',bytes.fromhex(sys.argv[2]))";
     run("python3", &["-c", code, ping.to_str().unwrap(), CAPABILITY]);
     fs::hard_link(&ping, base.join("usr/bin/ping6")).unwrap();
     symlink("usr/bin", base.join("bin")).unwrap();
@@ -76,8 +77,16 @@ fn archive(dir: &Path) -> PathBuf {
     run(
         "tar",
         &[
-            "--create", "--format=pax", "--xattrs", "--numeric-owner", "--sort=name",
-            "--file", archive.to_str().unwrap(), "--directory", base.to_str().unwrap(), ".",
+            "--create",
+            "--format=pax",
+            "--xattrs",
+            "--numeric-owner",
+            "--sort=name",
+            "--file",
+            archive.to_str().unwrap(),
+            "--directory",
+            base.to_str().unwrap(),
+            ".",
         ],
     );
     archive

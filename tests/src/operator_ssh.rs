@@ -2,10 +2,36 @@
 
 use std::{
     fs,
-    net::SocketAddrV4,
+    io::{self, Read as _},
+    net::{SocketAddrV4, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Output},
+    time::{Duration, Instant},
 };
+
+/// How long a server is left alone that has not answered.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Whether an SSH server greets at `address` within `limit`. Until one listens, whoever
+/// forwards the connection closes it at once.
+#[must_use]
+pub fn answers(address: SocketAddrV4, limit: Duration) -> bool {
+    let end = Instant::now() + limit;
+    let greeted = || {
+        let mut stream = TcpStream::connect_timeout(&address.into(), limit)?;
+        stream.set_read_timeout(Some(limit))?;
+        let mut greeting = [0; 4];
+        stream.read_exact(&mut greeting)?;
+        io::Result::Ok(&greeting == b"SSH-")
+    };
+    while Instant::now() < end {
+        if greeted().is_ok_and(|greeted| greeted) {
+            return true;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    false
+}
 
 /// A key pair in a directory, and the host keys that its client has seen.
 #[derive(Debug)]

@@ -8,7 +8,9 @@ use serde::Serialize;
 
 use super::{Format, Global, setting};
 use crate::image::packages::lock_path;
-use crate::recipe::{Binding, Console, Firmware, MIB, Recipe, RecipeError, SecureWorld, System, TpmBus};
+use crate::recipe::{
+    Binding, Console, Firmware, MIB, Recipe, RecipeError, SecureWorld, System, TpmBus,
+};
 use crate::sources::lock::Lock;
 
 /// Reads a recipe and says what would be built, or what is wrong with it (exit code 1).
@@ -133,7 +135,10 @@ fn summary(recipe: &Recipe, path: &Path) -> Summary {
             if recipe.users.iter().all(|user| user.ssh_keys.is_empty()) {
                 note("no user has a key: nobody will be able to log in");
             }
-            format!("Debian with {}", if names.is_empty() { "nothing".into() } else { names.join(", ") })
+            format!(
+                "Debian with {}",
+                if names.is_empty() { "nothing".into() } else { names.join(", ") }
+            )
         }
     };
     for (development, what) in [
@@ -178,7 +183,11 @@ fn summary(recipe: &Recipe, path: &Path) -> Summary {
             Part { name: "root", start: disk.root_start(), size: disk.root_size() },
         ],
         system,
-        hostname: recipe.root.hostname.as_ref().map_or(recipe.name.to_string(), ToString::to_string),
+        hostname: recipe
+            .root
+            .hostname
+            .as_ref()
+            .map_or(recipe.name.to_string(), ToString::to_string),
         packages: wanted.iter().map(ToString::to_string).collect(),
         locked: locked.map(|lock| lock.sources().len()),
         users: recipe
@@ -195,12 +204,19 @@ fn summary(recipe: &Recipe, path: &Path) -> Summary {
 
 fn text(summary: &Summary) -> String {
     let Summary { parts: [boot, reserve, root], .. } = summary;
-    let place = |part: &Part| format!("{} {} at {}", part.name, BinaryBytes(part.size), BinaryBytes(part.start));
+    let place = |part: &Part| {
+        format!("{} {} at {}", part.name, BinaryBytes(part.size), BinaryBytes(part.start))
+    };
     let none = |list: &[String]| if list.is_empty() { "none".to_owned() } else { list.join(", ") };
-    let locked = summary.locked.map_or("not locked".to_owned(), |count| format!("{count} with what they need"));
+    let locked = summary
+        .locked
+        .map_or("not locked".to_owned(), |count| format!("{count} with what they need"));
     let mut text = String::new();
     for (what, value) in [
-        ("image", format!("{} for {}, {}", summary.image, summary.board, BinaryBytes(summary.size))),
+        (
+            "image",
+            format!("{} for {}, {}", summary.image, summary.board, BinaryBytes(summary.size)),
+        ),
         ("chain", summary.chain.clone()),
         ("TPM", format!("{}, binding {}", summary.tpm, summary.binding)),
         ("command line", summary.command_line.clone()),
@@ -254,7 +270,10 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let check = || files_are_there(&Recipe::load(&path).unwrap());
         let message = check().unwrap_err().to_string();
-        assert!(message.contains("`policy_key` in [tpm]") && message.contains("vendor.pem"), "{message}");
+        assert!(
+            message.contains("`policy_key` in [tpm]") && message.contains("vendor.pem"),
+            "{message}"
+        );
         std::fs::write(dir.path().join("vendor.pem"), "").unwrap();
         check().unwrap();
     }

@@ -7,8 +7,7 @@ use std::{
 };
 
 use emulated_board::{
-    Board, BoardConfig, BoardError, Clock, Disk, Firmware, Machine, Network, Secret, Tap,
-    TpmLink,
+    Board, BoardConfig, BoardError, Clock, Disk, Firmware, Machine, Network, Secret, Tap, TpmLink,
     process::{self, ProcessError},
 };
 use pcr_measure::manifest::{Manifest, ManifestError};

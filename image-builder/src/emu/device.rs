@@ -81,7 +81,14 @@ impl Device {
         let place = image.tpm_place()?;
         let card = image.copy_to(&dir.join("card.img"))?;
         let tpm = SoftTpm::create(&dir.join("tpm"), "sha256")?;
-        Ok(Self { dir: dir.to_owned(), card, tpm, place, spi_emulator: None, network: Network::None })
+        Ok(Self {
+            dir: dir.to_owned(),
+            card,
+            tpm,
+            place,
+            spi_emulator: None,
+            network: Network::None,
+        })
     }
 
     /// The same device with a QEMU for the case that its TPM is on SPI.

@@ -170,7 +170,8 @@ impl Root {
         if let System::Debian(features) = &self.system {
             let more = features.iter().flat_map(|feature| feature.packages());
             let sudo = sudo.then_some(&SUDO);
-            wanted.extend(DEBIAN.iter().chain(more).chain(sudo).copied().map(PackageName::constant));
+            wanted
+                .extend(DEBIAN.iter().chain(more).chain(sudo).copied().map(PackageName::constant));
         }
         wanted.into_iter().collect()
     }

@@ -143,7 +143,8 @@ fn packages_follow_system_features_and_users() {
     assert_eq!(wanted(MINIMAL), ["base-files", "busybox-static", "tpm2-tools"]);
     let base = ["dbus", "e2fsprogs", "systemd", "systemd-sysv", "udev"];
     assert_eq!(wanted(&format!("{DEBIAN}features = []\n")), base);
-    let user = "features = [\"ssh\"]\npackages = [\"udev\"]\n[[users]]\nname = \"u\"\nsudo = true\n";
+    let user =
+        "features = [\"ssh\"]\npackages = [\"udev\"]\n[[users]]\nname = \"u\"\nsudo = true\n";
     assert_eq!(
         wanted(&format!("{DEBIAN}{user}")),
         ["dbus", "e2fsprogs", "openssh-server", "sudo", "systemd", "systemd-sysv", "udev"]
@@ -199,10 +200,7 @@ fn a_recipe_of_a_newer_form_is_refused_before_its_keys_are_looked_at() {
         assert!(message.contains(part), "{message}");
     }
     let same = format!("schema = 1\n{MINIMAL}");
-    assert_eq!(
-        Recipe::parse(&same, "r.toml").unwrap(),
-        Recipe::parse(MINIMAL, "r.toml").unwrap()
-    );
+    assert_eq!(Recipe::parse(&same, "r.toml").unwrap(), Recipe::parse(MINIMAL, "r.toml").unwrap());
 }
 
 #[test]

@@ -51,7 +51,8 @@ impl TryFrom<String> for UserName {
     type Error = ValueError;
 
     fn try_from(text: String) -> Result<Self, ValueError> {
-        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
+        let allowed =
+            |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
         let first = text.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b == b'_');
         if text.len() > 32 || !first || !text.bytes().all(allowed) {
             return refuse(format!(

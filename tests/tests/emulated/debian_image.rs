@@ -15,7 +15,7 @@ use image_builder::{
 };
 use msec_tests::{
     built::{built, scratch},
-    operator_ssh::SshOperator,
+    operator_ssh::{self, SshOperator},
     slots,
 };
 
@@ -74,12 +74,12 @@ impl Session<'_> {
 /// Follows a boot to the login prompt and the SSH server.
 fn reached<'a>(mut boot: Boot, operator: &'a SshOperator) -> Session<'a> {
     let begun = Instant::now();
-    // systemd tells of both in either order: the prompt waits for the services' words.
-    boot.expect("the SSH server", r"Started .*ssh\.service").unwrap();
     boot.expect("a login on the serial console", r"Debian GNU/Linux 13 \S+ ttyAMA0").unwrap();
     boot.expect("its prompt", r"login: $").unwrap();
     eprintln!("switch root to login: {:.0?} (at most {PATIENCE:?})", begun.elapsed());
     let address = boot.board.forwarded().unwrap();
+    // systemd tells no more on the console once the prompt is there.
+    assert!(operator_ssh::answers(address, PATIENCE), "the SSH server does not answer");
     Session { boot, address, operator }
 }
 

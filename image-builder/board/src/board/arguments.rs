@@ -191,7 +191,8 @@ mod tests {
             chip_select: ChipSelect::Ce0,
             behaviour: SpiBehaviour { wait_states: 2, ..Default::default() },
         };
-        let text = arguments(&config(Disk::None, TpmLink::Spi(spi)), Path::new("/s"), None).join(" ");
+        let text =
+            arguments(&config(Disk::None, TpmLink::Spi(spi)), Path::new("/s"), None).join(" ");
         let expected = "-chardev socket,id=tpmch,path=/s/tpm -tpmdev emulator,id=tpm0,chardev=tpmch \
                         -device tpm-tis-spi,id=tpm,tpmdev=tpm0,bus=spi,cs=0,wait-states=2";
         assert!(text.ends_with(expected), "{text}");
