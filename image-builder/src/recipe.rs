@@ -204,6 +204,13 @@ impl Recipe {
         Ok(recipe)
     }
 
+    /// Whether it is a Debian that nobody can log in to: there are no passwords, and no user
+    /// has a key.
+    #[must_use]
+    pub fn nobody_gets_in(&self) -> bool {
+        self.root.is_debian() && self.users.iter().all(|user| user.ssh_keys.is_empty())
+    }
+
     /// The packages that are asked for: the recipe's, and those that its choices bring.
     #[must_use]
     pub fn wanted_packages(&self) -> Vec<PackageName> {

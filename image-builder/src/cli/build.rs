@@ -112,6 +112,9 @@ pub(super) fn build(
     // A recipe that is wrong is reported now, not after the builds.
     let recipe = Recipe::load(&path)?;
     let context = &for_recipe(context, &recipe);
+    if recipe.nobody_gets_in() {
+        progress.say("no user of this recipe has a key: nobody will be able to log in");
+    }
     if let Binding::Signed(Signed { policy_key: None, .. }) = &recipe.tpm.binding {
         component::ensure_policy_key(&context.signing_key, global.signing_key.is_some())?;
     }

@@ -132,7 +132,7 @@ fn summary(recipe: &Recipe, path: &Path) -> Summary {
         }
         System::Debian(features) => {
             let names: Vec<&str> = features.iter().map(|feature| feature.name()).collect();
-            if recipe.users.iter().all(|user| user.ssh_keys.is_empty()) {
+            if recipe.nobody_gets_in() {
                 note("no user has a key: nobody will be able to log in");
             }
             format!(
