@@ -15,6 +15,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use image_builder::image::root::Programs;
 use image_builder::image::{debian, ext4, root};
 use image_builder::recipe::{Recipe, System};
 
@@ -97,7 +98,8 @@ fn image(archive: &Path, dir: &Path, name: &str) -> PathBuf {
     let System::Debian(features) = &recipe.root.system else { panic!("a Debian") };
     let files = dir.join(format!("{name}-files"));
     root::begin(&files).unwrap();
-    debian::lay_out(archive, &recipe, features, 0x0102_0304, b"unseal".to_vec(), &files).unwrap();
+    let programs = Programs { unseal: b"unseal".to_vec(), update: b"update".to_vec() };
+    debian::lay_out(archive, &recipe, features, 0x0102_0304, programs, &files).unwrap();
     let image = dir.join(name);
     ext4::make(&files, 32 << 20, "card", &image).unwrap();
     image

@@ -309,7 +309,7 @@ fn the_bill_of_materials_is_valid_and_names_everything() {
     assert_eq!(u_boot["pedigree"]["patches"][0]["diff"]["url"], "uboot-patches/0001-a.patch");
     let digest = Sha256Hex::of(b"x");
     assert_eq!(u_boot["externalReferences"][0]["hashes"][0]["content"], digest.as_str());
-    let fit = find("file:boot/boot.itb");
+    let fit = find("file:boot/boot-a.itb");
     assert_eq!(fit["hashes"][0]["content"], Sha256Hex::of(b"fit").as_str());
     find("pkg:cargo/initramfs-unseal@0.1.0");
     find("pkg:deb/debian/libargon2-dev@0~20190702?arch=arm64&distro=debian-13");

@@ -119,9 +119,9 @@ fn debian_provisions_unlocks_and_answers() {
     assert_eq!((status.report.method.as_str(), status.sealed.as_str()), ("tpm", "unreachable"));
     assert_eq!(status.root.source, "/dev/mapper/root");
     // The boot partition is there for whoever looks, and for reading alone.
-    let mount = "sudo sh -c 'ls /boot/firmware/manifest.json; findmnt -n -o OPTIONS -t vfat'";
+    let mount = "sudo sh -c 'ls /boot/firmware/manifest-a.json; findmnt -n -o OPTIONS -t vfat'";
     let said = second.ask(mount);
-    assert!(said.starts_with("/boot/firmware/manifest.json\nro,"), "{said}");
+    assert!(said.starts_with("/boot/firmware/manifest-a.json\nro,"), "{said}");
     // Debian's tools find the TPM, through the kernel's resource manager.
     assert!(second.ask("sudo tpm2_pcrread sha256:0").contains("0 : 0x"));
     // Both clocks, logs and names are what the recipe asks for.
