@@ -117,7 +117,8 @@ mod tests {
     #[test]
     fn a_block_is_left_out_when_nothing_in_it_is_used() {
         let kib = |n: u64| n << 10;
-        let cases: [(u64, Ranges<'_>, Ranges<'_>); 6] = [
+        type Case<'a> = (u64, &'a [Range<u64>], &'a [Range<u64>]);
+        let cases: [Case<'_>; 6] = [
             (kib(16), &[], &[0..4]),
             (kib(16), &[kib(4)..kib(12)], &[0..1, 3..4]),
             // Parts of blocks are not left out.

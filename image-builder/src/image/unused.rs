@@ -257,6 +257,7 @@ mod tests {
 
     #[test]
     fn ranges_are_subtracted() {
+        type Ranges<'a> = &'a [Range<u64>];
         let cases: [(Ranges<'_>, Ranges<'_>, Ranges<'_>); 5] = [
             (&[0..10], &[], &[0..10]),
             (&[0..10], &[3..5, 4..6], &[0..3, 6..10]),
