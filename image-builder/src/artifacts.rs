@@ -50,12 +50,7 @@ impl KeyDir {
         self.private(Role::Policy)
     }
 
-    /// The private key that signs update bundles (PEM).
-    pub fn update_key(&self) -> PathBuf {
-        self.0.join("update.key")
-    }
-
-    /// The certificate.
+    /// The certificate of the key that signs boot images.
     pub fn certificate(&self) -> PathBuf {
         self.certificate_of(Role::Fit)
     }

@@ -38,7 +38,6 @@ use job::Job;
 
 pub use crate::keys::{ensure_fit as ensure_signing_key, ensure_policy as ensure_policy_key};
 pub use optee::SAMPLE as SAMPLE_APPLICATION;
-pub use policy_key::{ensure as ensure_policy_key, ensure_update as ensure_update_key};
 pub use qemu::PROGRAM as QEMU;
 pub use unseal::linked::{Crate, Library, Linked};
 

@@ -21,6 +21,7 @@ pub mod mbr;
 pub mod packages;
 pub mod policy;
 pub mod root;
+pub mod slots;
 pub mod tamper;
 pub mod tool;
 pub mod tree;
@@ -81,6 +82,12 @@ pub enum ImageError {
     /// The userland.
     #[error(transparent)]
     Userland(#[from] userland::UserlandError),
+    /// The update key.
+    #[error(transparent)]
+    Bundle(#[from] bundle::BundleError),
+    /// A slot of the boot partition.
+    #[error(transparent)]
+    Slot(#[from] slots::TooLarge),
     /// The Debian.
     #[error(transparent)]
     Debian(#[from] debian::DebianError),

@@ -59,7 +59,7 @@ impl Role {
         match self {
             Self::Fit => "boot images (FIT)",
             Self::Policy => "PCR policies (binding `signed`)",
-            Self::Update => "update bundles (nothing takes them yet)",
+            Self::Update => "update bundles",
             Self::Sums => "SHA256SUMS of a build",
         }
     }
@@ -69,7 +69,7 @@ impl Role {
         match self {
             Self::Fit => "U-Boot on every card",
             Self::Policy => "the initramfs, and the policy of every sealed root",
-            Self::Update => "nobody yet",
+            Self::Update => "the configuration in the initramfs",
             Self::Sums => "whoever checks a download",
         }
     }

@@ -23,6 +23,7 @@ pub mod devices;
 pub mod emu;
 pub mod flash;
 pub mod image;
+pub mod keys;
 mod logged;
 pub mod progress;
 pub mod recipe;

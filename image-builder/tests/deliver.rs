@@ -20,7 +20,7 @@ use image_builder::artifacts::KeyDir;
 use image_builder::component::provenance::{Patch, Provenance};
 use image_builder::component::{Component, Crate, Library, Linked};
 use image_builder::deliver::{self, Compression, Materials, Options, Output};
-use image_builder::image::card::{self, Draft};
+use image_builder::image::card::Draft;
 use image_builder::image::mbr::Table;
 use image_builder::image::packages::Package;
 use image_builder::image::verify::Outcome;
@@ -30,6 +30,7 @@ use image_builder::progress::Progress;
 use image_builder::recipe::{MIB, Recipe};
 use image_builder::sources::lock::{Kind, PinnedFile, Sha256Hex, Source};
 use pcr_measure::manifest::Manifest;
+use pcr_measure::slots::Slot;
 use tempfile::TempDir;
 
 const RECIPE: &str = "name = \"one\"\nboard = \"rpi3\"\n[kernel]\ncommand_line = \"quiet\"\n";
@@ -188,8 +189,8 @@ fn write_image(recipe: &Recipe, path: &Path, dir: &Path) {
     let mut boot: Vec<(&str, &[u8])> = names.iter().map(|name| (*name, zeros.as_slice())).collect();
     boot.push(("bcm2710-rpi-3-b.dtb", b"dtb"));
     boot.push(("armstub8.bin", b"stub"));
-    boot.push((card::FIT, b"fit"));
-    boot.push((card::MANIFEST, b"{}"));
+    boot.push((Slot::A.fit(), b"fit"));
+    boot.push((Slot::A.manifest(), b"{}"));
     draft.boot_files(table, boot).unwrap();
     draft.copy(&File::open(&root).unwrap(), table.root.start, table.root.size).unwrap();
     draft.finish().unwrap();

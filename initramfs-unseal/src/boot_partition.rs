@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 /// Where it is mounted.
 pub(crate) const MOUNT: &str = "/run/boot";
 
+/// What nothing on it may be.
+const NO: MsFlags = MsFlags::MS_NODEV.union(MsFlags::MS_NOSUID).union(MsFlags::MS_NOEXEC);
+
 /// The mounted partition. Unmounted when dropped.
 #[derive(Debug)]
 pub struct BootPartition(PathBuf);
@@ -39,13 +42,23 @@ impl BootPartition {
     /// # Errors
     /// The system's.
     pub fn for_writing(device: &Path) -> io::Result<Self> {
-        Self::mount(device, MsFlags::MS_SYNCHRONOUS | MsFlags::MS_DIRSYNC)
+        let flags = MsFlags::MS_SYNCHRONOUS | MsFlags::MS_DIRSYNC;
+        match Self::mount(device, flags) {
+            // Mounted for reading alone elsewhere, as a running system should have it: that
+            // mount stays so, the file system under both is opened for writing.
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
+                let partition = Self::mount(device, MsFlags::MS_RDONLY)?;
+                let again = flags | NO | MsFlags::MS_REMOUNT;
+                mount(None::<&str>, MOUNT, None::<&str>, again, None::<&str>)?;
+                Ok(partition)
+            }
+            other => other,
+        }
     }
 
     fn mount(device: &Path, flags: MsFlags) -> io::Result<Self> {
-        let no = MsFlags::MS_NODEV | MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
         std::fs::create_dir_all(MOUNT)?;
-        mount(Some(device), MOUNT, Some("vfat"), flags | no, None::<&str>)?;
+        mount(Some(device), MOUNT, Some("vfat"), flags | NO, None::<&str>)?;
         Ok(Self(MOUNT.into()))
     }
 

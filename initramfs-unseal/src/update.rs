@@ -54,7 +54,7 @@ pub enum UpdateError {
     #[error("{LOCK}: {0}")]
     Lock(io::Error),
     /// The boot partition.
-    #[error("the boot partition {device} cannot be mounted for writing: {cause}{}", hint(.cause))]
+    #[error("the boot partition {device} cannot be mounted for writing: {cause}")]
     BootPartition {
         /// Its device.
         device: std::path::PathBuf,
@@ -125,15 +125,6 @@ pub enum UpdateError {
     /// The TPM.
     #[error(transparent)]
     Tpm(#[from] TpmError),
-}
-
-fn hint(cause: &io::Error) -> &'static str {
-    match cause.kind() {
-        io::ErrorKind::ResourceBusy => {
-            " (it is mounted for reading alone: unmount it, or mount it for writing)"
-        }
-        _ => "",
-    }
 }
 
 impl UpdateError {

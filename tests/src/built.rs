@@ -17,6 +17,7 @@ use image_builder::{
         root::Origin,
         tamper::{Signing, Tamper, variant},
     },
+    keys::{self, Role},
     progress::Progress,
     recipe::{Binding, Recipe, Target},
     sources::{
@@ -155,7 +156,7 @@ impl Built {
     /// When it cannot be made.
     #[must_use]
     pub fn bundle(&self, of: &Card, path: &Path) -> PathBuf {
-        let key = image::bundle::key(&self.context.signing_key.update_key()).expect("the key");
+        let key = keys::signing(&self.context.signing_key, Role::Update).expect("the key");
         image::bundle::make(of.path(), &key, path).expect("a bundle");
         path.to_owned()
     }
@@ -232,7 +233,7 @@ impl Built {
         if let Binding::Signed(_) = recipe.tpm.binding {
             component::ensure_policy_key(&self.context.signing_key, false).expect("a policy key");
         }
-        component::ensure_update_key(&self.context.signing_key, false).expect("an update key");
+        keys::ensure(&self.context.signing_key, Role::Update, false).expect("an update key");
         let store = Store::new(&self.context.cache);
         let gone = WhenGone::from_env();
         let hidden = Progress::hidden();

@@ -10,7 +10,9 @@ use pcr_measure::key::SigningKey;
 use super::{Format, Global, setting};
 use crate::artifacts::Artifacts;
 use crate::component::plan::Context;
-use crate::component::{self, Component, engine};
+use crate::component::{self, Component, Linked, engine, provenance};
+use crate::deliver::imager::{BaseUrl, Date};
+use crate::deliver::{self, Compression, Materials, Options, Output};
 use crate::image::root::Origin;
 use crate::image::{self, Image, packages};
 use crate::keys::{self, Role};
@@ -120,15 +122,45 @@ pub(super) fn build(
     }
     // Somebody's own directory may do without: such an image takes no bundles.
     if global.signing_key.is_none() {
-        component::ensure_update_key(&context.signing_key, false)?;
+        keys::ensure(&context.signing_key, Role::Update, false)?;
     }
     let store = Store::new(&context.cache);
     let packages = packages::obtain(&recipe, &path, &store, setting::when_gone(global), progress)?;
-    let origin = Origin::of(&recipe, context, packages, progress)?;
+    let origin = Origin::of(&recipe, context, packages.clone(), progress)?;
     let plan = engine::build(context, &Component::of_image(&context.target), progress)?;
     let artifacts = component::artifacts(&plan, &context.target, context.signing_key.clone())?;
-    let image = image::assemble(&recipe, &artifacts, &origin, &output(context, args), progress)?;
-    Ok((image, artifacts))
+    let out = output(context, args);
+    deliver::withdraw(&out, &recipe, options)?;
+    let image = image::assemble(&recipe, &artifacts, &origin, &out, progress)?;
+
+    let linked = Linked::beside(&artifacts.unseal)?;
+    let materials = Materials {
+        packages: &packages,
+        built: &provenance::of_image(context)?,
+        linked: &linked,
+        cache: &context.cache.root().join("facts"),
+    };
+    let key = sums_key(global, context, progress)?;
+    let outputs = deliver::deliver(&recipe, &image, &materials, key.as_ref(), options, progress)?;
+    Ok(Built { image, artifacts, outputs })
+}
+
+/// The key that signs the sums. Who has keys of their own may have none for this.
+fn sums_key(
+    global: &Global,
+    context: &Context,
+    progress: &Progress,
+) -> anyhow::Result<Option<SigningKey>> {
+    let keys = &context.signing_key;
+    if global.signing_key.is_some() && !keys.private(Role::Sums).exists() {
+        progress.say(&setting::for_host(&format!(
+            "the sums are not signed: {} has no sums.key (image-builder keys new sums)",
+            keys.dir().display()
+        )));
+        return Ok(None);
+    }
+    keys::ensure(keys, Role::Sums, false)?;
+    Ok(Some(keys::signing(keys, Role::Sums)?))
 }
 
 impl ImageArgs {

@@ -21,7 +21,8 @@ pub(super) fn run(global: &Global, args: &ImageArgs) -> anyhow::Result<ExitCode>
     let progress = Progress::new();
     let context = setting::context_to_build(global, &progress)?;
     let args = &args.or(&context, build::DEMONSTRATION);
-    let (image, artifacts) = build::build(global, &context, args, &progress)?;
+    let built = build::build(global, &context, args, &Options::default(), &progress)?;
+    let Built { image, artifacts, .. } = built;
     let dir = build::output(&context, args).join("demo");
     if dir.exists() {
         std::fs::remove_dir_all(&dir)

@@ -14,6 +14,7 @@ use super::build::{self, ImageArgs};
 use super::{Format, Global, setting};
 use crate::component::Component;
 use crate::component::plan::{Context, Plan};
+use crate::deliver::{Compression, Options};
 use crate::image::debian::base;
 use crate::image::packages;
 use crate::progress::Progress;

@@ -12,6 +12,7 @@ use crate::cache::Cache;
 use crate::component::plan::{Context, Plan};
 use crate::component::{self, Component, ensure_signing_key};
 use crate::image::tamper::Signing;
+use crate::keys::{self, Role};
 use crate::progress::Progress;
 use crate::recipe::{Firmware, Target};
 use crate::sources::newer::{self, WhenGone};
@@ -100,7 +101,7 @@ pub(super) fn context(global: &Global) -> anyhow::Result<Context> {
 /// The vendor's keys; made where there are none.
 pub(super) fn keys(global: &Global) -> anyhow::Result<KeyDir> {
     let keys = ensure_signing_key(&Cache::from_env()?, global.signing_key.as_deref())?;
-    component::ensure_update_key(&keys, global.signing_key.is_some())?;
+    keys::ensure(&keys, Role::Update, global.signing_key.is_some())?;
     Ok(keys)
 }
 

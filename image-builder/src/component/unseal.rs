@@ -12,7 +12,11 @@ use super::{BuildError, Chosen, Component, Files, Spec, job::Job};
 pub(super) const SPEC: Spec = Spec {
     name: "initramfs-unseal",
     about: "initramfs-unseal and msec-update, a static file each",
-    code: concat!(include_str!("unseal.rs"), include_str!("static_lib.rs")),
+    code: concat!(
+        include_str!("unseal.rs"),
+        include_str!("unseal/linked.rs"),
+        include_str!("static_lib.rs")
+    ),
     sources: &[],
     needs: &[Component::Tss, Component::Devmapper, Component::Cryptsetup],
     series: None,
@@ -75,7 +79,7 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
         check(&bytes).map_err(|reason| job.wrong(format!("{}: {reason}", program.display())))?;
         job.keep(&program, name)?;
     }
-    Ok(())
+    linked::keep(job)
 }
 
 /// Is this a program that runs in an initramfs with nothing beside it?

@@ -112,8 +112,6 @@ fn text(size: u64, ranges: &[(Range<u64>, String)]) -> String {
 mod tests {
     use super::*;
 
-    type Ranges<'a> = &'a [Range<u64>];
-
     #[test]
     fn a_block_is_left_out_when_nothing_in_it_is_used() {
         let kib = |n: u64| n << 10;

@@ -10,12 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use pcr_measure::slots::Slot;
 use serde_json::{Value, json};
 
 use crate::component::provenance::Provenance;
 use crate::component::{Component, Linked};
 use crate::image::arm_image::ArmImage;
-use crate::image::card::{self, Card, CardError};
+use crate::image::card::{Card, CardError};
 use crate::image::ext4::uuid;
 use crate::image::packages::Package;
 use crate::image::tool::ToolError;
@@ -202,7 +203,7 @@ impl Bill {
     /// The files on the boot partition, as they lie there.
     fn boot_files(&mut self, card: &Card) -> Result<(), CardError> {
         let (kind, _) = ArmImage::on(card)?;
-        let mut names = vec![kind.file_name(), card::FIT, card::MANIFEST];
+        let mut names = vec![kind.file_name(), Slot::A.fit(), Slot::A.manifest()];
         names.extend(kind.others());
         names.extend(kind.board_dtb());
         for name in names {

@@ -12,9 +12,11 @@ use super::ext4::{self, Usage};
 use super::fit::{self, Contents};
 use super::mbr::Table;
 use super::policy::SignedBinding;
-use super::root::{self, Origin};
-use super::{ImageError, boot_manifest, config_txt, fat, initramfs};
+use super::root::{self, Origin, Programs};
+use super::slots::Content;
+use super::{ImageError, boot_manifest, bundle, config_txt, fat, initramfs};
 use crate::artifacts::{Artifacts, VideoCore};
+use crate::keys::{self, Role};
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 
@@ -67,12 +69,12 @@ pub fn assemble(
     if let (Some(signed), Some(config)) = (&signed, config.as_object_mut()) {
         config.insert("signed".to_owned(), signed.config());
     }
-    let update_key = artifacts.signing_key.update_key();
-    if update_key.is_file()
+    let keys = &artifacts.signing_key;
+    if keys.private(Role::Update).is_file()
         && let Some(config) = config.as_object_mut()
     {
-        let public = bundle::key(&update_key)?.public().to_tpm_public();
-        let public = public.map_err(bundle::BundleError::from)?;
+        let public = keys::public(keys, Role::Update).map_err(bundle::BundleError::from)?;
+        let public = public.to_tpm_public().map_err(bundle::BundleError::from)?;
         config.insert("update_key".to_owned(), hex::encode(public).into());
     }
     let mut config = serde_json::to_vec_pretty(&config)
@@ -123,7 +125,8 @@ pub fn assemble(
     let files = scratch.path().join("files");
     root::begin(&files).map_err(file_error(&files))?;
     let disk_id = identity("disk", recipe);
-    origin.lay_out(recipe, disk_id, unseal, &files)?;
+    let programs = Programs { unseal, update: read(&artifacts.update)? };
+    origin.lay_out(recipe, disk_id, programs, &files)?;
     let root_path = scratch.path().join("root.ext4");
     let usage = ext4::make(&files, recipe.disk.root_size(), recipe.name.as_str(), &root_path)?;
 

@@ -1,6 +1,5 @@
 //! Update bundles: what is in an image's good slot, with a signed list in front.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use pcr_measure::bundle::{self, FIT, List, MANIFEST, POLICIES};
@@ -8,9 +7,9 @@ use pcr_measure::digest::Algorithm;
 use pcr_measure::key::{KeyError, SigningKey};
 use pcr_measure::manifest::{Manifest, ManifestError};
 use pcr_measure::signed_policy::{SignatureFile, SignedPolicyError};
-use zeroize::Zeroizing;
 
 use super::card::{Card, CardError, write_whole};
+use crate::keys::KeysError;
 
 /// Why there is no bundle.
 #[derive(Debug, thiserror::Error)]
@@ -36,13 +35,8 @@ pub enum BundleError {
         source: SignedPolicyError,
     },
     /// The key cannot be read.
-    #[error("cannot read the update key {path}: {source}")]
-    ReadKey {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// The key cannot sign.
     #[error("the update key: {0}")]
     Key(#[from] KeyError),
@@ -52,16 +46,6 @@ pub enum BundleError {
     /// The list.
     #[error("cannot write the bundle's list: {0}")]
     List(#[from] serde_json::Error),
-}
-
-/// Reads the key that signs bundles.
-///
-/// # Errors
-/// [`BundleError::ReadKey`], [`BundleError::Key`].
-pub fn key(path: &Path) -> Result<SigningKey, BundleError> {
-    let pem =
-        fs::read(path).map_err(|source| BundleError::ReadKey { path: path.to_owned(), source })?;
-    Ok(SigningKey::from_pem(&Zeroizing::new(pem))?)
 }
 
 /// Makes a bundle of what is in the image's good slot, and returns its list.

@@ -12,6 +12,8 @@ use super::packages;
 use super::tamper::{self, Signing, Tamper};
 use super::verify::{self, Report};
 use crate::artifacts::KeyDir;
+use crate::deliver;
+use crate::keys::{self, Role};
 use crate::recipe::Recipe;
 
 /// Hold an image against its manifest and show what it will measure
@@ -171,7 +173,7 @@ pub fn diff(args: &DiffArgs, json: bool) -> anyhow::Result<ExitCode> {
 /// If it cannot be made.
 pub fn bundle(args: &BundleArgs, json: bool, keys: &KeyDir) -> anyhow::Result<ExitCode> {
     let out = args.output.clone().unwrap_or_else(|| args.image.with_extension("update"));
-    let list = bundle::make(&args.image, &bundle::key(&keys.update_key())?, &out)?;
+    let list = bundle::make(&args.image, &keys::signing(keys, Role::Update)?, &out)?;
     if json {
         let report = serde_json::json!({
             "schema": "msec-boot/bundle/1", "bundle": out, "list": list,

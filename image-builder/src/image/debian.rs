@@ -12,6 +12,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::root::Programs;
 use super::tool::{Tool, ToolError};
 use super::tree::TreeError;
 use crate::recipe::{Features, Recipe};
@@ -63,7 +64,7 @@ pub fn lay_out(
     recipe: &Recipe,
     features: &Features,
     disk_id: u32,
-    unseal: Vec<u8>,
+    programs: Programs,
     dir: &Path,
 ) -> Result<(), DebianError> {
     Tool::new("tar", format!("open {}", base.display()))
@@ -75,7 +76,7 @@ pub fn lay_out(
         .run()?;
     let accounts = Accounts::read(dir)?;
     let skeleton = skeleton(&dir.join("etc/skel"))?;
-    let mut tree = settings::of(recipe, features, disk_id, unseal);
+    let mut tree = settings::of(recipe, features, disk_id, programs);
     accounts::add(&mut tree, accounts, &skeleton, &recipe.users)?;
     Ok(tree.write_to(dir)?)
 }

@@ -11,6 +11,15 @@ use crate::component::plan::Context;
 use crate::progress::Progress;
 use crate::recipe::{Recipe, System};
 
+/// Our programs for the running system: static arm64 ELF.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// `initramfs-unseal`.
+    pub unseal: Vec<u8>,
+    /// `msec-update`.
+    pub update: Vec<u8>,
+}
+
 /// What a root file system is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -42,7 +51,7 @@ impl Origin {
     }
 
     /// Puts the files of the root into `dir`, which is empty. `disk_id` is the partition
-    /// table's, `unseal` our program.
+    /// table's, `programs` ours.
     ///
     /// # Errors
     /// If the recipe asks for what is not there, or a file cannot be written.
@@ -50,17 +59,17 @@ impl Origin {
         &self,
         recipe: &Recipe,
         disk_id: u32,
-        unseal: Vec<u8>,
+        programs: Programs,
         dir: &Path,
     ) -> Result<(), ImageError> {
         match (self, &recipe.root.system) {
             (Self::Packages(packages), System::Busybox(busybox)) => {
                 let mut tree = packages::open(packages)?;
-                userland::complete(&mut tree, recipe, busybox, unseal)?;
+                userland::complete(&mut tree, recipe, busybox, programs)?;
                 tree.write_to(dir).map_err(packages::PackageError::from)?;
             }
             (Self::Debian(archive), System::Debian(features)) => {
-                debian::lay_out(archive, recipe, features, disk_id, unseal, dir)?;
+                debian::lay_out(archive, recipe, features, disk_id, programs, dir)?;
             }
             (Self::Packages(_), System::Debian(_)) | (Self::Debian(_), System::Busybox(_)) => {
                 return Err(ImageError::Config(

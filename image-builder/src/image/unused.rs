@@ -253,8 +253,6 @@ fn without(ranges: Vec<Range<u64>>, others: &[Range<u64>]) -> Vec<Range<u64>> {
 mod tests {
     use super::*;
 
-    type Ranges<'a> = &'a [Range<u64>];
-
     #[test]
     fn ranges_are_subtracted() {
         type Ranges<'a> = &'a [Range<u64>];

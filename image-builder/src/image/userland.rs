@@ -1,6 +1,7 @@
 //! What the image adds to the packages of a root file system: busybox as init,
 //! its table, the scripts that start and stop the system, and a name.
 
+use super::root::Programs;
 use super::tree::{Node, Tree};
 use crate::recipe::{Busybox, Console, Recipe};
 
@@ -187,7 +188,7 @@ pub fn complete(
     tree: &mut Tree,
     recipe: &Recipe,
     settings: &Busybox,
-    unseal: Vec<u8>,
+    programs: Programs,
 ) -> Result<(), UserlandError> {
     let Some(Node::File(_, busybox)) = tree.get(BUSYBOX) else {
         return Err(UserlandError::NoBusybox);
@@ -249,8 +250,8 @@ pub fn complete(
     ] {
         tree.put(path, Node::File(mode, text.into_bytes()));
     }
-    tree.put("usr/sbin/initramfs-unseal", Node::File(0o755, unseal));
-    tree.put("usr/sbin/msec-update", Node::File(0o755, update));
+    tree.put("usr/sbin/initramfs-unseal", Node::File(0o755, programs.unseal));
+    tree.put("usr/sbin/msec-update", Node::File(0o755, programs.update));
     Ok(())
 }
 
@@ -311,7 +312,8 @@ mod tests {
         recipe: &Recipe,
         unseal: Vec<u8>,
     ) -> Result<(), UserlandError> {
-        complete(tree, recipe, &recipe.root.busybox(), unseal)
+        let programs = Programs { unseal, update: b"update".to_vec() };
+        complete(tree, recipe, &recipe.root.busybox(), programs)
     }
 
     fn completed(console: &str) -> Tree {

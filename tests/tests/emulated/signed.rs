@@ -143,7 +143,7 @@ fn an_update_that_was_approved_beforehand_costs_no_more_than_any_boot() {
         assert_eq!(shell.run(&line).unwrap().code, 0);
         shell.run(&reseal).unwrap()
     };
-    let signatures = "tpm2-pcr-signature.json";
+    let signatures = "tpm2-pcr-signature-a.json";
     let refused = rename(signatures, "gone.json");
     assert_eq!(refused.code, 2, "{}", refused.text);
     assert!(refused.text.contains("has no signed policies"), "{}", refused.text);

@@ -1,6 +1,7 @@
 //! What an image adds to an installed Debian: its name, its mounts, its services' settings,
 //! our program.
 
+use crate::image::root::Programs;
 use crate::image::tool::SOURCE_DATE_EPOCH;
 use crate::image::tree::{Node, Tree};
 use crate::recipe::{Feature, Features, HostnamePattern, Recipe};
@@ -106,7 +107,7 @@ fn fstab(disk_id: u32) -> String {
 
 /// What lies on top of the base, users left out.
 #[must_use]
-pub fn of(recipe: &Recipe, features: &Features, disk_id: u32, unseal: Vec<u8>) -> Tree {
+pub fn of(recipe: &Recipe, features: &Features, disk_id: u32, programs: Programs) -> Tree {
     let mut tree = Tree::default();
     let mut file = |path: &str, text: &str| {
         tree.put(path, Node::File(0o644, text.as_bytes().to_vec()));
@@ -149,7 +150,8 @@ pub fn of(recipe: &Recipe, features: &Features, disk_id: u32, unseal: Vec<u8>) -
         tree.put("etc/resolv.conf", Node::Symlink(stub.to_owned()));
     }
     tree.put("boot/firmware", Node::Directory(0o755));
-    tree.put("usr/sbin/initramfs-unseal", Node::File(0o755, unseal));
+    tree.put("usr/sbin/initramfs-unseal", Node::File(0o755, programs.unseal));
+    tree.put("usr/sbin/msec-update", Node::File(0o755, programs.update));
     tree
 }
 
@@ -170,7 +172,8 @@ mod tests {
         );
         let recipe = Recipe::parse(&text, "test").unwrap();
         let crate::recipe::System::Debian(features) = &recipe.root.system else { panic!() };
-        of(&recipe, features, 0xdead_0001, b"unseal".to_vec())
+        let programs = Programs { unseal: b"unseal".to_vec(), update: b"update".to_vec() };
+        of(&recipe, features, 0xdead_0001, programs)
     }
 
     fn text(tree: &Tree, path: &str) -> String {
@@ -218,5 +221,6 @@ mod tests {
         let fstab = text(&tree(""), "etc/fstab");
         assert!(fstab.contains("\nPARTUUID=dead0001-01 /boot/firmware vfat ro,"), "{fstab}");
         assert_eq!(text(&tree(""), "usr/sbin/initramfs-unseal"), "unseal");
+        assert_eq!(text(&tree(""), "usr/sbin/msec-update"), "update");
     }
 }
