@@ -147,7 +147,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
             let tampers = args.append_tamper.is_some();
             let tools = tampers.then(|| setting::u_boot_tools(&cli.global)).transpose()?;
             let signing = tools.as_ref().map(|tools| &tools.signing);
-            let emulator = setting::spi_emulator(&cli.global);
+            let emulator = setting::emulator(&cli.global);
             Ok(match crate::emu::run::run(args, signing, emulator.as_deref())? {
                 Outcome::NotFound(reason) => {
                     eprintln!("image-builder: {reason}");

@@ -123,20 +123,25 @@ pub enum TpmLink {
     None,
 }
 
-impl TpmLink {
-    /// The emulator for a board with this header: Debian's where that will do.
+impl BoardConfig {
+    /// The emulator for this board.
     fn qemu(&self) -> Result<PathBuf, BoardError> {
-        match self {
-            Self::Spi(spi) => {
-                readable("the emulator with a TPM on SPI", &spi.qemu)?;
-                Ok(spi.qemu.clone())
+        let own = match (&self.tpm, &self.machine) {
+            (TpmLink::Spi(spi), _) => Some(&spi.qemu),
+            (_, Machine::Rpi3 { .. }) => self.emulator.as_ref(),
+            (_, Machine::Virt { .. }) => None,
+        };
+        match own {
+            Some(qemu) => {
+                readable("the emulator", qemu)?;
+                Ok(qemu.clone())
             }
-            Self::I2c(_) | Self::Mmio(_) | Self::None => {
-                Ok(process::find("qemu-system-aarch64", "qemu-system-arm")?)
-            }
+            None => Ok(process::find("qemu-system-aarch64", "qemu-system-arm")?),
         }
     }
+}
 
+impl TpmLink {
     fn state(&self) -> Option<&SoftTpm> {
         match self {
             Self::I2c(tpm) | Self::Spi(SpiTpm { tpm, .. }) | Self::Mmio(tpm) => Some(tpm),
@@ -219,6 +224,8 @@ pub struct BoardConfig {
     pub clock: Clock,
     /// What its Ethernet is plugged into.
     pub network: Network,
+    /// Another emulator than Debian's, for a Raspberry Pi. That of an [`SpiTpm`] goes before.
+    pub emulator: Option<PathBuf>,
     /// Where this boot's logs go. Made when missing; older logs are replaced.
     pub logs: PathBuf,
     /// Gets the raw bytes of the main console, for a user who watches.
@@ -280,7 +287,7 @@ impl Board {
     /// [`BoardError`]: a missing program or file, a card of a wrong size, a TPM in
     /// use, or QEMU's own refusal.
     pub fn power_on(config: BoardConfig) -> Result<Self, BoardError> {
-        let qemu = config.tpm.qemu()?;
+        let qemu = config.qemu()?;
         match &config.machine {
             Machine::Rpi3 { firmware, board_dtb } => {
                 readable("the firmware", firmware.path())?;

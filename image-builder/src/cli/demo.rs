@@ -71,7 +71,7 @@ fn emulator(context: &Context, progress: &Progress) -> anyhow::Result<PathBuf> {
 fn images(
     original: Card,
     artifacts: &Artifacts,
-    spi_emulator: Option<PathBuf>,
+    emulator: Option<PathBuf>,
     dir: &Path,
 ) -> anyhow::Result<Images> {
     let signing = Signing::from(artifacts);
@@ -93,6 +93,6 @@ fn images(
             },
         )?,
         original,
-        spi_emulator,
+        emulator,
     })
 }

@@ -137,8 +137,8 @@ pub(super) fn u_boot_tools(global: &Global) -> anyhow::Result<UbootTools> {
     bail!("not built yet; run `image-builder build` first")
 }
 
-/// The QEMU for boards with their TPM on SPI, if an earlier build left it in the cache.
-pub(super) fn spi_emulator(global: &Global) -> Option<PathBuf> {
+/// Our QEMU (TPM on SPI, a watchdog that counts), if an earlier build left it in the cache.
+pub(super) fn emulator(global: &Global) -> Option<PathBuf> {
     let plan = Plan::new(&context(global).ok()?, &[Component::Qemu]).ok()?;
     Some(plan.dir(Component::Qemu).join(component::QEMU)).filter(|program| program.is_file())
 }

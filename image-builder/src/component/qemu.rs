@@ -1,4 +1,4 @@
-//! QEMU with a TPM on SPI, for boards that have theirs there: no release has one. One
+//! QEMU with a TPM on SPI and a watchdog that counts: no release has either. One
 //! machine and its devices alone, tested by QEMU's own tests of what our series adds
 //! and of what it touches.
 
@@ -9,7 +9,7 @@ use crate::cache::IoContext;
 
 pub(super) const SPEC: Spec = Spec {
     name: "qemu",
-    about: "the emulator of boards with a TPM on SPI",
+    about: "the emulator of boards with a TPM on SPI or a watchdog",
     code: include_str!("qemu.rs"),
     sources: &["qemu"],
     needs: &[],
@@ -27,8 +27,9 @@ pub const PROGRAM: &str = "qemu-system-aarch64";
 const DEVICES: &str = "tests/qemu/board.mak";
 
 /// QEMU's tests that have to pass: the new ones, then those of the same models.
-const TESTS: [&str; 5] = [
+const TESTS: [&str; 6] = [
     "bcm2835-spi-test",
+    "bcm2835-powermgt-test",
     "tpm-tis-spi-test",
     "tpm-tis-spi-swtpm-test",
     "bcm2835-i2c-test",

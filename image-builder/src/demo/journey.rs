@@ -24,7 +24,7 @@ pub struct Images {
     /// With a changed initramfs.
     pub initramfs: Card,
     /// The QEMU for boards with their TPM on SPI, if they are for such.
-    pub spi_emulator: Option<PathBuf>,
+    pub emulator: Option<PathBuf>,
 }
 
 /// Why a journey did not go as told.
@@ -76,8 +76,8 @@ pub fn journey(
     progress: &Progress,
     seen: &mut Journey,
 ) -> Result<Done, JourneyError> {
-    let mut device = Device::new(&dir.join("device"), &images.original)?
-        .with_spi_emulator(images.spi_emulator.clone());
+    let mut device =
+        Device::new(&dir.join("device"), &images.original)?.with_emulator(images.emulator.clone());
     let mut run = Run { images, dir, progress, seen };
     let key = run.provision(&device)?;
     run.unlock("2-unlock", "unlocks by itself", &device)?;

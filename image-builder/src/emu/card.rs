@@ -319,6 +319,7 @@ impl Card {
             tpm,
             clock: Clock::Host,
             network: Network::None,
+            emulator: None,
             logs: logs.to_owned(),
             tap,
             secret: secret(),

@@ -66,8 +66,8 @@ pub struct Device {
     pub tpm: SoftTpm,
     /// Where on the header.
     place: TpmPlace,
-    /// The QEMU for a place on SPI.
-    spi_emulator: Option<PathBuf>,
+    /// Our QEMU, where Debian's will not do.
+    emulator: Option<PathBuf>,
     /// What its Ethernet is plugged into.
     network: Network,
 }
@@ -81,20 +81,13 @@ impl Device {
         let place = image.tpm_place()?;
         let card = image.copy_to(&dir.join("card.img"))?;
         let tpm = SoftTpm::create(&dir.join("tpm"), "sha256")?;
-        Ok(Self {
-            dir: dir.to_owned(),
-            card,
-            tpm,
-            place,
-            spi_emulator: None,
-            network: Network::None,
-        })
+        Ok(Self { dir: dir.to_owned(), card, tpm, place, emulator: None, network: Network::None })
     }
 
-    /// The same device with a QEMU for the case that its TPM is on SPI.
+    /// The same device on our QEMU: for a TPM on SPI, and for a watchdog.
     #[must_use]
-    pub fn with_spi_emulator(self, emulator: Option<PathBuf>) -> Self {
-        Self { spi_emulator: emulator, ..self }
+    pub fn with_emulator(self, emulator: Option<PathBuf>) -> Self {
+        Self { emulator, ..self }
     }
 
     /// The same device with its Ethernet plugged into something.
@@ -125,7 +118,7 @@ impl Device {
     /// # Errors
     /// [`CardError::NoEmulator`] when that is on SPI and there is no QEMU for it.
     pub fn link(&self) -> Result<TpmLink, CardError> {
-        self.place.link(self.tpm.clone(), self.spi_emulator.as_deref())
+        self.place.link(self.tpm.clone(), self.emulator.as_deref())
     }
 
     /// Powers it on; the logs go to `logs`.
@@ -135,6 +128,7 @@ impl Device {
     pub fn boot(&self, name: &str, logs: &Path) -> Result<Boot, BootError> {
         let mut config = self.card.board(self.link()?, logs, None)?;
         config.network = self.network;
+        config.emulator.clone_from(&self.emulator);
         Ok(Boot::of(name, Board::power_on(config)?))
     }
 }

@@ -37,18 +37,18 @@ impl TpmPlace {
         places.next().filter(|_| places.next().is_none())
     }
 
-    /// This TPM at this place. `spi_emulator` is a QEMU with a TPM on SPI: Debian's has
-    /// none.
+    /// This TPM at this place. `emulator` is our QEMU: Debian's has no TPM on
+    /// SPI.
     ///
     /// # Errors
     /// [`CardError::NoEmulator`] when it is needed and there is none.
-    pub fn link(self, tpm: SoftTpm, spi_emulator: Option<&Path>) -> Result<TpmLink, CardError> {
+    pub fn link(self, tpm: SoftTpm, emulator: Option<&Path>) -> Result<TpmLink, CardError> {
         match self {
             Self::I2c => Ok(TpmLink::I2c(tpm)),
             Self::Mmio => Ok(TpmLink::Mmio(tpm)),
             Self::Spi(chip_select) => Ok(TpmLink::Spi(SpiTpm {
                 tpm,
-                qemu: spi_emulator.ok_or(CardError::NoEmulator)?.to_owned(),
+                qemu: emulator.ok_or(CardError::NoEmulator)?.to_owned(),
                 chip_select,
                 behaviour: SpiBehaviour::default(),
             })),

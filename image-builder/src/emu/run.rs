@@ -148,7 +148,7 @@ impl Device {
         &self,
         args: &RunArgs,
         signing: Option<&Signing>,
-        spi_emulator: Option<&Path>,
+        emulator: Option<&Path>,
     ) -> Result<(Card, TpmLink), RunError> {
         // Checked first: a file that is no image is not copied.
         let image = Card::open(&args.image)?;
@@ -171,7 +171,7 @@ impl Device {
             None => {}
         }
         let tpm = match &self.tpm {
-            Some(dir) => image.tpm_place()?.link(SoftTpm::open_or_create(dir)?, spi_emulator)?,
+            Some(dir) => image.tpm_place()?.link(SoftTpm::open_or_create(dir)?, emulator)?,
             None => TpmLink::None,
         };
         Ok((card, tpm))
@@ -181,23 +181,25 @@ impl Device {
 /// Runs the image until its board goes off, the user cuts the power, or the console
 /// shows what was asked for.
 ///
-/// `signing` is needed for `--append-tamper` alone, `spi_emulator` (a QEMU with a TPM on
-/// SPI) for a board with its TPM there.
+/// `signing` is needed for `--append-tamper` alone, `emulator` (our QEMU) for a board with
+/// its TPM on SPI. A Raspberry Pi runs on it where it is there: its watchdog counts.
 ///
 /// # Errors
 /// [`RunError`] when the boot cannot be started or followed.
 pub fn run(
     args: &RunArgs,
     signing: Option<&Signing>,
-    spi_emulator: Option<&Path>,
+    emulator: Option<&Path>,
 ) -> Result<Outcome, RunError> {
     let device = Device::of(args);
     if args.fresh {
         device.remove()?;
     }
-    let (card, tpm) = device.assemble(args, signing, spi_emulator)?;
+    let (card, tpm) = device.assemble(args, signing, emulator)?;
     let (screen, off) = terminal::screen().map_err(RunError::Terminal)?;
-    let mut board = card.power_on(tpm, &device.logs, Some(screen))?;
+    let mut config = card.board(tpm, &device.logs, Some(screen))?;
+    config.emulator = emulator.map(Path::to_owned);
+    let mut board = Board::power_on(config)?;
     match &args.until {
         Some(pattern) => {
             let limit = Duration::from_secs(args.timeout);

@@ -76,7 +76,7 @@ fn ima_finds_the_tpm_in_every_boot() {
             set("provisioning", "mode", "never");
         });
         let device = Device::new(&dir.join("device"), &image).unwrap();
-        let device = device.with_spi_emulator(Some(built().emulator()));
+        let device = device.with_emulator(Some(built().emulator()));
         let _slot = slots::slot();
         let missed: Vec<u32> = (0..boots)
             .filter(|_| {

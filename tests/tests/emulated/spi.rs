@@ -24,7 +24,7 @@ fn device(name: &str, board: &str) -> Device {
         tpm.insert("device".to_owned(), board.into());
     });
     let device = Device::new(&dir.join("device"), &image).unwrap();
-    device.with_spi_emulator(Some(built().emulator()))
+    device.with_emulator(Some(built().emulator()))
 }
 
 /// Its TPM, which inserts so many wait states into each transaction.

@@ -146,6 +146,7 @@ mod tests {
             tpm,
             clock: Clock::Host,
             network: Network::None,
+            emulator: None,
             logs: "/l".into(),
             tap: None,
             secret: Default::default(),

@@ -83,6 +83,7 @@ fn config_with(dir: &Path, message: &[u8]) -> BoardConfig {
         tpm: TpmLink::None,
         clock: Clock::Host,
         network: Network::None,
+        emulator: None,
         logs: dir.join("logs"),
         tap: None,
         secret: Default::default(),
