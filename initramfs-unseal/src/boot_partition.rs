@@ -18,7 +18,11 @@ const NO: MsFlags = MsFlags::MS_NODEV.union(MsFlags::MS_NOSUID).union(MsFlags::M
 
 /// The mounted partition. Unmounted when dropped.
 #[derive(Debug)]
-pub struct BootPartition(PathBuf);
+pub struct BootPartition {
+    mount: PathBuf,
+    /// Somebody else has it mounted too, for reading alone.
+    is_shared: bool,
+}
 
 impl BootPartition {
     /// Mounts `device` for reading alone.
@@ -47,9 +51,9 @@ impl BootPartition {
             // Mounted for reading alone elsewhere, as a running system should have it: that
             // mount stays so, the file system under both is opened for writing.
             Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
-                let partition = Self::mount(device, MsFlags::MS_RDONLY)?;
-                let again = flags | NO | MsFlags::MS_REMOUNT;
-                mount(None::<&str>, MOUNT, None::<&str>, again, None::<&str>)?;
+                let mut partition = Self::mount(device, MsFlags::MS_RDONLY)?;
+                remount(MOUNT.as_ref(), flags)?;
+                partition.is_shared = true;
                 Ok(partition)
             }
             other => other,
@@ -59,7 +63,7 @@ impl BootPartition {
     fn mount(device: &Path, flags: MsFlags) -> io::Result<Self> {
         std::fs::create_dir_all(MOUNT)?;
         mount(Some(device), MOUNT, Some("vfat"), flags | NO, None::<&str>)?;
-        Ok(Self(MOUNT.into()))
+        Ok(Self { mount: MOUNT.into(), is_shared: false })
     }
 
     /// Reads a file of at most `most` bytes.
@@ -67,7 +71,7 @@ impl BootPartition {
     /// # Errors
     /// The system's, or that it is larger.
     pub fn read(&self, name: &str, most: u64) -> io::Result<Vec<u8>> {
-        read_bounded(&self.0.join(name), most)
+        read_bounded(&self.mount.join(name), most)
     }
 
     /// Mounts `device` and reads files by name, each of at most so many bytes.
@@ -98,23 +102,39 @@ impl BootPartition {
     /// # Errors
     /// The system's, for instance that the partition is full.
     pub fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {
-        let path = self.0.join(name);
+        let path = self.mount.join(name);
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
         file.write_all(content)?;
         file.sync_all()?;
         // The directory too: its entry may be new.
-        File::open(&self.0)?.sync_all()
+        File::open(&self.mount)?.sync_all()
     }
 
     /// Unmounts it, so that an error on the way to the card is not lost.
     ///
     /// # Errors
     /// The system's.
-    pub fn close(self) -> io::Result<()> {
-        let path = self.0.clone();
+    pub fn close(mut self) -> io::Result<()> {
+        let result = self.unmount();
         std::mem::forget(self);
-        Ok(umount(&path)?)
+        result
     }
+
+    /// With the last mount the mark goes that the file system is in use. Where another one
+    /// stays, it goes when nobody may write any more.
+    fn unmount(&mut self) -> io::Result<()> {
+        let closed = match self.is_shared {
+            true => remount(&self.mount, MsFlags::MS_RDONLY),
+            false => Ok(()),
+        };
+        umount(&self.mount)?;
+        closed
+    }
+}
+
+fn remount(path: &Path, flags: MsFlags) -> io::Result<()> {
+    let flags = flags | NO | MsFlags::MS_REMOUNT;
+    Ok(mount(None::<&str>, path, None::<&str>, flags, None::<&str>)?)
 }
 
 /// Reads a file of at most `most` bytes.
@@ -134,7 +154,7 @@ pub fn read_bounded(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 impl Drop for BootPartition {
     fn drop(&mut self) {
         // An error has been told already, by whatever failed before.
-        let _ = umount(&self.0);
+        let _ = self.unmount();
     }
 }
 
@@ -146,7 +166,7 @@ mod tests {
     fn a_file_is_written_over_whole_and_beside_others() {
         let dir = tempfile::tempdir().unwrap();
         // No mount point: unmounting it fails, and nobody hears of it.
-        let partition = BootPartition(dir.path().to_owned());
+        let partition = BootPartition { mount: dir.path().to_owned(), is_shared: false };
         std::fs::write(dir.path().join("boot.itb"), b"FIT").unwrap();
         for content in [&b"a longer record"[..], b"short", b"", b"a longer record again"] {
             partition.write("device-record.json", content).unwrap();
@@ -159,7 +179,7 @@ mod tests {
     #[test]
     fn a_file_that_is_too_large_or_missing_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        let partition = BootPartition(dir.path().to_owned());
+        let partition = BootPartition { mount: dir.path().to_owned(), is_shared: false };
         partition.write("manifest.json", &[b' '; 100]).unwrap();
         assert!(partition.read("manifest.json", 100).is_ok(), "premise");
         let error = partition.read("manifest.json", 99).unwrap_err().to_string();

@@ -6,7 +6,7 @@
 //!           -> let this boot's root be opened by the next one -> attempts into the TPM
 //!           -> state: on trial
 //! boot      U-Boot counts an attempt, loads the slot on trial; none left: the good one
-//! confirm   state: good -> retire the old boot (rollback counter, or the old policy)
+//! confirm   ask for the old policy to be retired -> state: good -> move the rollback counter
 //! ```
 //!
 //! Each arrow may be a power cut. What decides is one sector ([`slot_files`]): before it
@@ -96,12 +96,25 @@ pub enum UpdateError {
         "slot {0} is on trial: confirm it (msec-update confirm), or give it up (msec-update cancel)"
     )]
     OnTrial(Slot),
+    /// What runs is no trial.
+    #[error("what runs is not on trial")]
+    NotOnTrial,
     /// The recovery key opened the root.
     #[error("this boot was not unlocked by the TPM ({0}), so it confirms nothing")]
     ByHand(String),
     /// What was written is not what was read.
     #[error("{0} reads back changed: replace the card")]
     ReadBack(&'static str),
+    /// The slot is too small.
+    #[error(
+        "the FIT of this bundle has {size} bytes, a slot of this card has room for {room}: write an image with larger slots to the card (slot_mib in its recipe)"
+    )]
+    NoRoom {
+        /// Bytes of the FIT.
+        size: u64,
+        /// Bytes that a slot has.
+        room: u64,
+    },
     /// The FIT is none.
     #[error("the FIT of this bundle is none")]
     NoFit,
@@ -141,7 +154,9 @@ impl UpdateError {
             | Self::OtherImage { .. }
             | Self::OtherFirmware(_)
             | Self::OnTrial(_)
+            | Self::NotOnTrial
             | Self::ByHand(_)
+            | Self::NoRoom { .. }
             | Self::NoFit => true,
             _ => false,
         }

@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use std::io::{self, Read, Write};
 
 use crate::digest::Sha256Digest;
-use crate::slots::{FIT_LEN, JSON_LEN};
+use crate::slots::{FIT_MAX, JSON_LEN};
 use crate::text::printable;
 
 /// The schema of the list.
@@ -159,7 +159,7 @@ impl List {
             return Err(BundleError::List(format!("it has the files {names}")));
         }
         for file in &list.files {
-            let most = if file.name == FIT { FIT_LEN } else { JSON_LEN };
+            let most = if file.name == FIT { FIT_MAX } else { JSON_LEN };
             if file.size > most {
                 let (name, size) = (file.name.clone(), file.size);
                 return Err(BundleError::TooLarge { name, size, most });

@@ -29,8 +29,9 @@ pub enum Slot {
 pub const STATE_FILE: &str = "boot.slot";
 /// Bytes of the state: a sector, which a disk writes whole or not at all.
 pub const STATE_LEN: usize = 512;
-/// Bytes of a FIT's file; the FIT may be shorter.
-pub const FIT_LEN: u64 = 8 << 20;
+/// The most bytes that the file of a FIT has. How many it has on a card its image has
+/// decided; the FIT may be shorter.
+pub const FIT_MAX: u64 = 64 << 20;
 /// Bytes of the files of boot manifest and signed policies. The JSON is followed by
 /// white space.
 pub const JSON_LEN: u64 = 64 << 10;

@@ -1,6 +1,6 @@
 //! What lies in a slot of the boot partition, and the files that it lies in.
 
-use pcr_measure::slots::{FIT_LEN, JSON_LEN, STATE_FILE, Slot, Slots, fit_in, padded, unpadded};
+use pcr_measure::slots::{JSON_LEN, STATE_FILE, Slot, Slots, fit_in, padded, unpadded};
 
 use super::card::{Card, CardError};
 
@@ -18,7 +18,7 @@ pub struct Content {
 
 /// More bytes than a slot's file has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{name} has room for {room} bytes, {size} are to go into it")]
+#[error("{name} has room for {room} bytes, {size} are to go into it: raise slot_mib in the recipe")]
 pub struct TooLarge {
     name: &'static str,
     room: u64,
@@ -26,16 +26,16 @@ pub struct TooLarge {
 }
 
 impl Content {
-    /// The files of `slot`, each as long as it will ever be.
+    /// The files of `slot`, each as long as it will ever be; `room` is the FIT's, in bytes.
     ///
     /// # Errors
     /// [`TooLarge`].
-    pub fn files(&self, slot: Slot) -> Result<Vec<(&'static str, Vec<u8>)>, TooLarge> {
+    pub fn files(&self, slot: Slot, room: u64) -> Result<Vec<(&'static str, Vec<u8>)>, TooLarge> {
         let too_large = |name, room, size: usize| TooLarge { name, room, size: size as u64 };
         let mut fit = self.fit.clone();
-        match usize::try_from(FIT_LEN) {
+        match usize::try_from(room) {
             Ok(room) if fit.len() <= room => fit.resize(room, 0),
-            _ => return Err(too_large(slot.fit(), FIT_LEN, fit.len())),
+            _ => return Err(too_large(slot.fit(), room, fit.len())),
         }
         let json = |name, text: &[u8]| {
             let file = padded(text).ok_or_else(|| too_large(name, JSON_LEN, text.len()))?;
@@ -48,14 +48,15 @@ impl Content {
         ])
     }
 
-    /// The files of a new card: this in slot A, nothing in slot B, and the state.
+    /// The files of a new card: this in slot A, nothing in slot B, and the state. A FIT has
+    /// room for `room` bytes.
     ///
     /// # Errors
     /// [`TooLarge`].
-    pub fn new_card(&self) -> Result<Vec<(&'static str, Vec<u8>)>, TooLarge> {
+    pub fn new_card(&self, room: u64) -> Result<Vec<(&'static str, Vec<u8>)>, TooLarge> {
         let mut files = vec![(STATE_FILE, Slots::default().encode().to_vec())];
-        files.extend(self.files(Slot::A)?);
-        files.extend(Self::default().files(Slot::B)?);
+        files.extend(self.files(Slot::A, room)?);
+        files.extend(Self::default().files(Slot::B, room)?);
         Ok(files)
     }
 }
@@ -110,10 +111,11 @@ impl Card {
     /// The files that put other content into the slot that is known to boot.
     ///
     /// # Errors
-    /// [`CardError::TooLarge`].
+    /// If that has no file, or [`CardError::TooLarge`].
     pub fn good_files(&self, content: &Content) -> Result<Vec<(&'static str, Vec<u8>)>, CardError> {
+        let slot = self.slots().good;
         content
-            .files(self.slots().good)
+            .files(slot, self.boot_file(slot.fit())?.len() as u64)
             .map_err(|source| CardError::TooLarge { path: self.path().to_owned(), source })
     }
 }
@@ -125,7 +127,7 @@ mod tests {
     #[test]
     fn a_new_card_has_room_for_two() {
         let content = Content { fit: vec![1; 100], manifest: b"{}".to_vec(), signatures: vec![] };
-        let files = content.new_card().unwrap();
+        let files = content.new_card(8 << 20).unwrap();
         let sizes: Vec<_> = files.iter().map(|(name, file)| (*name, file.len())).collect();
         assert_eq!(
             sizes,
@@ -143,7 +145,8 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        let fit = |size| Content { fit: vec![0; size], ..Content::default() }.files(Slot::B);
+        let content = |size| Content { fit: vec![0; size], ..Content::default() };
+        let fit = |size| content(size).files(Slot::B, 8 << 20);
         assert!(fit(8 << 20).is_ok(), "premise");
         let error = fit((8 << 20) + 1).unwrap_err().to_string();
         assert!(error.contains("boot-b.itb has room for 8388608 bytes, 8388609"), "{error}");

@@ -1,5 +1,6 @@
 //! Sizes of the disk and its partitions, and where each of them begins.
 
+use pcr_measure::slots::FIT_MAX;
 use serde::{Deserialize, Serialize};
 
 use super::values::ValueError;
@@ -18,6 +19,9 @@ const BOOT_MIN_MIB: u32 = 34;
 /// An upper bound for either file system of an image that is built as a file.
 const PART_MAX_MIB: u32 = 32 * 1024;
 
+/// The largest FIT that a slot may have room for, in MiB.
+const SLOT_MAX_MIB: u32 = (FIT_MAX >> 20) as u32;
+
 /// The smallest root: below it ext4 has no room for a journal worth its name.
 const ROOT_MIN_MIB: u32 = 16;
 
@@ -35,13 +39,20 @@ pub struct Disk(Sizes);
 struct Sizes {
     size_mib: u32,
     boot_mib: u32,
+    slot_mib: u32,
     reserve_mib: u32,
     root_mib: u32,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { size_mib: 128, boot_mib: 47, reserve_mib: Disk::RESERVE_MIB, root_mib: 64 }
+        Self {
+            size_mib: 128,
+            boot_mib: 47,
+            slot_mib: 8,
+            reserve_mib: Disk::RESERVE_MIB,
+            root_mib: 64,
+        }
     }
 }
 
@@ -74,6 +85,11 @@ impl Disk {
     /// The boot partition's size in bytes.
     pub fn boot_size(&self) -> u64 {
         u64::from(self.0.boot_mib) * MIB
+    }
+
+    /// Room for the FIT of a slot, in bytes.
+    pub fn slot_size(&self) -> u64 {
+        u64::from(self.0.slot_mib) * MIB
     }
 
     /// The size of the gap before the root partition, in MiB.
@@ -109,6 +125,18 @@ impl TryFrom<Sizes> for Disk {
             return fail(format!(
                 "boot_mib is {}: FAT32 takes {BOOT_MIN_MIB} to {PART_MAX_MIB}",
                 sizes.boot_mib
+            ));
+        }
+        if !(1..=SLOT_MAX_MIB).contains(&sizes.slot_mib) {
+            return fail(format!(
+                "slot_mib is {}: the FIT of a slot takes 1 to {SLOT_MAX_MIB} MiB",
+                sizes.slot_mib
+            ));
+        }
+        if 2 * sizes.slot_mib >= sizes.boot_mib {
+            return fail(format!(
+                "boot_mib is {}, but two slots of slot_mib {} leave no room for the firmware",
+                sizes.boot_mib, sizes.slot_mib
             ));
         }
         if !(ROOT_MIN_MIB..=PART_MAX_MIB).contains(&sizes.root_mib) {

@@ -21,8 +21,8 @@ fn main() -> ExitCode {
         sys::harden().context("keeping secrets in this process").and_then(|()| match command {
             Command::Install { bundle, attempts } => install(&bundle, attempts, format),
             Command::Confirm { keep } => print(&update::confirm(keep)?, format),
-            Command::Cancel => {
-                let state = update::cancel()?;
+            Command::Cancel { if_running } => {
+                let state = update::cancel(if_running)?;
                 print(&Good(state.good), format)
             }
             Command::Status => print(&update::status()?, format),

@@ -45,7 +45,11 @@ pub(crate) enum Command {
         keep: bool,
     },
     /// Give the slot on trial up: the good one boots next.
-    Cancel,
+    Cancel {
+        /// Only if it is the one that runs; else it is refused (exit code 1).
+        #[arg(long)]
+        if_running: bool,
+    },
     /// Say what is in the slots, which one runs and which one boots next.
     Status,
 }

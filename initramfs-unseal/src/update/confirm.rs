@@ -52,6 +52,15 @@ pub fn confirm(keep: bool) -> Result<Confirmed, UpdateError> {
     drop(tpm);
     let (slot, _) = running(files, &state, &live)?.ok_or(UpdateError::Unknown)?;
     let was_on_trial = state.trial == Some(slot) && state.good != slot;
+    // Carried out by the next boot that the TPM unlocks, and asked for first: with power
+    // cut before the state is written, that boot is this one again, or the old one, which
+    // then is the only one.
+    if boot.objects.signed.is_none() && was_on_trial && !keep {
+        match request::reseal(&Request::Retire) {
+            Ok(_) | Err(RequestError::NothingPending) => {}
+            Err(why) => return Err(why.into()),
+        }
+    }
     // A trial that failed and fell back to this slot is over as well, but what it left
     // says so to `status`: only a slot that comes up ends a trial.
     if was_on_trial {
@@ -60,13 +69,6 @@ pub fn confirm(keep: bool) -> Result<Confirmed, UpdateError> {
     let counter = match &boot.objects.signed {
         Some(authority) if !keep && slot_is_good(&state, slot) => {
             Some(rollback::rollback(authority.version)?.to)
-        }
-        None if !keep && was_on_trial => {
-            match request::reseal(&Request::Retire) {
-                Ok(_) | Err(RequestError::NothingPending) => {}
-                Err(why) => return Err(why.into()),
-            }
-            None
         }
         _ => None,
     };

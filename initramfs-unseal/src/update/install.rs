@@ -71,7 +71,11 @@ pub fn install(
     if found != is {
         return Err(UpdateError::OtherImage { found, runs: is });
     }
-    say(&format!("the bundle is the vendor's; it goes into slot {target}"));
+    let room = files.room(target)?;
+    match list.file(bundle::FIT) {
+        Some(fit) if fit.size > room => return Err(UpdateError::NoRoom { size: fit.size, room }),
+        _ => say(&format!("the bundle is the vendor's; it goes into slot {target}")),
+    }
 
     // From here on the slot is written to: nothing may try it.
     files.set_state(&Slots { good: runs, trial: None })?;

@@ -7,7 +7,7 @@
 
 use crate::boot_partition::read_bounded;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-use pcr_measure::slots::{FIT_LEN, JSON_LEN, STATE_FILE, STATE_LEN, Slot, Slots, padded, unpadded};
+use pcr_measure::slots::{FIT_MAX, JSON_LEN, STATE_FILE, STATE_LEN, Slot, Slots, padded, unpadded};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write};
 use std::os::unix::fs::FileExt as _;
@@ -104,7 +104,7 @@ impl SlotFiles {
             self.set_json(name, b"")?;
         }
         // Its first sector makes a FIT of it.
-        let file = self.open(slot.fit(), FIT_LEN)?;
+        let (file, _) = self.fit(slot)?;
         file.write_all_at(&[0; STATE_LEN], 0)
             .and_then(|()| file.sync_all())
             .map_err(failed(slot.fit(), "cannot be written"))
@@ -123,12 +123,21 @@ impl SlotFiles {
             .map_err(failed(name, "cannot be written"))
     }
 
+    /// Bytes that a slot's FIT may have.
+    ///
+    /// # Errors
+    /// [`SlotFileError`].
+    pub fn room(&self, slot: Slot) -> Result<u64, SlotFileError> {
+        Ok(self.fit(slot)?.1)
+    }
+
     /// The FIT's file, to be written from its beginning.
     ///
     /// # Errors
     /// [`SlotFileError`].
     pub fn fit_writer(&self, slot: Slot) -> Result<FitWriter, SlotFileError> {
-        Ok(FitWriter(self.open(slot.fit(), FIT_LEN)?))
+        let (file, room) = self.fit(slot)?;
+        Ok(FitWriter { file, room })
     }
 
     /// Reads a file from the card itself, not from memory that the kernel keeps of it.
@@ -142,23 +151,43 @@ impl SlotFiles {
             posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
             let mut bytes = Vec::new();
             file.rewind()?;
-            file.take(FIT_LEN).read_to_end(&mut bytes)?;
+            file.take(FIT_MAX).read_to_end(&mut bytes)?;
             Ok(bytes)
         };
         read().map_err(failed(name, "cannot be read back"))
     }
 
-    /// Opens a file that has to have this length already: it is never made, and never
-    /// grows.
+    /// Opens the FIT's file, and tells its length.
+    fn fit(&self, slot: Slot) -> Result<(File, u64), SlotFileError> {
+        self.open_if(slot.fit(), |found| match found {
+            _ if found < STATE_LEN as u64 => {
+                Err(format!("it has {found} bytes, no FIT is so small"))
+            }
+            _ if found > FIT_MAX => Err(format!("it has {found} bytes, more than {FIT_MAX}")),
+            _ => Ok(()),
+        })
+    }
+
+    /// Opens a file that has to have this length already.
     fn open(&self, name: &'static str, length: u64) -> Result<File, SlotFileError> {
+        let (file, _) = self.open_if(name, |found| match found == length {
+            true => Ok(()),
+            false => Err(format!("it has {found} bytes and not {length}")),
+        })?;
+        Ok(file)
+    }
+
+    /// Opens a file, which is never made and never grows, if it may have its length.
+    fn open_if(
+        &self,
+        name: &'static str,
+        check: impl FnOnce(u64) -> Result<(), String>,
+    ) -> Result<(File, u64), SlotFileError> {
         let open = || {
             let file = OpenOptions::new().read(true).write(true).open(self.0.join(name))?;
-            let found = file.metadata()?.len();
-            if found == length {
-                Ok(file)
-            } else {
-                Err(io::Error::other(format!("it has {found} bytes and not {length}")))
-            }
+            let length = file.metadata()?.len();
+            check(length).map_err(io::Error::other)?;
+            Ok((file, length))
         };
         open().map_err(failed(name, "cannot be written"))
     }
@@ -166,7 +195,10 @@ impl SlotFiles {
 
 /// Writes a FIT.
 #[derive(Debug)]
-pub struct FitWriter(File);
+pub struct FitWriter {
+    file: File,
+    room: u64,
+}
 
 impl FitWriter {
     /// Waits until everything is on the card.
@@ -174,17 +206,17 @@ impl FitWriter {
     /// # Errors
     /// The system's.
     pub fn finish(self) -> io::Result<()> {
-        self.0.sync_all()
+        self.file.sync_all()
     }
 }
 
 impl Write for FitWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // The list has said that it fits; a file that grew would take clusters.
-        if self.0.stream_position()? + bytes.len() as u64 > FIT_LEN {
+        if self.file.stream_position()? + bytes.len() as u64 > self.room {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        self.0.write(bytes)
+        self.file.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -255,5 +287,14 @@ mod tests {
         std::fs::write(dir.path().join(Slot::A.fit()), b"short").unwrap();
         let error = files.fit_writer(Slot::A).unwrap_err().to_string();
         assert!(error.contains("boot-a.itb on the boot partition cannot be written"), "{error}");
+        std::fs::write(dir.path().join(Slot::A.fit()), [0; 4096]).unwrap();
+        assert_eq!(files.room(Slot::A).unwrap(), 4096);
+        let mut fit = files.fit_writer(Slot::A).unwrap();
+        assert!(fit.write_all(&[1; 4097]).is_err());
+        let file = File::options().write(true).open(dir.path().join(Slot::A.fit())).unwrap();
+        file.set_len(FIT_MAX).unwrap();
+        assert!(files.room(Slot::A).is_ok(), "premise");
+        file.set_len(FIT_MAX + 1).unwrap();
+        assert!(files.room(Slot::A).is_err());
     }
 }

@@ -137,13 +137,23 @@ pub fn status() -> Result<SlotsStatus, UpdateError> {
 }
 
 /// Gives the slot on trial up: the good one boots next. Nothing else is changed, so that
-/// the same bundle can be installed again.
+/// the same bundle can be installed again. `if_running` refuses when what is on trial is
+/// not what runs.
 ///
 /// # Errors
 /// [`UpdateError`].
-pub fn cancel() -> Result<Slots, UpdateError> {
-    let Slotted { files, .. } = &Slotted::open()?;
-    let state = Slots { trial: None, ..files.state()? };
+pub fn cancel(if_running: bool) -> Result<Slots, UpdateError> {
+    let Slotted { boot, files, .. } = &Slotted::open()?;
+    let state = files.state()?;
+    if if_running {
+        let mut tpm = Tpm::open(Path::new(SHARED_DEVICE))?;
+        let live = live(&mut tpm, &boot.objects.pcrs)?;
+        let running = running(files, &state, &live)?.map(|(slot, _)| slot);
+        if running.is_none() || running != state.trial {
+            return Err(UpdateError::NotOnTrial);
+        }
+    }
+    let state = Slots { trial: None, ..state };
     files.set_state(&state)?;
     Ok(state)
 }

@@ -35,6 +35,11 @@ fn lives_with(maker: Maker, name: &str) -> Life {
     let image = built().small_image_with(&dir, |recipe| {
         let file = initramfs.to_str().unwrap().to_owned();
         recipe["initramfs"].as_table_mut().unwrap().insert("file".to_owned(), file.into());
+        // An initramfs of Debian's is three times ours.
+        let disk = recipe["disk"].as_table_mut().unwrap();
+        disk.extend(
+            [("boot_mib", 63), ("slot_mib", 24)].map(|(key, n)| (key.to_owned(), n.into())),
+        );
     });
     let mut device = Device::new(&dir.join("device"), &image).unwrap();
     let _slot = slots::slot();

@@ -200,7 +200,14 @@ enum During {
 fn power_cuts_during_updates_leave_a_board_that_boots() {
     let cuts = std::env::var("MSEC_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(100);
     let dir = scratch("update-cuts");
-    let (one, other) = (release(&dir, "one", 1, |_| ()), release(&dir, "other", 1, |_| ()));
+    // The root has room for two bundles.
+    let release = |name| {
+        release(&dir, name, 1, |recipe| {
+            let disk = recipe["disk"].as_table_mut().unwrap();
+            disk.insert("root_mib".to_owned(), 32.into());
+        })
+    };
+    let (one, other) = (release("one"), release("other"));
     let device = Device::new(&dir.join("device"), &one).unwrap();
     carry(&device, &[("one", &one), ("other", &other)], &dir);
     let mut instants = Instants::new();
@@ -212,7 +219,7 @@ fn power_cuts_during_updates_leave_a_board_that_boots() {
     // From the encrypted root: the boot partition is for the slots.
     for name in ["one", "other"] {
         fetch(&mut shell, name);
-        must(&mut shell, &format!("cp /run/{name}.upd /root/; sync"));
+        must(&mut shell, &format!("cp /run/{name}.upd /root/ && sync"));
     }
     shell.power_off().unwrap();
 
