@@ -74,16 +74,35 @@ impl SshOperator {
         Self::new(&dir)
     }
 
-    /// Runs a command as `user` on the host at `address`. The host's key has to be the one of
-    /// the first time.
+    /// Runs a command as `user` on the host at `address`.
     ///
     /// # Panics
     /// When ssh cannot be started.
     #[must_use]
     pub fn run(&self, address: SocketAddrV4, user: &str, command: &str) -> Output {
+        let mut ssh = self.ssh(address, user);
+        ssh.arg(command).output().expect("ssh: openssh-client belongs to the build root")
+    }
+
+    /// Copies a file to the home directory of `user`, under the same name.
+    ///
+    /// # Panics
+    /// When it cannot be read, or ssh fails.
+    pub fn send(&self, address: SocketAddrV4, user: &str, file: &Path) {
+        let name = file.file_name().expect("a file").to_str().expect("an ASCII name");
+        let status = self
+            .ssh(address, user)
+            .arg(format!("cat >{name}"))
+            .stdin(fs::File::open(file).expect("the file"))
+            .status();
+        assert!(status.expect("ssh").success(), "{name} was not taken");
+    }
+
+    /// A client that lacks a command. The host's key has to be the one of the first time.
+    fn ssh(&self, address: SocketAddrV4, user: &str) -> Command {
         let known = self.dir.join("known_hosts");
-        Command::new("ssh")
-            .args(["-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new"])
+        let mut ssh = Command::new("ssh");
+        ssh.args(["-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new"])
             // The address is another one at each boot, the host is the same.
             .args(["-o", "HostKeyAlias=board", "-o", "ConnectTimeout=120"])
             .args(["-o", "IdentitiesOnly=yes", "-o", "LogLevel=ERROR"])
@@ -92,10 +111,8 @@ impl SshOperator {
             .arg("-i")
             .arg(self.dir.join("operator"))
             .args(["-p", &address.port().to_string()])
-            .arg(format!("{user}@{}", address.ip()))
-            .arg(command)
-            .output()
-            .expect("ssh: openssh-client belongs to the build root")
+            .arg(format!("{user}@{}", address.ip()));
+        ssh
     }
 
     /// The host key that the client has seen.

@@ -65,12 +65,14 @@ pub enum Feature {
     Time,
     /// systemd resets the board's watchdog; a system that hangs restarts.
     Watchdog,
+    /// An update that comes up is confirmed, one that does not is given up.
+    Update,
 }
 
 impl Feature {
     /// All of them, which is what a recipe gets that does not say.
-    pub const ALL: [Self; 5] =
-        [Self::Network, Self::Ssh, Self::Rsyslog, Self::Time, Self::Watchdog];
+    pub const ALL: [Self; 6] =
+        [Self::Network, Self::Ssh, Self::Rsyslog, Self::Time, Self::Watchdog, Self::Update];
 
     /// Its name in recipes.
     #[must_use]
@@ -81,6 +83,7 @@ impl Feature {
             Self::Rsyslog => "rsyslog",
             Self::Time => "time",
             Self::Watchdog => "watchdog",
+            Self::Update => "update",
         }
     }
 
@@ -90,7 +93,7 @@ impl Feature {
             Self::Ssh => &["openssh-server"],
             Self::Rsyslog => &["rsyslog"],
             Self::Time => &["systemd-timesyncd"],
-            Self::Watchdog => &[],
+            Self::Watchdog | Self::Update => &[],
         }
     }
 }

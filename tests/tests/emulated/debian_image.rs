@@ -1,7 +1,7 @@
 //! The Debian that `rpi3.toml` makes: from power-on to a login, an SSH session and a systemd
-//! that has nothing to complain about.
+//! that has nothing to complain about, and on to its updates.
 
-use std::{net::SocketAddrV4, path::Path, time::Instant};
+use std::{fs, net::SocketAddrV4, path::Path, time::Instant};
 
 use emulated_board::{Ended, Network};
 use image_builder::{
@@ -19,9 +19,15 @@ use msec_tests::{
     slots,
 };
 
-/// The shipped recipe with somebody who may log in.
-fn image(operator: &SshOperator, dir: &Path) -> Card {
+/// The shipped recipe with somebody who may log in, in this version. Each has a command line
+/// of its own, so that no two measure alike.
+fn image(operator: &SshOperator, dir: &Path, name: &str, version: i64) -> Card {
     let change = |recipe: &mut toml::Table| {
+        let tpm = recipe["tpm"].as_table_mut().unwrap();
+        tpm.insert("binding".to_owned(), "signed".into());
+        tpm.insert("rollback".to_owned(), version.into());
+        let line = recipe["kernel"]["command_line"].as_str().unwrap().to_owned();
+        recipe["kernel"]["command_line"] = format!("{line} release={name}").into();
         let user = toml::toml! {
             name = "ada"
             groups = ["adm"]
@@ -33,12 +39,14 @@ fn image(operator: &SshOperator, dir: &Path) -> Card {
         // Every MiB of it is encrypted by the first boot.
         let disk = recipe["disk"].as_table_mut().unwrap();
         disk.insert("root_mib".to_owned(), 224.into());
-        // QEMU's model of the board resets it where its watchdog is only started.
+        // Debian's QEMU, which has a network, resets the board where its watchdog is started.
         let root = recipe["root"].as_table_mut().unwrap();
         let features = root["features"].as_array_mut().unwrap();
         features.retain(|feature| feature.as_str() != Some("watchdog"));
     };
-    built().image_of("rpi3.toml", change, Vec::new(), dir)
+    let dir = dir.join(name);
+    fs::create_dir_all(&dir).unwrap();
+    built().image_of("rpi3.toml", change, Vec::new(), &dir)
 }
 
 /// A boot of it that the operator may log in to.
@@ -64,6 +72,21 @@ impl Session<'_> {
         assert_eq!(self.ask(command), "running");
     }
 
+    /// What is in the slots.
+    fn slots(&self) -> serde_json::Value {
+        serde_json::from_str(&self.ask("sudo msec-update status --format json")).unwrap()
+    }
+
+    /// Installs an update, and restarts into it.
+    fn update(mut self, image: &Card, dir: &Path) {
+        let bundle = built().bundle(image, &dir.join("bundle.update"));
+        self.operator.send(self.address, "ada", &bundle);
+        let said = self.ask("sudo msec-update install bundle.update 2>&1");
+        assert!(said.contains("which boots next and is tried 3 times"), "{said}");
+        let _ = self.operator.run(self.address, "ada", "sudo systemctl reboot");
+        self.boot.expect_off(&Ended::Reset).unwrap();
+    }
+
     fn power_off(mut self) {
         // The connection may end before the answer comes.
         let _ = self.operator.run(self.address, "ada", "sudo systemctl poweroff");
@@ -84,12 +107,12 @@ fn reached<'a>(mut boot: Boot, operator: &'a SshOperator) -> Session<'a> {
 }
 
 #[test]
-#[ignore = "encrypts a root of 224 MiB and boots a Debian twice; make test-long"]
-fn debian_provisions_unlocks_and_answers() {
+#[ignore = "encrypts a root of 224 MiB and boots a Debian five times; make test-long"]
+fn debian_provisions_unlocks_answers_and_is_updated() {
     let dir = scratch("debian-image");
     let operator = SshOperator::new(&dir);
-    let image = image(&operator, &dir);
-    let device = Device::new(&dir.join("device"), &image).unwrap();
+    let first = image(&operator, &dir, "first", 1);
+    let device = Device::new(&dir.join("device"), &first).unwrap();
     let device = device.with_network(Network::Forward(22));
     let _slot = slots::slot();
 
@@ -97,14 +120,14 @@ fn debian_provisions_unlocks_and_answers() {
     let begun = Instant::now();
     provision(&mut boot, |_| ()).unwrap();
     eprintln!("provisioned in {:.0?}", begun.elapsed());
-    let first = reached(boot, &operator);
-    first.is_running();
-    let machine_id = first.ask("cat /etc/machine-id");
+    let running = reached(boot, &operator);
+    running.is_running();
+    let machine_id = running.ask("cat /etc/machine-id");
     assert_eq!(machine_id.len(), 32, "{machine_id}");
-    let name = first.ask("hostname");
+    let name = running.ask("hostname");
     let digits = name.strip_prefix("msec-").unwrap_or_else(|| panic!("{name}"));
     assert!(digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_hexdigit()), "{name}");
-    first.power_off();
+    running.power_off();
 
     let mut boot = device.boot("debian-unlock", &dir.join("unlock")).unwrap();
     boot.expect("the TPM unlocks", "initramfs-unseal: unlocked by the TPM\n").unwrap();
@@ -138,5 +161,38 @@ fn debian_provisions_unlocks_and_answers() {
     }
     let passwords = "sudo awk -F: '$2 !~ /^[!*]/' /etc/shadow";
     assert_eq!(second.ask(passwords), "");
-    second.power_off();
+
+    // An update comes up, and nobody has to say so.
+    second.update(&image(&operator, &dir, "second", 2), &dir);
+    let mut boot = device.boot("debian-update", &dir.join("update")).unwrap();
+    boot.expect("U-Boot tries it", "Slot 1 on trial, attempts left: 2\n").unwrap();
+    boot.expect("the TPM unlocks", "initramfs-unseal: unlocked by the TPM\n").unwrap();
+    let third = reached(boot, &operator);
+    third.is_running();
+    assert!(third.ask("cat /proc/cmdline").contains("release=second"));
+    let slots = third.slots();
+    assert_eq!((&slots["running"], &slots["good"]), (&"b".into(), &"b".into()), "{slots}");
+    assert_eq!(slots["trial"], serde_json::Value::Null);
+    let said = third.ask("journalctl -b -o cat -u msec-update-confirm");
+    assert!(said.contains("slot B is good; nothing older than version 2"), "{said}");
+
+    // One in which a service fails goes, by itself, and nothing is left of it.
+    let unit = "[Unit]\nConditionKernelCommandLine=release=third\n[Service]\nType=oneshot\n\
+                ExecStart=/bin/false\n[Install]\nWantedBy=multi-user.target\n";
+    third.ask(&format!("printf '{unit}' | sudo tee /etc/systemd/system/shaky.service"));
+    third.ask("sudo systemctl enable --quiet shaky");
+    third.update(&image(&operator, &dir, "third", 3), &dir);
+    let mut boot = device.boot("debian-broken", &dir.join("broken")).unwrap();
+    boot.expect("U-Boot tries it", "Slot 0 on trial, attempts left: 2\n").unwrap();
+    boot.expect("the TPM unlocks", "initramfs-unseal: unlocked by the TPM\n").unwrap();
+    boot.expect("it restarts by itself", "reboot: Restarting system").unwrap();
+    boot.expect_off(&Ended::Reset).unwrap();
+    let mut boot = device.boot("debian-back", &dir.join("back")).unwrap();
+    boot.expect("U-Boot takes the one from before", "Slot 1\n").unwrap();
+    boot.expect("the TPM unlocks", "initramfs-unseal: unlocked by the TPM\n").unwrap();
+    let last = reached(boot, &operator);
+    last.is_running();
+    let slots = last.slots();
+    assert_eq!((&slots["running"], &slots["trial"]), (&"b".into(), &serde_json::Value::Null));
+    last.power_off();
 }

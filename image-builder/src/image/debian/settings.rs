@@ -75,6 +75,58 @@ const WATCHDOG: &str = "\
 RuntimeWatchdogSec=14
 ";
 
+/// Ordered as systemd's own `systemd-bless-boot.service`, which does this for systemd-boot:
+/// it comes after everything that a boot starts, so nothing waits for it.
+const CONFIRM_UNIT: &str = "\
+[Unit]
+Description=Confirm an update that has come up
+Documentation=man:msec-update(1)
+DefaultDependencies=no
+Requires=boot-complete.target
+After=local-fs.target boot-complete.target
+Conflicts=shutdown.target
+Before=shutdown.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+# 1: the TPM did not unlock this boot, which confirms nothing then.
+SuccessExitStatus=1
+ExecStart=/usr/sbin/msec-update confirm
+";
+
+/// `cancel --if-running` refuses unless what runs is on trial; a condition that does not hold
+/// is no failure (systemd.service(5), `ExecCondition=`).
+const GIVE_UP_UNIT: &str = "\
+[Unit]
+Description=Give up an update that has not come up, and go back to the boot before it
+Documentation=man:msec-update(1)
+DefaultDependencies=no
+Conflicts=shutdown.target
+Before=shutdown.target
+
+[Service]
+Type=oneshot
+ExecCondition=/usr/sbin/msec-update cancel --if-running
+ExecStart=/usr/bin/systemctl --no-block reboot
+";
+
+/// For a boot that never ends.
+const GIVE_UP_TIMER: &str = "\
+[Unit]
+Description=Give up an update that has not come up in time
+Documentation=man:msec-update(1)
+
+[Timer]
+OnBootSec=15min
+";
+
+/// For a boot that ends with units that failed.
+const CHECK: &str = "\
+[Unit]
+OnFailure=msec-update-give-up.service
+";
+
 /// The journal is a tenth of the file system otherwise.
 const JOURNAL: &str = "\
 [Journal]
@@ -129,6 +181,12 @@ pub fn of(recipe: &Recipe, features: &Features, disk_id: u32, programs: Programs
     if features.has(Feature::Network) {
         file("etc/systemd/network/20-ethernet.network", ETHERNET);
     }
+    if features.has(Feature::Update) {
+        file("usr/lib/systemd/system/msec-update-confirm.service", CONFIRM_UNIT);
+        file("usr/lib/systemd/system/msec-update-give-up.service", GIVE_UP_UNIT);
+        file("usr/lib/systemd/system/msec-update-give-up.timer", GIVE_UP_TIMER);
+        file("etc/systemd/system/systemd-boot-check-no-failures.service.d/10-msec.conf", CHECK);
+    }
     let name = recipe.root.hostname.as_ref().map_or(recipe.name.as_str(), HostnamePattern::as_str);
     match name.split_once(HostnamePattern::SERIAL) {
         None => file("etc/hostname", &format!("{name}\n")),
@@ -148,6 +206,13 @@ pub fn of(recipe: &Recipe, features: &Features, disk_id: u32, programs: Programs
         tree.put(alias, Node::Symlink(unit.to_owned()));
         let stub = "../run/systemd/resolve/stub-resolv.conf";
         tree.put("etc/resolv.conf", Node::Symlink(stub.to_owned()));
+    }
+    if features.has(Feature::Update) {
+        wants(&mut tree, "multi-user.target", "msec-update-confirm.service");
+        wants(&mut tree, "timers.target", "msec-update-give-up.timer");
+        let check = "systemd-boot-check-no-failures.service";
+        let link = format!("etc/systemd/system/boot-complete.target.requires/{check}");
+        tree.put(&link, Node::Symlink(format!("/usr/lib/systemd/system/{check}")));
     }
     tree.put("boot/firmware", Node::Directory(0o755));
     tree.put("usr/sbin/initramfs-unseal", Node::File(0o755, programs.unseal));
@@ -208,6 +273,8 @@ mod tests {
             ("network", "etc/systemd/network/20-ethernet.network"),
             ("network", "etc/systemd/system/multi-user.target.wants/systemd-networkd.service"),
             ("ssh", "etc/ssh/sshd_config.d/10-msec.conf"),
+            ("update", "etc/systemd/system/multi-user.target.wants/msec-update-confirm.service"),
+            ("update", "etc/systemd/system/timers.target.wants/msec-update-give-up.timer"),
         ];
         for (feature, path) in places {
             assert!(tree("").get(path).is_some(), "{path}");
