@@ -165,6 +165,7 @@ pub fn deliver(
         Ok::<(), DeliverError>(())
     };
     add(image.manifest_path.clone(), "boot manifest: what the image will measure")?;
+    add(at("inventory.json"), "what of the card no boot manifest lists")?;
     add(at("unseal.json"), "configuration of initramfs-unseal")?;
 
     let map = at(BMAP);

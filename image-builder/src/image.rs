@@ -17,6 +17,7 @@ pub mod fdt;
 pub mod fit;
 pub mod initramfs;
 pub mod inspect;
+pub mod inventory;
 pub mod mbr;
 pub mod packages;
 pub mod policy;

@@ -86,6 +86,7 @@ impl Bench {
             },
         };
         fs::write(&image.manifest_path, "{}").unwrap();
+        fs::write(out.join("one.inventory.json"), "{}").unwrap();
         fs::write(out.join("one.unseal.json"), "{}").unwrap();
         write_image(&recipe, &image.path, dir.path());
         let digest = Sha256Hex::of(b"x");

@@ -19,11 +19,12 @@ use image_builder::cache::Cache;
 use image_builder::component::plan::{Context, Plan};
 use image_builder::component::{self, Component};
 use image_builder::image::arm_image::ArmImage;
+use image_builder::image::inventory::{self, Inventory};
 use image_builder::image::packages::Package;
 use image_builder::image::root::Origin;
 use image_builder::image::tamper::{self, Signing, Tamper, TamperError};
 use image_builder::image::verify::{Outcome, RootState, verify};
-use image_builder::image::{Image, ImageError, assemble, card, fit};
+use image_builder::image::{Image, ImageError, assemble, card, fit, inspect};
 use image_builder::progress::Progress;
 use image_builder::recipe::{MIB, Recipe, Target};
 use image_builder::sources::newer::{self, WhenGone};
@@ -213,7 +214,7 @@ fn an_image_is_clean_complete_and_reproducible() {
     assert_eq!(bench.image("one"), image);
     assert!(fs::read(&image.path).unwrap() == first, "the second build differs");
     let left = fs::read_dir(bench.dir.path().join("out")).unwrap().count();
-    assert_eq!(left, 3, "image, manifest, configuration, and nothing half-written");
+    assert_eq!(left, 4, "image, manifest, inventory, configuration, and nothing half-written");
 
     let path = image.path.to_str().unwrap();
     run("sfdisk", &["--verify", path]);
@@ -232,7 +233,8 @@ fn an_image_is_clean_complete_and_reproducible() {
     let contents = fit::Contents::read(&card.good().unwrap().fit).unwrap();
     assert_eq!(contents.command_line, "console=ttyAMA0,115200 panic=10 page_alloc.shuffle=1");
 
-    let report = verify(&image.path, Some(&image.manifest_path), Some(Path::new("/bin/true")));
+    let report =
+        verify(&image.path, Some(&image.manifest_path), None, Some(Path::new("/bin/true")));
     let report = report.unwrap();
     assert!(report.good, "{}", report.text());
     assert_eq!(report.root, RootState::Plain);
@@ -286,7 +288,7 @@ fn variants_signed_again_are_good_and_differ_in_one_pcr() {
     for (tamper, pcr) in [(words, 1), (file, 9), (Tamper::Kernel, 8), (Tamper::DeviceTree, 1)] {
         let manifest =
             tamper::variant(&image.path, &tamper, &bench.signing(), &out).unwrap().unwrap();
-        let report = verify(&out, None, Some(Path::new("/bin/true"))).unwrap();
+        let report = verify(&out, None, None, Some(Path::new("/bin/true"))).unwrap();
         assert!(report.good, "{tamper:?}: {}", report.text());
         let (old, new) = (image.manifest.predict(), manifest.predict());
         let differ: Vec<u8> = old
@@ -298,7 +300,7 @@ fn variants_signed_again_are_good_and_differ_in_one_pcr() {
             .collect();
         assert_eq!(differ, [pcr], "{tamper:?}");
         // Held against the manifest of the build, the variant is found out.
-        let report = verify(&out, Some(&image.manifest_path), None).unwrap();
+        let report = verify(&out, Some(&image.manifest_path), None, None).unwrap();
         assert!(!report.good, "{tamper:?}");
         let root = usize::try_from(48 * MIB).unwrap();
         assert!(fs::read(&out).unwrap()[root..] == before[root..], "the root changed");
@@ -314,27 +316,110 @@ fn broken_variants_are_found_out() {
         fs::write(&bench.artifacts.kernel, vec![8; 100_000]).unwrap();
         bench.image("two")
     };
+    let firmware = Tamper::Firmware { component: "BL33".to_owned(), text: "end".to_owned() };
     for (tamper, what) in [
-        (Tamper::FlippedBit, "kernel"),
-        (Tamper::Firmware { component: "BL33".to_owned(), text: "end".to_owned() }, "BL33"),
-        (Tamper::ManifestDigit, "manifest"),
-        (Tamper::ManifestCut, "manifest"),
-        (Tamper::ManifestOf(other.path), "kernel"),
+        (Tamper::FlippedBit, &["kernel", "FIT"][..]),
+        (firmware, &["BL33", "armstub8.bin"]),
+        (Tamper::ManifestDigit, &["manifest", "manifest"]),
+        (Tamper::ManifestCut, &["manifest", "manifest"]),
+        (Tamper::ManifestOf(other.path), &["kernel", "manifest", "inventory"]),
     ] {
         let out = bench.dir.path().join("variant.img");
         fs::copy(&image.path, &out).unwrap();
         // In place, as it is done to a working copy.
         tamper::variant(&out, &tamper, &bench.signing(), &out).unwrap();
-        let report = verify(&out, None, Some(Path::new("/bin/true"))).unwrap();
+        let report = verify(&out, None, None, Some(Path::new("/bin/true"))).unwrap();
         let bad: Vec<&str> = report
             .checks
             .iter()
             .filter(|check| check.outcome == Outcome::Bad)
             .map(|check| check.what.as_str())
             .collect();
-        assert_eq!(bad, [what], "{tamper:?}: {}", report.text());
+        assert_eq!(bad, what, "{tamper:?}: {}", report.text());
         assert!(report.text().contains("The image is NOT good"));
     }
+}
+
+#[test]
+fn one_changed_byte_is_told_wherever_it_is() {
+    let bench = Bench::new();
+    component::ensure_policy_key(&bench.artifacts.signing_key, false).unwrap();
+    let text = RECIPE.replace("binding = \"pcr\"", "binding = \"signed\"\nrollback = 3");
+    let recipe = Recipe::parse(&text, "test").unwrap();
+    let out = bench.dir.path().join("out");
+    let image = assemble(&recipe, &bench.artifacts, &bench.origin, &out, &Progress::hidden());
+    let image = image.unwrap();
+    let bad = |path: &Path| -> Vec<String> {
+        let report = verify(path, None, None, Some(Path::new("/bin/true"))).unwrap();
+        let bad = report.checks.iter().filter(|check| check.outcome == Outcome::Bad);
+        bad.map(|check| check.what.clone()).collect()
+    };
+    assert!(bad(&image.path).is_empty(), "premise");
+    let original = inspect::inspect(&image.path).unwrap();
+    let card = card::Card::open(&image.path).unwrap();
+    let changed = bench.dir.path().join("changed.img");
+
+    let names = original.files.keys().map(String::as_str);
+    // What was never installed there says nothing.
+    let names: Vec<&str> = names.filter(|name| !name.contains("-b.")).collect();
+    assert!(names.len() >= 10, "{names:?}");
+    for name in names {
+        let bytes = card.boot_file(name).unwrap();
+        let used = match name {
+            "boot-a.itb" => card.good().unwrap().fit.len(),
+            _ => bytes.trim_ascii_end().len(),
+        };
+        for at in [0, used / 2, used - 1] {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 1;
+            card.with_boot_files(&[(name, &bytes)], &changed).unwrap();
+            let told = verify(&changed, None, None, Some(Path::new("/bin/true")));
+            let good = told.is_ok_and(|report| report.good);
+            assert!(!good, "byte {at} of {name}");
+            let seen = inspect::inspect(&changed);
+            assert!(seen.is_err() || seen.unwrap().files != original.files, "{at} of {name}");
+        }
+    }
+    // All over the signed policy, whose fields differ in what a byte of them means.
+    let name = "tpm2-pcr-signature-a.json";
+    let bytes = card.boot_file(name).unwrap();
+    for at in (0..bytes.trim_ascii_end().len()).step_by(41) {
+        // White space is no content.
+        if !bytes[at].is_ascii_alphanumeric() {
+            continue;
+        }
+        let mut bytes = bytes.clone();
+        bytes[at] = if bytes[at] == b'0' { b'1' } else { b'0' };
+        card.with_boot_files(&[(name, &bytes)], &changed).unwrap();
+        // A letter of base64 at its end may hold bits that count for nothing.
+        let same = SignatureFile::from_json(bytes.trim_ascii_end()).ok()
+            == SignatureFile::from_json(&card.good().unwrap().signatures).ok();
+        assert!(same || bad(&changed) == ["policy"], "byte {at}");
+    }
+    let root = card.table.root;
+    for (what, at) in [
+        ("partitions", 0x1b8),
+        ("root", root.start + root.size / 2),
+        ("root", root.start + root.size - 1),
+    ] {
+        let mut bytes = fs::read(&image.path).unwrap();
+        bytes[usize::try_from(at).unwrap()] ^= 1;
+        fs::write(&changed, bytes).unwrap();
+        assert_eq!(bad(&changed), [what], "byte {at}");
+    }
+    // The premise: it is the inventory that tells.
+    let changed = card::Card::open(&changed).unwrap();
+    let json = changed.boot_file(inventory::FILE).unwrap();
+    let mut forged = Inventory::from_json(&json).unwrap();
+    forged.root = inventory::root(&changed).unwrap();
+    let forged = forged.to_json().unwrap();
+    let out = bench.dir.path().join("forged.img");
+    changed.with_boot_files(&[(inventory::FILE, forged.as_bytes())], &out).unwrap();
+    assert!(bad(&out).is_empty());
+    // One of the build does not let itself be forged.
+    let of_build = image.path.with_extension("inventory.json");
+    let report = verify(&out, None, Some(&of_build), Some(Path::new("/bin/true"))).unwrap();
+    assert!(!report.good, "{}", report.text());
 }
 
 /// U-Boot alone: the same, with what it holds in the kernel's place.
@@ -361,18 +446,18 @@ fn an_image_of_u_boot_alone_is_good_until_u_boot_changes() {
         .map(|event| event.component.as_str())
         .collect();
     assert_eq!(pcr_0, ["U-Boot version", "U-Boot", "separator"]);
-    let report = verify(&image.path, None, Some(Path::new("/bin/true"))).unwrap();
+    let report = verify(&image.path, None, None, Some(Path::new("/bin/true"))).unwrap();
     assert!(report.good, "{}", report.text());
 
     let out = bench.dir.path().join("variant.img");
     let bad = |out: &Path| -> Vec<String> {
-        let report = verify(out, None, Some(Path::new("/bin/true"))).unwrap();
+        let report = verify(out, None, None, Some(Path::new("/bin/true"))).unwrap();
         let bad = report.checks.into_iter().filter(|check| check.outcome == Outcome::Bad);
         bad.map(|check| check.what).collect()
     };
     let tamper = Tamper::Firmware { component: "U-Boot".to_owned(), text: "end".to_owned() };
     tamper::variant(&image.path, &tamper, &bench.signing(), &out).unwrap();
-    assert_eq!(bad(&out), ["U-Boot"]);
+    assert_eq!(bad(&out), ["U-Boot", "kernel8.img"]);
     // Which of the two the VideoCore would start is nobody's guess.
     card.with_boot_files(&[("armstub8.bin", &stub)], &out).unwrap();
     assert_eq!(bad(&out), ["firmware"]);
@@ -392,14 +477,14 @@ fn an_unsigned_fit_has_no_signature() {
     tamper::variant(&image.path, &Tamper::Unsigned, &bench.signing(), &out).unwrap();
     assert!(!signature(&out));
     // The card's own check would refuse it, and that is said.
-    let report = verify(&out, None, Some(Path::new("/bin/false"))).unwrap();
+    let report = verify(&out, None, None, Some(Path::new("/bin/false"))).unwrap();
     let bad: Vec<&str> = report
         .checks
         .iter()
         .filter(|check| check.outcome == Outcome::Bad)
         .map(|check| check.what.as_str())
         .collect();
-    assert_eq!(bad, ["signature"], "{}", report.text());
+    assert_eq!(bad, ["signature", "FIT"], "{}", report.text());
 }
 
 #[test]
@@ -426,7 +511,7 @@ fn what_is_no_image_is_left_alone() {
     let bench = Bench::new();
     let path = bench.dir.path().join("letter.txt");
     fs::write(&path, "Dear Sir or Madam").unwrap();
-    let error = verify(&path, None, None).unwrap_err();
+    let error = verify(&path, None, None, None).unwrap_err();
     assert!(error.is_verdict());
     assert!(error.to_string().contains("is no SD card image of msec-boot"), "{error}");
     let result = tamper::variant(&path, &Tamper::Unsigned, &bench.signing(), &path);

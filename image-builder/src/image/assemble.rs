@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use pcr_measure::Sha256Digest;
 use pcr_measure::manifest::Manifest;
 use sha2::{Digest as _, Sha256};
 
@@ -10,6 +11,7 @@ use super::arm_image::VIDEO_CORE;
 use super::card::{self, Draft, file_error};
 use super::ext4::{self, Usage};
 use super::fit::{self, Contents};
+use super::inventory::{self, Boot, Inventory, Item};
 use super::mbr::Table;
 use super::policy::SignedBinding;
 use super::root::{self, Origin, Programs};
@@ -46,8 +48,9 @@ pub struct Sizes {
     pub root: Usage,
 }
 
-/// Makes `OUT/NAME.img`, `OUT/NAME.manifest.json` and `OUT/NAME.unseal.json` (NAME is
-/// the recipe's; the last one is the initramfs' configuration). They appear when they
+/// Makes `OUT/NAME.img`, `OUT/NAME.manifest.json`, `OUT/NAME.inventory.json` and
+/// `OUT/NAME.unseal.json` (NAME is the recipe's; the last one is the initramfs'
+/// configuration). They appear when they
 /// are complete; the same inputs give the same bytes.
 ///
 /// # Errors
@@ -134,7 +137,8 @@ pub fn assemble(
     let path = out.join(format!("{}.img", recipe.name));
     let table = Table::from(&recipe.disk);
     let draft = Draft::new(&path, recipe.disk.size())?;
-    draft.sector(&table.encode(disk_id)?)?;
+    let first_sector = table.encode(disk_id)?;
+    draft.sector(&first_sector)?;
     let boot_error = |source| card::CardError::Boot { path: path.clone(), source };
     fat::format(draft.file(), table.boot, identity("boot", recipe)).map_err(boot_error)?;
     let content = Content {
@@ -143,16 +147,24 @@ pub fn assemble(
         signatures: signatures.map(String::into_bytes).unwrap_or_default(),
     };
     let mut files = boot_files(artifacts)?;
-    files.extend(content.new_card()?);
+    let mut root = File::open(&root_path).map_err(file_error(&root_path))?;
+    let (sha256, size) = Sha256Digest::of_reader(&mut root).map_err(file_error(&root_path))?;
+    let root_item = Item { size, sha256 };
+    let boot = Boot::of(&content);
+    let inventory = Inventory::new(recipe.name.as_str(), &first_sector, &files, boot, root_item);
+    let inventory = inventory.to_json().map_err(|error| ImageError::Config(error.to_string()))?;
+    files.push((inventory::FILE, inventory.clone().into_bytes()));
+    files.extend(content.new_card(recipe.disk.slot_size())?);
     fat::check_room(table.boot, files.iter().map(|(_, content)| content.len() as u64))
         .map_err(boot_error)?;
     draft.boot_files(table, files.iter().map(|(name, content)| (*name, content.as_slice())))?;
-    let root = File::open(&root_path).map_err(file_error(&root_path))?;
     draft.copy(&root, table.root.start, table.root.size)?;
 
     let manifest_path = out.join(format!("{}.manifest.json", recipe.name));
     draft.finish()?;
     card::write_whole(&manifest_path, json.as_bytes())?;
+    let inventory_path = out.join(format!("{}.{}", recipe.name, inventory::FILE));
+    card::write_whole(&inventory_path, inventory.as_bytes())?;
     // What an initramfs that somebody else makes has to carry.
     card::write_whole(&out.join(format!("{}.unseal.json", recipe.name)), &config)?;
     task.finish();

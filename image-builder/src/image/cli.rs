@@ -24,6 +24,9 @@ pub struct VerifyArgs {
     /// A manifest to hold it against, instead of the one on its boot partition
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
+    /// An inventory to hold it against, instead of the one on its boot partition
+    #[arg(long, value_name = "FILE")]
+    inventory: Option<PathBuf>,
     /// The public key of the SHA256SUMS beside the image (image-builder keys public sums)
     #[arg(long, value_name = "FILE")]
     sums_key: Option<PathBuf>,
@@ -123,7 +126,8 @@ pub fn verify(
     json: bool,
     fit_check_sign: Option<&Path>,
 ) -> anyhow::Result<ExitCode> {
-    let mut report = match verify::verify(&args.image, args.manifest.as_deref(), fit_check_sign) {
+    let (manifest, inventory) = (args.manifest.as_deref(), args.inventory.as_deref());
+    let mut report = match verify::verify(&args.image, manifest, inventory, fit_check_sign) {
         Ok(report) => report,
         Err(error) if error.is_verdict() => {
             eprintln!("image-builder: {error}");

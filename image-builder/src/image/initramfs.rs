@@ -2,9 +2,9 @@
 //! the directories that it mounts on.
 //!
 //! Same inputs, same bytes: entries come in a fixed order, belong to root and
-//! are as old as the epoch. Foreign archives are never read here.
+//! are as old as the epoch. Of a foreign one [`file_in`] takes a file.
 
-use std::io::{self, Write as _};
+use std::io::{self, Read, Write as _};
 
 use crate::recipe::{Compression, Recipe};
 
@@ -92,7 +92,7 @@ pub fn entries(unseal: Vec<u8>, config: Vec<u8>) -> Result<Vec<Entry>, Initramfs
         device: Some((5, 1)),
         content: Vec::new(),
     });
-    entries.push(Entry::file("etc/initramfs-unseal.json", 0o644, config)?);
+    entries.push(Entry::file(CONFIG, 0o644, config)?);
     entries.push(Entry::file("init", 0o755, unseal)?);
     Ok(entries)
 }
@@ -159,6 +159,86 @@ pub fn gzip(bytes: &[u8]) -> io::Result<Vec<u8>> {
     encoder.finish()
 }
 
+/// Path of the configuration in our initramfs.
+pub const CONFIG: &str = "etc/initramfs-unseal.json";
+
+/// The most that is unpacked of an initramfs, in bytes.
+const MAX_UNPACKED: u64 = 256 << 20;
+
+/// The content of a regular file in an initramfs as Linux would find it: archives follow one
+/// another, each compressed, and the last one that has it wins. `None` where none has.
+///
+/// # Errors
+/// If it is not made of such archives, or larger than 256 MiB.
+pub fn file_in(ramdisk: &[u8], path: &str) -> io::Result<Option<Vec<u8>>> {
+    let mut found = None;
+    let mut rest = skip_zeros(ramdisk);
+    let mut room = MAX_UNPACKED;
+    while !rest.is_empty() {
+        let mut archive = Vec::new();
+        rest = match rest {
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+                let decoder = zstd::stream::read::Decoder::with_buffer(rest)?.single_frame();
+                let mut decoder = decoder.take(room + 1);
+                decoder.read_to_end(&mut archive)?;
+                decoder.into_inner().finish()
+            }
+            [0x1f, 0x8b, ..] => {
+                let mut decoder = flate2::bufread::GzDecoder::new(rest).take(room + 1);
+                decoder.read_to_end(&mut archive)?;
+                decoder.into_inner().into_inner()
+            }
+            _ => return Err(io::Error::other("neither zstd nor gzip")),
+        };
+        room = room.checked_sub(archive.len() as u64).ok_or(io::ErrorKind::FileTooLarge)?;
+        found = newc_file(&archive, path)?.or(found);
+        rest = skip_zeros(rest);
+    }
+    Ok(found)
+}
+
+fn skip_zeros(bytes: &[u8]) -> &[u8] {
+    let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+    bytes.get(zeros..).unwrap_or_default()
+}
+
+/// A file of a newc archive (Documentation/driver-api/early-userspace/buffer-format.rst). The
+/// cpio crate makes room for a name of the length that the archive claims; this makes none.
+fn newc_file(archive: &[u8], path: &str) -> io::Result<Option<Vec<u8>>> {
+    const HEADER: usize = 110;
+    let cut = || io::Error::other("an archive in it is cut or damaged");
+    let mut found = None;
+    let mut at = 0_usize;
+    loop {
+        let header = archive.get(at..).and_then(|rest| rest.get(..HEADER)).ok_or_else(cut)?;
+        let field = |index: usize| {
+            let digits = header.get(6 + 8 * index..14 + 8 * index)?;
+            u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+        };
+        if !header.starts_with(b"070701") {
+            return Err(cut());
+        }
+        let length = |index| field(index).and_then(|n| usize::try_from(n).ok()).ok_or_else(cut);
+        let (mode, size, name_size) = (field(1).ok_or_else(cut)?, length(6)?, length(11)?);
+        // All terms are below 2^32 and usize has 64 bits where images are built; checked all
+        // the same.
+        let part = |from: usize, size: usize| {
+            let end = from.checked_add(size)?;
+            Some((archive.get(from..end)?, end.checked_next_multiple_of(4)?))
+        };
+        let (name, data) = part(at + HEADER, name_size).ok_or_else(cut)?;
+        let (content, next) = part(data, size).ok_or_else(cut)?;
+        match name.strip_suffix(b"\0") {
+            Some(b"TRAILER!!!") => return Ok(found),
+            Some(name) if name == path.as_bytes() && mode & 0o170_000 == S_IFREG => {
+                found = Some(content.to_vec());
+            }
+            _ => {}
+        }
+        at = next;
+    }
+}
+
 /// What initramfs-unseal is told in `/etc/initramfs-unseal.json`.
 pub fn config(recipe: &Recipe) -> serde_json::Value {
     use crate::recipe::ProvisioningMode;
@@ -190,7 +270,6 @@ pub fn config(recipe: &Recipe) -> serde_json::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read as _;
 
     fn ours() -> Vec<u8> {
         archive(entries(b"\x7fELF".to_vec(), b"{}".to_vec()).unwrap()).unwrap()
@@ -262,6 +341,41 @@ mod tests {
         let mut back = Vec::new();
         flate2::read::GzDecoder::new(packed.as_slice()).read_to_end(&mut back).unwrap();
         assert_eq!(back, archive);
+    }
+
+    #[test]
+    fn a_file_is_found_where_linux_would_find_it() {
+        let one = |content: &[u8]| {
+            let entries = vec![Entry::file("etc/a", 0o644, content.to_vec()).unwrap()];
+            archive(entries).unwrap()
+        };
+        let pack = |archive: &[u8], method| compress(archive, method).unwrap();
+        let first = pack(&one(b"first"), Compression::Zstd);
+        assert_eq!(file_in(&first, "etc/a").unwrap().unwrap(), b"first");
+        assert_eq!(file_in(&first, "etc/b").unwrap(), None);
+        assert_eq!(file_in(b"", "etc/a").unwrap(), None);
+        // Another one behind it goes before.
+        let both = [first.clone(), pack(&one(b"second"), Compression::Gzip)].concat();
+        assert_eq!(file_in(&both, "etc/a").unwrap().unwrap(), b"second");
+        let both = [both, pack(&ours(), Compression::Zstd)].concat();
+        assert_eq!(file_in(&both, "etc/a").unwrap().unwrap(), b"second");
+        assert_eq!(file_in(&both, CONFIG).unwrap().unwrap(), b"{}");
+
+        // Foreign bytes are an error, never a panic, and never a large allocation.
+        assert!(file_in(b"070701", "etc/a").is_err());
+        let whole = one(b"content");
+        for end in 0..whole.len() - 4 {
+            assert!(newc_file(&whole[..end], "etc/b").is_err(), "{end}");
+        }
+        for at in 0..110 {
+            for byte in [b'f', b'0', b'-', 0xff] {
+                let mut changed = whole.clone();
+                changed[at] = byte;
+                let _ = newc_file(&changed, "etc/a");
+            }
+        }
+        let bomb = zstd::bulk::compress(&vec![0; (256 << 20) + 1], 1).unwrap();
+        assert_eq!(file_in(&bomb, "a").unwrap_err().kind(), io::ErrorKind::FileTooLarge);
     }
 
     #[test]

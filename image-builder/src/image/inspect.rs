@@ -21,7 +21,7 @@ use super::arm_image::{ArmImage, VIDEO_CORE};
 use super::card::{Card, CardError};
 use super::fit::{Contents, FitError};
 use super::verify::{RootState, root_state};
-use super::{boot_manifest, config_txt, ext4};
+use super::{boot_manifest, config_txt, ext4, inventory};
 
 /// Bytes compared at a time.
 const BLOCK: usize = 1 << 20;
@@ -151,7 +151,7 @@ fn look(card: &Card, path: &Path) -> Result<Inspection, InspectError> {
 
     let mut files = BTreeMap::new();
     let slots = Slot::ALL.into_iter().flat_map(slot_files);
-    let fixed = [STATE_FILE, config_txt::BOARD_DTB, "config.txt"];
+    let fixed = [STATE_FILE, config_txt::BOARD_DTB, "config.txt", inventory::FILE];
     for name in slots.chain(fixed).chain(VIDEO_CORE).chain([kind.file_name()]) {
         match card.boot_file(name) {
             Ok(bytes) => {

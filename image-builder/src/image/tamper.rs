@@ -13,6 +13,7 @@ use super::arm_image::ArmImage;
 use super::card::{Card, CardError};
 use super::fit::{self, Contents, FitError};
 use super::initramfs::{self, Entry};
+use super::inventory::{self, Boot, Inventory};
 use super::slots::Content;
 use super::{ImageError, boot_manifest};
 use crate::artifacts::{Artifacts, KeyDir};
@@ -133,11 +134,12 @@ pub fn variant(
 ) -> Result<Option<Manifest>, TamperError> {
     let card = Card::open(image)?;
     let Content { fit, manifest, signatures } = card.good()?;
-    let mut firmware = None;
+    let mut others = Vec::new();
+    let mut is_whole = false;
     let (fit, manifest) = match tamper {
         Tamper::Firmware { component, text } => {
             let (kind, image) = ArmImage::on(&card)?;
-            firmware = Some((kind.file_name(), change_text(kind, image, component, text)?));
+            others.push((kind.file_name(), change_text(kind, image, component, text)?));
             (fit, manifest)
         }
         Tamper::FlippedBit => (flip_in_kernel(fit)?, manifest),
@@ -161,12 +163,22 @@ pub fn variant(
             let new = boot_manifest::of_variant(&old, &contents, None).map_err(ImageError::from)?;
             let json = new.to_json().map_err(ImageError::from)?;
             let fit = fit::pack(&contents, &signing.mkimage, Some(&signing.keys))?;
+            is_whole = true;
             (fit, json.into_bytes())
         }
     };
     let content = Content { fit, manifest, signatures };
+    // Whoever signs again makes it an image of which nothing is amiss.
+    if is_whole
+        && let Ok(json) = card.boot_file(inventory::FILE)
+        && let Ok(mut inventory) = Inventory::from_json(&json)
+    {
+        inventory.boot = Boot::of(&content);
+        let json = inventory.to_json().map_err(|error| ImageError::Config(error.to_string()))?;
+        others.push((inventory::FILE, json.into_bytes()));
+    }
     let mut files = card.good_files(&content)?;
-    files.extend(firmware);
+    files.extend(others);
     let files: Vec<_> = files.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
     card.with_boot_files(&files, out)?;
     Ok(Manifest::from_json(&content.manifest).ok())

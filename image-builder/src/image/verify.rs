@@ -10,13 +10,20 @@ mod report;
 
 use std::path::{Path, PathBuf};
 
+use pcr_measure::key::PublicKey;
 use pcr_measure::manifest::{Manifest, Measurement, component};
+use pcr_measure::policy::Rollback;
+use pcr_measure::signed_policy::{SignatureFile, SignedPolicy, Verdict, policy_with};
+use pcr_measure::slots::{STATE_FILE, Slot, Slots};
+use pcr_measure::structures::TpmPublic;
+use serde::Deserialize;
 
 use super::arm_image::ArmImage;
 use super::card::{Card, CardError};
 use super::fdt::Fdt;
 use super::fit::{self, Contents, FitError};
-use super::{boot_manifest, ext4};
+use super::inventory::{self, Boot, Inventory, Item};
+use super::{boot_manifest, ext4, initramfs};
 use crate::recipe::Board;
 
 pub use report::{Check, Outcome, Report, RootState};
@@ -37,6 +44,14 @@ pub enum VerifyError {
     /// The signature checker cannot run.
     #[error(transparent)]
     Fit(#[from] FitError),
+    /// The given inventory cannot be used.
+    #[error("the inventory {path} cannot be used: {reason}")]
+    Inventory {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// The given manifest cannot be used.
     #[error("the manifest {path} cannot be used: {reason}")]
     Manifest {
@@ -73,7 +88,7 @@ impl Checks {
     }
 }
 
-/// Judges an image. `manifest` is another manifest to hold it against;
+/// Judges an image. `manifest` and `inventory` are others than its own to hold it against;
 /// `fit_check_sign` checks the signature, which is skipped without it.
 ///
 /// # Errors
@@ -81,6 +96,7 @@ impl Checks {
 pub fn verify(
     path: &Path,
     manifest: Option<&Path>,
+    inventory: Option<&Path>,
     fit_check_sign: Option<&Path>,
 ) -> Result<Report, VerifyError> {
     let card = Card::open(path)?;
@@ -106,6 +122,24 @@ pub fn verify(
     if let (Some(fit), Some((_, image))) = (&fit, &arm_image) {
         signature(fit, image, fit_check_sign, &mut checks)?;
     }
+    slots(&card, &mut checks);
+    let inventory = match inventory {
+        Some(path) => Some(read_inventory(path)?),
+        None => own_inventory(&card, &mut checks),
+    };
+    if let Some(inventory) = &inventory {
+        let kinds = arm_image.iter().map(|(kind, _)| *kind);
+        let expected: Vec<_> = kinds
+            .flat_map(|kind| {
+                let others = kind.others().iter().copied();
+                others.chain(kind.board_dtb()).chain([kind.file_name()])
+            })
+            .collect();
+        stock(&card, inventory, &expected, root, &mut checks)?;
+        if manifest.as_ref().is_some_and(|manifest| manifest.image() != inventory.image) {
+            checks.add("inventory", Outcome::Bad, "it is another image's");
+        }
+    }
     let real = match (&manifest, &contents) {
         (Some(manifest), Some(contents)) => {
             let firmware = arm_image.as_ref().and_then(|(kind, image)| kind.measured(image).ok());
@@ -114,6 +148,9 @@ pub fn verify(
         }
         _ => None,
     };
+    if let (Some(real), Some(contents)) = (&real, &contents) {
+        policies(&card, real, contents, &mut checks);
+    }
     let pcrs = real.map(|real| real.predict());
     let said = manifest.as_ref().map(Manifest::predict);
     Ok(Report {
@@ -161,6 +198,161 @@ fn read_manifest(path: &Path) -> Result<Manifest, VerifyError> {
     let fail = |reason: String| VerifyError::Manifest { path: path.to_owned(), reason };
     let json = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
     Manifest::from_json(&json).map_err(|error| fail(error.to_string()))
+}
+
+/// The sector that says which slot boots. U-Boot takes one that it cannot read for slot A.
+fn slots(card: &Card, checks: &mut Checks) {
+    const WHAT: &str = "slots";
+    let Some(sector) = checks.take(WHAT, card.boot_file(STATE_FILE)) else { return };
+    match checks.take(WHAT, Slots::decode(&sector)) {
+        Some(slots) if slots.encode().as_slice() == sector => {
+            let trial = slots.trial.map(|slot| format!(", {slot} is on trial")).unwrap_or_default();
+            checks.add(WHAT, Outcome::Good, format!("{} is good{trial}", slots.good));
+        }
+        Some(_) => checks.add(WHAT, Outcome::Bad, "bytes that no state has"),
+        None => {}
+    }
+}
+
+fn own_inventory(card: &Card, checks: &mut Checks) -> Option<Inventory> {
+    let json = checks.take("inventory", card.boot_file(inventory::FILE))?;
+    checks.take("inventory", Inventory::from_json(&json))
+}
+
+fn read_inventory(path: &Path) -> Result<Inventory, VerifyError> {
+    let fail = |reason: String| VerifyError::Inventory { path: path.to_owned(), reason };
+    let json = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
+    Inventory::from_json(&json).map_err(|error| fail(error.to_string()))
+}
+
+/// What nobody measures is what the image was built with.
+fn stock(
+    card: &Card,
+    inventory: &Inventory,
+    expected: &[&'static str],
+    root: RootState,
+    checks: &mut Checks,
+) -> Result<(), VerifyError> {
+    let before = checks.0.len();
+    for name in expected {
+        if !inventory.files.contains_key(*name) {
+            checks.add(*name, Outcome::Bad, "the inventory does not list it");
+        }
+    }
+    let compare = |what: &str, listed: &Item, found: &Item, checks: &mut Checks| {
+        let show = |item: &Item| format!("{}… ({} bytes)", item.sha256.short(), item.size);
+        if listed != found {
+            let detail =
+                format!("the inventory lists {}, the card holds {}", show(listed), show(found));
+            checks.add(what, Outcome::Bad, detail);
+        }
+    };
+    compare("partitions", &inventory.partition_table, &inventory::partition_table(card)?, checks);
+    for (name, listed) in &inventory.files {
+        match card.boot_file(name) {
+            Ok(found) => compare(name, listed, &Item::of(&found), checks),
+            Err(error) => checks.add(name, Outcome::Bad, error.to_string()),
+        }
+    }
+    // After an update it is another boot, which the bundle's list has told the device of.
+    let updated = card.slots() != Slots::default()
+        || card.manifest_of(Slot::B).is_ok_and(|manifest| !manifest.is_empty());
+    if let Ok(good) = card.good() {
+        let boot = Boot::of(&good);
+        let is_built = boot.manifest == inventory.boot.manifest;
+        if is_built || !updated {
+            compare("manifest", &inventory.boot.manifest, &boot.manifest, checks);
+            compare("FIT", &inventory.boot.fit, &boot.fit, checks);
+        }
+    }
+    match root {
+        RootState::Encrypted => {}
+        RootState::Plain | RootState::Unknown => {
+            compare("root", &inventory.root, &inventory::root(card)?, checks);
+        }
+    }
+    if checks.0.len() == before {
+        let what = match root {
+            RootState::Encrypted => {
+                "boot files and partition table are those of the build; the root is encrypted"
+            }
+            RootState::Plain | RootState::Unknown => {
+                "boot files, partition table and root are those of the build"
+            }
+        };
+        checks.add("inventory", Outcome::Good, what);
+    }
+    Ok(())
+}
+
+/// What an initramfs is told about signed policies.
+#[derive(Deserialize)]
+struct Config {
+    signed: Option<Signed>,
+}
+
+#[derive(Deserialize)]
+struct Signed {
+    #[serde(with = "hex")]
+    policy_key: Vec<u8>,
+    counter: String,
+    rollback: u64,
+}
+
+/// The card has a policy for what it will measure, by the key that its initramfs holds.
+fn policies(card: &Card, real: &Manifest, contents: &Contents, checks: &mut Checks) {
+    const WHAT: &str = "policy";
+    let found = initramfs::file_in(&contents.ramdisk, initramfs::CONFIG);
+    let Ok(Some(config)) = found else {
+        let detail = "the initramfs is not ours: which policy key it holds is not known";
+        checks.add(WHAT, Outcome::Skipped, detail);
+        return;
+    };
+    let Some(config) = checks.take(WHAT, serde_json::from_slice::<Config>(&config)) else { return };
+    // The binding `pcr`.
+    let Some(signed) = config.signed else { return };
+    let Some(json) = checks.take(WHAT, card.signatures_of(card.slots().good)) else { return };
+    match signed.check(&json, real) {
+        Ok(()) => checks.add(
+            WHAT,
+            Outcome::Good,
+            format!("version {}, signed with the key in the initramfs", signed.rollback),
+        ),
+        Err(why) => checks.add(WHAT, Outcome::Bad, why),
+    }
+}
+
+impl Signed {
+    fn check(&self, json: &[u8], real: &Manifest) -> Result<(), String> {
+        let key = TpmPublic::parse(&self.policy_key).map_err(|e| e.to_string())?;
+        let key = PublicKey::from_tpm(&key).map_err(|e| e.to_string())?;
+        let digits = self.counter.trim_start_matches("0x");
+        let counter = u32::from_str_radix(digits, 16).map_err(|e| e.to_string())?;
+        let rollback = Rollback { counter, version: self.rollback };
+        let policy = policy_with(real.seal(), &real.sealed_values(), Some(&rollback));
+        let policy = policy.map_err(|e| e.to_string())?;
+        if json.is_empty() {
+            return Err("there are no signed policies".to_owned());
+        }
+        let file = SignatureFile::from_json(json).map_err(|e| e.to_string())?;
+        let why = match file.verify_policy(&key, real.seal(), policy).map_err(|e| e.to_string())? {
+            Verdict::Signed => None,
+            Verdict::OtherKey => Some("there is none of the key in the initramfs"),
+            Verdict::OtherPcrs => Some("the key's policies are for other PCRs"),
+            Verdict::OtherPolicy => {
+                Some("the key's policies are for other PCR values, another version or counter")
+            }
+            Verdict::BadSignature => Some("the signature is not the key's"),
+        };
+        if let Some(why) = why {
+            return Err(why.to_owned());
+        }
+        let of_others = |entry: &SignedPolicy| entry.rollback != Some(self.rollback);
+        if file.entries().filter(|entry| entry.policy == policy).any(of_others) {
+            return Err("the file tells another version than the policy has".to_owned());
+        }
+        Ok(())
+    }
 }
 
 /// What the FIT holds is what the manifest lists.
