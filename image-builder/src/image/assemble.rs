@@ -1,6 +1,7 @@
 //! From recipe and artifacts to an image.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use pcr_measure::Sha256Digest;
@@ -63,7 +64,7 @@ pub fn assemble(
     progress: &Progress,
 ) -> Result<Image, ImageError> {
     let task = progress.task("image");
-    fs::create_dir_all(out).map_err(file_error(out))?;
+    let _turn = workplace(out).map_err(file_error(out))?;
 
     task.step("initramfs");
     let unseal = read(&artifacts.unseal)?;
@@ -123,8 +124,7 @@ pub fn assemble(
     let signatures = signed.map_or(Ok(None), |signed| signed.sign(&manifest))?;
 
     task.step("root file system");
-    let scratch =
-        tempfile::Builder::new().prefix(".root-").tempdir_in(out).map_err(file_error(out))?;
+    let scratch = tempfile::Builder::new().prefix(ROOT).tempdir_in(out).map_err(file_error(out))?;
     let files = scratch.path().join("files");
     root::begin(&files).map_err(file_error(&files))?;
     let disk_id = identity("disk", recipe);
@@ -179,6 +179,26 @@ pub fn assemble(
         manifest_path,
         manifest,
     })
+}
+
+/// How the directory begins in which a root is made.
+const ROOT: &str = ".root-";
+
+/// Makes the directory, waits for another build that is at work in it, and removes what one
+/// left there that was killed. Held until the returned file is dropped.
+fn workplace(out: &Path) -> io::Result<File> {
+    fs::create_dir_all(out)?;
+    let turn = File::open(out)?;
+    turn.lock()?;
+    for entry in fs::read_dir(out)? {
+        let entry = entry?;
+        match entry.file_name().to_str() {
+            Some(name) if name.starts_with(ROOT) => fs::remove_dir_all(entry.path())?,
+            Some(name) if name.starts_with(Draft::PREFIX) => fs::remove_file(entry.path())?,
+            _ => {}
+        }
+    }
+    Ok(turn)
 }
 
 /// The files of the boot partition that are no slot's, in the order in which they are written.

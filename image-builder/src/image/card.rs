@@ -184,6 +184,9 @@ pub struct Draft {
 }
 
 impl Draft {
+    /// How the name begins that it has until then.
+    pub(super) const PREFIX: &str = ".image-";
+
     /// Begins an image of `size` bytes, all zeros and no blocks.
     ///
     /// # Errors
@@ -191,7 +194,7 @@ impl Draft {
     pub fn new(out: &Path, size: u64) -> Result<Self, CardError> {
         let dir = out.parent().filter(|dir| !dir.as_os_str().is_empty());
         let file = tempfile::Builder::new()
-            .prefix(".image-")
+            .prefix(Self::PREFIX)
             .permissions(std::fs::Permissions::from_mode(0o644))
             .tempfile_in(dir.unwrap_or(Path::new(".")))
             .map_err(file_error(out))?;
