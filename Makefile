@@ -34,7 +34,7 @@ test: ## format, lints, unit tests, and the demo's journey as assertions
 	$(BUILDER) build --recipe $(TINY); $(BUILDER) build --only qemu; export MSEC_REQUIRE_TOOLS=1 TSS2_LOG=all+none; \
 	cargo test --workspace --all-features --locked --no-fail-fast'
 
-test-long: ## what takes an hour: 205 power cuts, 50 boots for IMA on each bus, a thousand SPI reads at each setting, OP-TEE for the lab, a Debian
+test-long: ## what takes an hour: 305 power cuts, 50 boots for IMA on each bus, a thousand SPI reads at each setting, OP-TEE for the lab, a Debian
 	$(ENTER) sh -euc '$(BUILDER) build --recipe $(TINY); $(BUILDER) build --only qemu; cargo test --locked -p msec-tests -- --ignored --nocapture'
 
 FORMAT ?= text

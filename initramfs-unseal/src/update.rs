@@ -29,6 +29,8 @@ use crate::report::this_boot::{NoReport, ThisBoot};
 use crate::reseal::request::RequestError;
 use crate::rollback::RollbackError;
 use crate::tpm::TpmError;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use pcr_measure::bundle::BundleError;
 use pcr_measure::slots::Slot;
 use slot_files::{SlotFileError, SlotFiles};
@@ -36,9 +38,13 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-/// Held while slots are changed.
+/// Held while somebody is at the slots.
 const LOCK: &str = "/run/initramfs-unseal/update.lock";
+
+/// How long one waits for that.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why an update went no further. What was booted before boots again.
 #[derive(Debug, thiserror::Error)]
@@ -54,10 +60,15 @@ pub enum UpdateError {
     #[error("{LOCK}: {0}")]
     Lock(io::Error),
     /// The boot partition.
-    #[error("the boot partition {device} cannot be mounted for writing: {cause}")]
+    #[error("the boot partition {device} cannot be mounted for {what}: {cause}", what = match access {
+        Access::Read => "reading",
+        Access::Write => "writing",
+    })]
     BootPartition {
         /// Its device.
         device: std::path::PathBuf,
+        /// For what.
+        access: Access,
         /// Why.
         cause: io::Error,
     },
@@ -172,6 +183,20 @@ impl From<SignedError> for UpdateError {
     }
 }
 
+/// Waits a while for somebody who only looks; an installation takes longer.
+fn take_turn(mut lock: File) -> Result<Flock<File>, UpdateError> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
+            Ok(turn) => return Ok(turn),
+            Err((back, Errno::EWOULDBLOCK)) if Instant::now() < end => lock = back,
+            Err((_, Errno::EWOULDBLOCK)) => return Err(UpdateError::Busy),
+            Err((_, errno)) => return Err(UpdateError::Lock(errno.into())),
+        }
+        std::thread::sleep(PATIENCE / 20);
+    }
+}
+
 /// The card's slots, while nobody else changes them.
 #[derive(Debug)]
 struct Slotted {
@@ -179,20 +204,55 @@ struct Slotted {
     files: SlotFiles,
     // In this order: unmounted, then free for the next one.
     _partition: BootPartition,
-    _lock: nix::fcntl::Flock<File>,
+    _lock: Flock<File>,
+}
+
+/// What somebody wants with the slots. A boot partition that is only read is not marked as
+/// being in use, and a power cut finds it clean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Looking at them.
+    Read,
+    /// Changing them.
+    Write,
 }
 
 impl Slotted {
-    fn open() -> Result<Self, UpdateError> {
+    fn open(access: Access) -> Result<Self, UpdateError> {
         let boot = ThisBoot::read()?;
         let lock = File::options().create(true).append(true).mode(0o600).open(LOCK);
         let lock = lock.map_err(UpdateError::Lock)?;
-        let lock = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusiveNonblock)
-            .map_err(|_| UpdateError::Busy)?;
+        let lock = take_turn(lock)?;
         let device = boot.objects.boot.clone();
-        let partition = BootPartition::for_writing(&device)
-            .map_err(|cause| UpdateError::BootPartition { device, cause })?;
+        let partition = match access {
+            Access::Read => BootPartition::for_reading(&device),
+            Access::Write => BootPartition::for_writing(&device),
+        };
+        let partition =
+            partition.map_err(|cause| UpdateError::BootPartition { device, access, cause })?;
         let files = SlotFiles::at(Path::new(MOUNT));
         Ok(Self { boot, files, _partition: partition, _lock: lock })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_and_the_next_one_waits() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let open = || file.reopen().unwrap();
+        let turn = take_turn(open()).unwrap();
+        let begun = Instant::now();
+        std::thread::scope(|scope| {
+            let next = scope.spawn(|| take_turn(open()).is_ok());
+            std::thread::sleep(Duration::from_millis(300));
+            drop(turn);
+            assert!(next.join().unwrap());
+        });
+        assert!(begun.elapsed() >= Duration::from_millis(300));
+        let _turn = take_turn(open()).unwrap();
+        assert!(matches!(take_turn(open()), Err(UpdateError::Busy)));
     }
 }

@@ -1,7 +1,8 @@
 //! Confirming an update that has come up.
 
 use super::slots::{live, running};
-use super::{Slotted, UpdateError};
+use super::{Access, Slotted, UpdateError};
+use crate::report::this_boot::ThisBoot;
 use crate::reseal::request::{self, Request, RequestError};
 use crate::rollback;
 use crate::tpm::{SHARED_DEVICE, Tpm};
@@ -44,28 +45,20 @@ impl fmt::Display for Confirmed {
 /// # Errors
 /// [`UpdateError`].
 pub fn confirm(keep: bool) -> Result<Confirmed, UpdateError> {
-    let Slotted { boot, files, .. } = &Slotted::open()?;
-    boot.unlocked_by_tpm().map_err(|why| UpdateError::ByHand(why.to_owned()))?;
-    let state = files.state()?;
-    let mut tpm = Tpm::open(Path::new(SHARED_DEVICE))?;
-    let live = live(&mut tpm, &boot.objects.pcrs)?;
-    drop(tpm);
-    let (slot, _) = running(files, &state, &live)?.ok_or(UpdateError::Unknown)?;
-    let was_on_trial = state.trial == Some(slot) && state.good != slot;
-    // Carried out by the next boot that the TPM unlocks, and asked for first: with power
-    // cut before the state is written, that boot is this one again, or the old one, which
-    // then is the only one.
-    if boot.objects.signed.is_none() && was_on_trial && !keep {
-        match request::reseal(&Request::Retire) {
-            Ok(_) | Err(RequestError::NothingPending) => {}
-            Err(why) => return Err(why.into()),
+    // Most boots confirm nothing new, and leave the boot partition as it is.
+    let looked = look(&Slotted::open(Access::Read)?)?;
+    let Looked { state, slot, was_on_trial } = looked;
+    let boot = if was_on_trial {
+        let slotted = Slotted::open(Access::Write)?;
+        // Nobody holds the lock between the two.
+        if look(&slotted)? != looked {
+            return Err(UpdateError::Busy);
         }
-    }
-    // A trial that failed and fell back to this slot is over as well, but what it left
-    // says so to `status`: only a slot that comes up ends a trial.
-    if was_on_trial {
-        files.set_state(&Slots { good: slot, trial: None })?;
-    }
+        end_trial(&slotted, slot, keep)?;
+        slotted.boot
+    } else {
+        ThisBoot::read()?
+    };
     let counter = match &boot.objects.signed {
         Some(authority) if !keep && slot_is_good(&state, slot) => {
             Some(rollback::rollback(authority.version)?.to)
@@ -73,6 +66,46 @@ pub fn confirm(keep: bool) -> Result<Confirmed, UpdateError> {
         _ => None,
     };
     Ok(Confirmed { slot, was_on_trial, counter })
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Looked {
+    state: Slots,
+    /// The slot that runs.
+    slot: Slot,
+    was_on_trial: bool,
+}
+
+/// What there is to confirm.
+fn look(Slotted { boot, files, .. }: &Slotted) -> Result<Looked, UpdateError> {
+    boot.unlocked_by_tpm().map_err(|why| UpdateError::ByHand(why.to_owned()))?;
+    let state = files.state()?;
+    let mut tpm = Tpm::open(Path::new(SHARED_DEVICE))?;
+    let live = live(&mut tpm, &boot.objects.pcrs)?;
+    let (slot, _) = running(files, &state, &live)?.ok_or(UpdateError::Unknown)?;
+    let was_on_trial = state.trial == Some(slot) && state.good != slot;
+    Ok(Looked { state, slot, was_on_trial })
+}
+
+/// Makes the slot on trial, which runs, the good one.
+fn end_trial(
+    Slotted { boot, files, .. }: &Slotted,
+    slot: Slot,
+    keep: bool,
+) -> Result<(), UpdateError> {
+    // Carried out by the next boot that the TPM unlocks, and asked for first: with power
+    // cut before the state is written, that boot is this one again, or the old one, which
+    // then is the only one.
+    if boot.objects.signed.is_none() && !keep {
+        match request::reseal(&Request::Retire) {
+            Ok(_) | Err(RequestError::NothingPending) => {}
+            Err(why) => return Err(why.into()),
+        }
+    }
+    // A trial that failed and fell back to this slot is over as well, but what it left
+    // says so to `status`: only a slot that comes up ends a trial.
+    files.set_state(&Slots { good: slot, trial: None })?;
+    Ok(())
 }
 
 /// Whether the slot is the good one, or has just become it.

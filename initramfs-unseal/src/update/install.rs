@@ -1,7 +1,7 @@
 //! Installing a bundle into the slot that does not run.
 
 use super::slots::{live, running};
-use super::{Slotted, UpdateError};
+use super::{Access, Slotted, UpdateError};
 use crate::approve::{self, Update};
 use crate::authority::PolicyKey;
 use crate::reseal::request::{self, Request};
@@ -50,7 +50,7 @@ pub fn install(
     attempts: u32,
     say: impl Fn(&str),
 ) -> Result<Installed, UpdateError> {
-    let Slotted { boot, files, .. } = &Slotted::open()?;
+    let Slotted { boot, files, .. } = &Slotted::open(Access::Write)?;
     let objects = &boot.objects;
     let mut tpm = Tpm::open(Path::new(SHARED_DEVICE))?;
 

@@ -1,7 +1,7 @@
 //! Which slot runs, what is in the other one, and giving an update up.
 
 use super::slot_files::SlotFiles;
-use super::{Slotted, UpdateError};
+use super::{Access, Slotted, UpdateError};
 use crate::evidence::{self, firmware_and, unlatched};
 use crate::tpm::{SHARED_DEVICE, Tpm, TpmError};
 use pcr_measure::eventlog::EventLog;
@@ -120,7 +120,7 @@ fn look(files: &SlotFiles, slot: Slot) -> SlotStatus {
 /// # Errors
 /// [`UpdateError`].
 pub fn status() -> Result<SlotsStatus, UpdateError> {
-    let Slotted { boot, files, .. } = &Slotted::open()?;
+    let Slotted { boot, files, .. } = &Slotted::open(Access::Read)?;
     let state = files.state()?;
     let mut tpm = Tpm::open(Path::new(SHARED_DEVICE))?;
     let live = live(&mut tpm, &boot.objects.pcrs)?;
@@ -143,7 +143,7 @@ pub fn status() -> Result<SlotsStatus, UpdateError> {
 /// # Errors
 /// [`UpdateError`].
 pub fn cancel(if_running: bool) -> Result<Slots, UpdateError> {
-    let Slotted { boot, files, .. } = &Slotted::open()?;
+    let Slotted { boot, files, .. } = &Slotted::open(Access::Write)?;
     let state = files.state()?;
     if if_running {
         let mut tpm = Tpm::open(Path::new(SHARED_DEVICE))?;
