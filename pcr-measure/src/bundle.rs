@@ -371,8 +371,13 @@ mod tests {
         for files in [&[][..], &FILES[..1], &[FILES[1], FILES[0]], &[FILES[0], ("../x", b"")]] {
             assert!(refused(files).contains("it has the files"), "{files:?}");
         }
-        let large = vec![0; (8 << 20) + 1];
-        assert!(refused(&[(FIT, &large), FILES[1]]).contains("8388609 bytes"));
+        let sized = |size| {
+            let mut list = List::new("i", "b", None, &FILES);
+            list.files[0].size = size;
+            List::from_json(list.to_json().unwrap().as_bytes())
+        };
+        assert!(sized(FIT_MAX).is_ok(), "premise");
+        assert!(sized(FIT_MAX + 1).unwrap_err().to_string().contains("67108865 bytes"));
         let json = List::new("i", "b", None, &FILES).to_json().unwrap();
         assert!(List::from_json(json.as_bytes()).is_ok(), "premise");
         let newer = json.replace("update/1", "update/2");
