@@ -20,8 +20,9 @@ use serde::Serialize;
 use super::arm_image::{ArmImage, VIDEO_CORE};
 use super::card::{Card, CardError};
 use super::fit::{Contents, FitError};
+use super::inventory::{self, Item};
 use super::verify::{RootState, root_state};
-use super::{boot_manifest, config_txt, ext4, inventory};
+use super::{boot_manifest, config_txt, ext4};
 
 /// Bytes compared at a time.
 const BLOCK: usize = 1 << 20;
@@ -76,15 +77,6 @@ pub struct Place {
     pub size: u64,
 }
 
-/// A file of the boot partition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct BootFile {
-    /// Its size in bytes.
-    pub size: u64,
-    /// SHA-256 of its content.
-    pub sha256: Sha256Digest,
-}
-
 /// How full a plain root is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct RootUsage {
@@ -118,7 +110,7 @@ pub struct Inspection {
     /// The kernel's command line.
     pub command_line: String,
     /// Files of the boot partition, by name.
-    pub files: BTreeMap<String, BootFile>,
+    pub files: BTreeMap<String, Item>,
     /// What will be measured, in order; separators left out.
     pub measured: Vec<ManifestEvent>,
     /// The PCRs that it will lead to.
@@ -155,8 +147,7 @@ fn look(card: &Card, path: &Path) -> Result<Inspection, InspectError> {
     for name in slots.chain(fixed).chain(VIDEO_CORE).chain([kind.file_name()]) {
         match card.boot_file(name) {
             Ok(bytes) => {
-                let (size, sha256) = (bytes.len() as u64, Sha256Digest::of(&bytes));
-                files.insert(name.to_owned(), BootFile { size, sha256 });
+                files.insert(name.to_owned(), Item::of(&bytes));
             }
             Err(error) if error.is_missing_file() => {}
             Err(error) => return Err(error.into()),
@@ -494,8 +485,7 @@ mod tests {
         let firmware = ArmImage::Armstub.measured(&armstub(bl31)).unwrap();
         let manifest =
             boot_manifest::of_image(&recipe, &contents, b"U-Boot 1\0", &firmware, "6.12").unwrap();
-        let file =
-            |bytes: &[u8]| BootFile { size: bytes.len() as u64, sha256: Sha256Digest::of(bytes) };
+        let file = Item::of;
         let place = Place { start: 1 << 20, size: 47 << 20 };
         Inspection {
             schema: "",
