@@ -53,6 +53,7 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
         "--enable-tcg",
         "--enable-tpm",
         "--enable-fdt=system",
+        "--enable-slirp",
         // What configure misses it must not fetch.
         "--disable-download",
         // A debugger's data would hold the place of the build.
