@@ -22,6 +22,7 @@ use crate::status::Objects;
 use crate::switch_root;
 use crate::tpm::platform::Platform;
 use crate::tpm::{DEVICE, Index, Tpm, TpmError};
+use crate::update::firmware::{self, PutBack};
 use crate::volume::{self, Fingerprint, LATCH, LEAVE_INITRD, OPENED_BY_HAND, PHASES};
 use anyhow::{Context as _, Result, anyhow, bail};
 use by_tpm::Unlocked;
@@ -53,6 +54,8 @@ pub struct Boot {
     pin: Option<Pin>,
     /// TPM commands of a provisioning that came before the unlock.
     commands_before: u32,
+    /// Whether this boot may be ended by a restart.
+    may_restart: bool,
 }
 
 impl Boot {
@@ -70,14 +73,17 @@ impl Boot {
             approved: None,
             pin: None,
             commands_before: 0,
+            may_restart: false,
         }
     }
 
     /// Gets the root open and enters it. Returns only when that cannot be.
     ///
     /// # Errors
-    /// What to tell the operator before the power goes off.
+    /// What to tell the operator before the power goes off; [`PutBack`] where the board has
+    /// to start again.
     pub fn run(&mut self) -> Result<Infallible> {
+        self.may_restart = true;
         let method = self.open_root()?;
         self.enter(method)
     }
@@ -145,6 +151,12 @@ impl Boot {
                         Err(why) => (why.to_string(), None),
                     };
                     let (why, typed) = refusal;
+                    if typed.is_none()
+                        && let Some(put_back) = self.put_firmware_back()
+                    {
+                        self.latch()?;
+                        return Err(put_back.into());
+                    }
                     self.recover(volume, found.token.as_ref(), &why, typed)?;
                     return Ok(Method::Recovery);
                 }
@@ -172,6 +184,14 @@ impl Boot {
             Ok(tpm) => self.tpm = Some(tpm),
             Err(why) => self.consoles.say(&why.to_string()),
         }
+    }
+
+    /// After an update that brought firmware and was given up by U-Boot: the good slot
+    /// runs, was started by what is not its own, and sees to it.
+    fn put_firmware_back(&mut self) -> Option<PutBack> {
+        let tpm = self.tpm.as_mut().filter(|_| self.may_restart)?;
+        let live = tpm.pcrs(&firmware::of_a_slot().ok()?).ok()?;
+        firmware::put_back(&self.config.partition(self.config.boot_partition), &live)
     }
 
     /// What is on the root partition and in the TPM.

@@ -6,6 +6,7 @@ use crate::boot_partition::BootPartition;
 use crate::config::{self, Config};
 use crate::console::Consoles;
 use crate::sys;
+use crate::update::firmware::PutBack;
 use anyhow::{Context as _, Result};
 use nix::mount::{MsFlags, mount};
 use pcr_measure::slots::{STATE_FILE, STATE_LEN, Slots};
@@ -39,6 +40,10 @@ pub fn run() -> ! {
         }
         Err(why) => why,
     };
+    if why.is::<PutBack>() {
+        Consoles::open().say(&format!("restarting: {why}"));
+        sys::restart()
+    }
     // An update that does not come up must not need a visit. U-Boot counts the attempts:
     // when there is none left it takes the boot from before.
     if boot_partition.is_some_and(|device| on_trial(&device)) {

@@ -4,8 +4,9 @@
 //! ```text
 //! install   verify the list's signature (the TPM does) -> write the slot -> read it back
 //!           -> let this boot's root be opened by the next one -> attempts into the TPM
-//!           -> state: on trial
-//! boot      U-Boot counts an attempt, loads the slot on trial; none left: the good one
+//!           -> its firmware is started, where it brings one -> state: on trial
+//! boot      U-Boot counts an attempt, loads the slot on trial; none left: the good one,
+//!           which has its own firmware started again
 //! confirm   ask for the old policy to be retired -> state: good -> move the rollback counter
 //! ```
 //!
@@ -14,6 +15,7 @@
 //! before does no harm when it is done again.
 
 mod confirm;
+pub mod firmware;
 mod install;
 pub mod slot_files;
 mod slots;
@@ -96,9 +98,17 @@ pub enum UpdateError {
     },
     /// It measures other firmware than this card has.
     #[error(
-        "this update expects another firmware on the card than there is ({0} would differ): its first boot would not unlock; write the image to the card, or build the update on this firmware"
+        "this update expects another firmware on the card than there is ({0} would differ): its first boot would not unlock; make the bundle with its firmware (image-builder bundle --firmware), or build the update on this one"
     )]
     OtherFirmware(String),
+    /// It brings firmware, and the card has one place for it.
+    #[error(
+        "this update brings firmware, and this card has room for the one alone that it starts from: write the image to the card"
+    )]
+    OneFirmware,
+    /// What it brings is not what it expects.
+    #[error("the firmware of this bundle is not the one that its boot manifest expects")]
+    FirmwareDiffers,
     /// No slot explains this boot.
     #[error("what runs is in neither slot of this card: write the image to the card again")]
     Unknown,
@@ -164,6 +174,8 @@ impl UpdateError {
             | Self::Forged
             | Self::OtherImage { .. }
             | Self::OtherFirmware(_)
+            | Self::OneFirmware
+            | Self::FirmwareDiffers
             | Self::OnTrial(_)
             | Self::NotOnTrial
             | Self::ByHand(_)

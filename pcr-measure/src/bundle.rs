@@ -6,6 +6,7 @@
 //! boot.itb                       the FIT
 //! manifest.json                  its boot manifest
 //! tpm2-pcr-signature.json        its signed policies, for the binding `signed`
+//! armstub8.bin                   the firmware that it expects, where that is to go along
 //! ```
 //!
 //! In this order, so that the signature is verified before anything of the rest is
@@ -18,6 +19,7 @@ use std::io::{self, Read, Write};
 
 use crate::digest::Sha256Digest;
 use crate::slots::{FIT_MAX, JSON_LEN};
+use crate::stub::STUB_LEN;
 use crate::text::printable;
 
 /// The schema of the list.
@@ -32,6 +34,8 @@ pub const FIT: &str = "boot.itb";
 pub const MANIFEST: &str = "manifest.json";
 /// The signed policies.
 pub const POLICIES: &str = "tpm2-pcr-signature.json";
+/// The firmware of a Raspberry Pi, [`STUB_LEN`] bytes.
+pub const FIRMWARE: &str = "armstub8.bin";
 
 /// Longest list, in bytes.
 const MAX_LIST: u64 = 16 << 10;
@@ -137,8 +141,8 @@ impl List {
         serde_json::to_string_pretty(self).map(|text| text + "\n")
     }
 
-    /// Reads a list: FIT and boot manifest, and signed policies where there are any, in
-    /// this order, each as small as its place.
+    /// Reads a list: FIT and boot manifest, signed policies and firmware where there are
+    /// any, in this order, each as small as its place.
     ///
     /// # Errors
     /// [`BundleError::List`], [`BundleError::Schema`], [`BundleError::TooLarge`].
@@ -154,12 +158,24 @@ impl List {
         }
         let list: Self = serde_json::from_slice(json).map_err(bad)?;
         let names: Vec<_> = list.files.iter().map(|file| file.name.as_str()).collect();
-        if ![&[FIT, MANIFEST][..], &[FIT, MANIFEST, POLICIES]].contains(&names.as_slice()) {
+        let mut rest = names.as_slice().strip_prefix(&[FIT, MANIFEST]);
+        for option in [POLICIES, FIRMWARE] {
+            rest = rest.map(|rest| rest.strip_prefix(&[option]).unwrap_or(rest));
+        }
+        if rest != Some(&[]) {
             let names = printable(&names.join(", "));
             return Err(BundleError::List(format!("it has the files {names}")));
         }
         for file in &list.files {
-            let most = if file.name == FIT { FIT_MAX } else { JSON_LEN };
+            let most = match file.name.as_str() {
+                FIT => FIT_MAX,
+                FIRMWARE => STUB_LEN as u64,
+                _ => JSON_LEN,
+            };
+            if file.name == FIRMWARE && file.size != most {
+                let why = format!("its {FIRMWARE} has {} bytes and not {most}", file.size);
+                return Err(BundleError::List(why));
+            }
             if file.size > most {
                 let (name, size) = (file.name.clone(), file.size);
                 return Err(BundleError::TooLarge { name, size, most });
@@ -378,6 +394,19 @@ mod tests {
         };
         assert!(sized(FIT_MAX).is_ok(), "premise");
         assert!(sized(FIT_MAX + 1).unwrap_err().to_string().contains("67108865 bytes"));
+        let stub = vec![1; STUB_LEN];
+        let with = |files: &[(&str, &[u8])]| {
+            List::from_json(List::new("i", "b", None, files).to_json().unwrap().as_bytes())
+        };
+        for files in [&FILES[..2], &FILES] {
+            assert!(with(&[files, &[(FIRMWARE, &stub[..])]].concat()).is_ok(), "premise");
+        }
+        let before = [&FILES[..2], &[(FIRMWARE, &stub[..])], &FILES[2..]].concat();
+        assert!(refused(&before).contains("it has the files"));
+        for stub in [&stub[1..], &[]] {
+            let files = [&FILES[..2], &[(FIRMWARE, stub)]].concat();
+            assert!(refused(&files).contains("bytes and not 2097152"), "{}", refused(&files));
+        }
         let json = List::new("i", "b", None, &FILES).to_json().unwrap();
         assert!(List::from_json(json.as_bytes()).is_ok(), "premise");
         let newer = json.replace("update/1", "update/2");

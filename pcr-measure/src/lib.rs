@@ -36,6 +36,7 @@ mod reader;
 pub mod signed_policy;
 pub mod slots;
 pub mod structures;
+pub mod stub;
 pub mod text;
 #[cfg(feature = "tpm")]
 pub mod tpm;

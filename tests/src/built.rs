@@ -150,14 +150,23 @@ impl Built {
         path
     }
 
-    /// The update bundle of an image, at `path`.
+    /// The update bundle of an image, at `path`, without its firmware.
     ///
     /// # Panics
     /// When it cannot be made.
     #[must_use]
     pub fn bundle(&self, of: &Card, path: &Path) -> PathBuf {
+        self.bundle_with(of, false, path)
+    }
+
+    /// The same, with its firmware or without.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn bundle_with(&self, of: &Card, firmware: bool, path: &Path) -> PathBuf {
         let key = keys::signing(&self.context.signing_key, Role::Update).expect("the key");
-        image::bundle::make(of.path(), &key, path).expect("a bundle");
+        image::bundle::make(of.path(), firmware, &key, path).expect("a bundle");
         path.to_owned()
     }
 

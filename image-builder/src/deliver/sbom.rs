@@ -203,7 +203,7 @@ impl Bill {
     /// The files on the boot partition, as they lie there.
     fn boot_files(&mut self, card: &Card) -> Result<(), CardError> {
         let (kind, _) = ArmImage::on(card)?;
-        let mut names = vec![kind.file_name(), Slot::A.fit(), Slot::A.manifest()];
+        let mut names = vec![kind.file_on(card), Slot::A.fit(), Slot::A.manifest()];
         names.extend(kind.others());
         names.extend(kind.board_dtb());
         for name in names {

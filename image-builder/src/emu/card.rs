@@ -259,11 +259,12 @@ impl Card {
             });
         }
         let card = image::Card::open(&self.path)?;
-        let mut files = [self.arm_image.file_name()]
-            .into_iter()
-            .chain(self.arm_image.board_dtb())
-            .map(|name| Ok((name, other.boot_file(name)?)))
-            .collect::<Result<Vec<_>, CardError>>()?;
+        let source = image::Card::open(&other.path)?;
+        let (_, firmware) = ArmImage::on(&source)?;
+        let mut files = vec![(self.arm_image.file_on(&card), firmware)];
+        if let Some(name) = self.arm_image.board_dtb() {
+            files.push((name, source.boot_file(name)?));
+        }
         files.extend(card.good_files(&other.good()?)?);
         if files.iter().all(|(name, new)| self.boot_file(name).is_ok_and(|old| old == *new)) {
             return Ok(());
@@ -304,7 +305,7 @@ impl Card {
                 .map_err(|source| CardError::Write { path: file.clone(), source })?;
             Ok(file)
         };
-        let image = lay(self.arm_image.file_name())?;
+        let image = lay(self.arm_image.file_on(&image::Card::open(&self.path)?))?;
         Ok(BoardConfig {
             machine: match self.arm_image {
                 ArmImage::Armstub => {

@@ -9,7 +9,7 @@ use std::{
 
 use clap::Args;
 use emulated_board::{
-    Board, BoardError, ConsoleError, Ended, SoftTpm, TpmError, TpmLink, stages::stages,
+    Board, BoardError, ConsoleError, Ended, Network, SoftTpm, TpmError, TpmLink, stages::stages,
 };
 
 use crate::image::tamper::{Signing, Tamper, TamperError, variant};
@@ -45,6 +45,11 @@ pub struct RunArgs {
     /// Begin with a new device: remove the default card and TPM of this image first
     #[arg(long, conflicts_with_all = ["drive", "tpm"])]
     pub fresh: bool,
+    /// Plug its Ethernet into a network of its own, from which nothing outside is reached:
+    /// connections to the address that is printed, on this machine alone, arrive at this
+    /// TCP port of the board (22 for SSH)
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub forward: Option<u16>,
     /// Where the logs go [default: logs in IMAGE.run]
     #[arg(long, value_name = "DIR")]
     pub logs: Option<PathBuf>,
@@ -199,7 +204,11 @@ pub fn run(
     let (screen, off) = terminal::screen().map_err(RunError::Terminal)?;
     let mut config = card.board(tpm, &device.logs, Some(screen))?;
     config.emulator = emulator.map(Path::to_owned);
+    config.network = args.forward.map_or(Network::None, Network::Forward);
     let mut board = Board::power_on(config)?;
+    if let (Some(port), Some(address)) = (args.forward, board.forwarded()) {
+        let _ = writeln!(io::stderr(), "{address} is port {port} of the board");
+    }
     match &args.until {
         Some(pattern) => {
             let limit = Duration::from_secs(args.timeout);
@@ -282,10 +291,11 @@ mod tests {
 
     #[test]
     fn contradicting_options_are_refused() {
-        let refused: [&[&str]; 3] = [
+        let refused: [&[&str]; 4] = [
             &["--image", "i", "--fresh", "--drive", "d"],
             &["--image", "i", "--timeout", "3"],
             &["--until", "x"],
+            &["--image", "i", "--forward", "0"],
         ];
         for args in refused {
             assert!(Cli::try_parse_from([&["run"], args].concat()).is_err(), "{args:?}");

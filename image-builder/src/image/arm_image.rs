@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use pcr_measure::fip::{Fip, FipError};
 use pcr_measure::manifest::{Firmware, component};
+use pcr_measure::stub::{self, SWITCH_FILE, Stub};
 
 use super::card::{Card, CardError};
 use super::config_txt;
@@ -17,8 +18,9 @@ pub const VIDEO_CORE: [&str; 4] = ["bootcode.bin", "start.elf", "fixup.dat", "LI
 /// What kind of image it is. Which file of the boot partition holds it follows from that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ArmImage {
-    /// TF-A in place of the VideoCore's stub (`armstub8.bin`): BL1 and the FIP, in which
-    /// U-Boot is. All cores enter it in EL3.
+    /// TF-A in place of the VideoCore's stub (`armstub8.bin`, or after an update that brought
+    /// firmware `armstub8-b.bin`): BL1 and the FIP, in which U-Boot is. All cores enter it in
+    /// EL3.
     Armstub,
     /// U-Boot in the kernel's place (`kernel8.img`). The VideoCore's own stub enters it in
     /// EL2 on one core; the others stay in the stub.
@@ -91,10 +93,7 @@ impl ArmImage {
 
     const fn package(self) -> Option<Package> {
         match self {
-            // TF-A, plat/rpi/rpi3/include/platform_def.h: PLAT_RPI3_FIP_BASE,
-            // PLAT_RPI3_FIP_MAX_SIZE. U-Boot's configuration says the same:
-            // CONFIG_MEASURE_FIP_BL1_SIZE, CONFIG_MEASURE_FIP_MAX_SIZE.
-            Self::Armstub => Some(Package { bl1: 0x2_0000, most: 0x1e_0000 }),
+            Self::Armstub => Some(Package { bl1: stub::BL1_LEN, most: stub::FIP_MAX }),
             // TF-A, plat/qemu/qemu/include/platform_def.h: PLAT_QEMU_FIP_BASE,
             // PLAT_QEMU_FIP_MAX_SIZE.
             Self::Flash => Some(Package { bl1: 0x4_0000, most: 0x3fc_0000 }),
@@ -102,13 +101,45 @@ impl ArmImage {
         }
     }
 
-    /// Its file on the boot partition.
+    /// Its file on the boot partition of a new card.
     #[must_use]
     pub const fn file_name(self) -> &'static str {
         match self {
-            Self::Armstub => "armstub8.bin",
+            Self::Armstub => Stub::A.file(),
             Self::Kernel => "kernel8.img",
             Self::Flash => "flash.bin",
+        }
+    }
+
+    /// Its file on the boot partition of this card.
+    #[must_use]
+    pub fn file_on(self, card: &Card) -> &'static str {
+        match self {
+            Self::Armstub => card.stub().unwrap_or_default().file(),
+            Self::Kernel | Self::Flash => self.file_name(),
+        }
+    }
+
+    /// As it lies on a card: a stub at its full length. `None` where there is not so much
+    /// room.
+    #[must_use]
+    pub fn padded(self, bytes: Vec<u8>) -> Option<Vec<u8>> {
+        match self {
+            Self::Armstub => stub::padded(&bytes),
+            Self::Kernel | Self::Flash => Some(bytes),
+        }
+    }
+
+    /// What a new card has beside it: room for a second one, and the sector that says which
+    /// one is started.
+    #[must_use]
+    pub fn second_place(self) -> Vec<(&'static str, Vec<u8>)> {
+        match self {
+            Self::Armstub => vec![
+                (SWITCH_FILE, Stub::A.encode().to_vec()),
+                (Stub::B.file(), vec![0; stub::STUB_LEN]),
+            ],
+            Self::Kernel | Self::Flash => Vec::new(),
         }
     }
 
@@ -119,7 +150,7 @@ impl ArmImage {
     pub fn on(card: &Card) -> Result<(Self, Vec<u8>), CardError> {
         let mut found: Option<(Self, Vec<u8>)> = None;
         for kind in Self::ALL {
-            match card.boot_file(kind.file_name()) {
+            match card.boot_file(kind.file_on(card)) {
                 Ok(bytes) => {
                     if let Some((one, _)) = found.replace((kind, bytes)) {
                         let (one, other) = (Self::file_name(one), kind.file_name());
@@ -212,6 +243,21 @@ pub(crate) mod tests {
         ArmImage::Flash.measured(&[0; 0x3_ffff]).unwrap_err();
         ArmImage::Armstub.measured(b"U-Boot").unwrap_err();
         ArmImage::Armstub.measured(&vec![0; BL1_SIZE + FIP_MAX + 1]).unwrap_err();
+    }
+
+    #[test]
+    fn a_new_card_has_room_for_two_stubs() {
+        let sizes = |kind: ArmImage| {
+            let files = kind.second_place().into_iter();
+            files.map(|(name, bytes)| (name, bytes.len())).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(ArmImage::Armstub), [("firmware.txt", 512), ("armstub8-b.bin", 2 << 20)]);
+        assert!(sizes(ArmImage::Kernel).is_empty());
+        let padded = |kind: ArmImage, size| kind.padded(vec![1; size]).map(|bytes| bytes.len());
+        assert_eq!(padded(ArmImage::Armstub, 5), Some(2 << 20));
+        assert_eq!(padded(ArmImage::Armstub, 2 << 20), Some(2 << 20));
+        assert_eq!(padded(ArmImage::Armstub, (2 << 20) + 1), None);
+        assert_eq!(padded(ArmImage::Kernel, 5), Some(5));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use pcr_measure::Sha256Digest;
+use pcr_measure::fip::FipError;
 use pcr_measure::manifest::Manifest;
 use sha2::{Digest as _, Sha256};
 
@@ -134,12 +135,12 @@ pub fn assemble(
     let usage = ext4::make(&files, recipe.disk.root_size(), recipe.name.as_str(), &root_path)?;
 
     task.step("SD card image");
-    let path = out.join(format!("{}.img", recipe.name));
+    let image = out.join(format!("{}.img", recipe.name));
     let table = Table::from(&recipe.disk);
-    let draft = Draft::new(&path, recipe.disk.size())?;
+    let draft = Draft::new(&image, recipe.disk.size())?;
     let first_sector = table.encode(disk_id)?;
     draft.sector(&first_sector)?;
-    let boot_error = |source| card::CardError::Boot { path: path.clone(), source };
+    let boot_error = |source| card::CardError::Boot { path: image.clone(), source };
     fat::format(draft.file(), table.boot, identity("boot", recipe)).map_err(boot_error)?;
     let content = Content {
         fit,
@@ -150,10 +151,15 @@ pub fn assemble(
     let mut root = File::open(&root_path).map_err(file_error(&root_path))?;
     let (sha256, size) = Sha256Digest::of_reader(&mut root).map_err(file_error(&root_path))?;
     let root_item = Item { size, sha256 };
-    let boot = Boot::of(&content);
+    let (kind, path) = (artifacts.arm_image, &artifacts.arm_image_file);
+    let too_long = || ImageError::ArmImage { path: path.clone(), source: FipError::Endless };
+    let firmware = kind.padded(read(path)?).ok_or_else(too_long)?;
+    let boot = Boot::of(&content, &firmware);
     let inventory = Inventory::new(recipe.name.as_str(), &first_sector, &files, boot, root_item);
     let inventory = inventory.to_json().map_err(|error| ImageError::Config(error.to_string()))?;
     files.push((inventory::FILE, inventory.clone().into_bytes()));
+    files.push((kind.file_name(), firmware));
+    files.extend(kind.second_place());
     files.extend(content.new_card(recipe.disk.slot_size())?);
     fat::check_room(table.boot, files.iter().map(|(_, content)| content.len() as u64))
         .map_err(boot_error)?;
@@ -175,7 +181,7 @@ pub fn assemble(
             initramfs: contents.ramdisk.len() as u64,
             root: usage,
         },
-        path,
+        path: image,
         manifest_path,
         manifest,
     })
@@ -201,7 +207,8 @@ fn workplace(out: &Path) -> io::Result<File> {
     Ok(turn)
 }
 
-/// The files of the boot partition that are no slot's, in the order in which they are written.
+/// The files of the boot partition that no update changes, in the order in which they are
+/// written.
 fn boot_files(artifacts: &Artifacts) -> Result<Vec<(&'static str, Vec<u8>)>, ImageError> {
     let mut files = Vec::new();
     if let Some(VideoCore { dir, board_dtb }) = &artifacts.video_core {
@@ -212,7 +219,6 @@ fn boot_files(artifacts: &Artifacts) -> Result<Vec<(&'static str, Vec<u8>)>, Ima
         files.extend(text.map(|text| ("config.txt", text.into_bytes())));
         files.push((config_txt::BOARD_DTB, read(board_dtb)?));
     }
-    files.push((artifacts.arm_image.file_name(), read(&artifacts.arm_image_file)?));
     Ok(files)
 }
 

@@ -56,6 +56,10 @@ pub struct BundleArgs {
     /// Where the bundle goes [default: beside the image, NAME.update]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Let the firmware go along (TF-A, OP-TEE, U-Boot). A device whose firmware is this one
+    /// already leaves it; any other one takes it, or refuses a bundle without it
+    #[arg(long)]
+    firmware: bool,
 }
 
 /// Make a variant of an image for tests: signed again, or broken
@@ -177,7 +181,7 @@ pub fn diff(args: &DiffArgs, json: bool) -> anyhow::Result<ExitCode> {
 /// If it cannot be made.
 pub fn bundle(args: &BundleArgs, json: bool, keys: &KeyDir) -> anyhow::Result<ExitCode> {
     let out = args.output.clone().unwrap_or_else(|| args.image.with_extension("update"));
-    let list = bundle::make(&args.image, &keys::signing(keys, Role::Update)?, &out)?;
+    let list = bundle::make(&args.image, args.firmware, &keys::signing(keys, Role::Update)?, &out)?;
     if json {
         let report = serde_json::json!({
             "schema": "msec-boot/bundle/1", "bundle": out, "list": list,
@@ -185,7 +189,8 @@ pub fn bundle(args: &BundleArgs, json: bool, keys: &KeyDir) -> anyhow::Result<Ex
         println!("{report:#}");
     } else {
         let version = list.version.map(|v| format!(", version {v}")).unwrap_or_default();
-        println!("{}: {} for {}{version}", out.display(), list.image, list.board);
+        let firmware = if args.firmware { ", with its firmware" } else { "" };
+        println!("{}: {} for {}{version}{firmware}", out.display(), list.image, list.board);
         println!("install it on a device: msec-update install {}", out.display());
     }
     Ok(ExitCode::SUCCESS)

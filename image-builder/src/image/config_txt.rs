@@ -5,6 +5,8 @@
 //! Raspberry Pi documentation, "config.txt"; addresses: TF-A,
 //! docs/plat/rpi3.rst, "Placement of images".
 
+use pcr_measure::stub::SWITCH_FILE;
+
 use super::arm_image::ArmImage;
 
 /// The board's DTB, under the name that the firmware itself would look for.
@@ -27,8 +29,9 @@ pub fn text(arm_image: ArmImage) -> Option<String> {
             format!(
                 "# TF-A (BL1 and the FIP with BL2, BL31, OP-TEE if there is one, and U-Boot) goes to\n\
              # address 0 and is entered in EL3. U-Boot comes out of the FIP: there is no kernel\n\
-             # for the firmware to load.\n\
-             armstub={name}\n\
+             # for the firmware to load. Which of two files it is says this sector, which an\n\
+             # update writes over.\n\
+             include {SWITCH_FILE}\n\
              \n\
              # The device tree for TF-A, OP-TEE and U-Boot goes where TF-A was told to find it.\n\
              # Linux is given another one, out of the signed FIT.\n"
@@ -86,7 +89,7 @@ mod tests {
             settings(ArmImage::Armstub),
             [
                 "arm_64bit=1",
-                "armstub=armstub8.bin",
+                "include firmware.txt",
                 "device_tree=bcm2710-rpi-3-b.dtb",
                 "device_tree_address=0x01000000",
                 "disable_commandline_tags=1",

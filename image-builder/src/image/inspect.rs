@@ -14,6 +14,7 @@ use indicatif::{BinaryBytes, HumanBytes};
 use pcr_measure::manifest::component::SEPARATOR;
 use pcr_measure::manifest::{Manifest, ManifestError, ManifestEvent};
 use pcr_measure::slots::{STATE_FILE, Slot};
+use pcr_measure::stub::{SWITCH_FILE, Stub};
 use pcr_measure::{PcrBank, PcrIndex, Sha256Digest};
 use serde::Serialize;
 
@@ -144,7 +145,11 @@ fn look(card: &Card, path: &Path) -> Result<Inspection, InspectError> {
     let mut files = BTreeMap::new();
     let slots = Slot::ALL.into_iter().flat_map(slot_files);
     let fixed = [STATE_FILE, config_txt::BOARD_DTB, "config.txt", inventory::FILE];
-    for name in slots.chain(fixed).chain(VIDEO_CORE).chain([kind.file_name()]) {
+    let firmware = match kind {
+        ArmImage::Armstub => &[SWITCH_FILE, Stub::A.file(), Stub::B.file()][..],
+        ArmImage::Kernel | ArmImage::Flash => &[kind.file_name()],
+    };
+    for name in slots.chain(fixed).chain(VIDEO_CORE).chain(firmware.iter().copied()) {
         match card.boot_file(name) {
             Ok(bytes) => {
                 files.insert(name.to_owned(), Item::of(&bytes));
@@ -381,7 +386,7 @@ fn slot_files(slot: Slot) -> [&'static str; 3] {
 
 /// Files of which the parts are measured, or which follow from those.
 fn is_measured(name: &str) -> bool {
-    name == STATE_FILE
+    [STATE_FILE, SWITCH_FILE, Stub::B.file()].contains(&name)
         || Slot::ALL.into_iter().flat_map(slot_files).any(|file| file == name)
         || ArmImage::ALL.iter().any(|kind| kind.file_name() == name)
 }

@@ -63,13 +63,19 @@ pub struct Boot {
     pub fit: Item,
     /// The boot manifest.
     pub manifest: Item,
+    /// What the ARM cores start from, and the slot expects, as it lies there.
+    pub firmware: Item,
 }
 
 impl Boot {
-    /// Of this content; the padding of the files does not count.
+    /// Of this content, the padding of whose files does not count, and this firmware.
     #[must_use]
-    pub fn of(content: &Content) -> Self {
-        Self { fit: Item::of(&content.fit), manifest: Item::of(content.manifest.trim_ascii_end()) }
+    pub fn of(content: &Content, firmware: &[u8]) -> Self {
+        Self {
+            fit: Item::of(&content.fit),
+            manifest: Item::of(content.manifest.trim_ascii_end()),
+            firmware: Item::of(firmware),
+        }
     }
 }
 
@@ -82,7 +88,7 @@ pub struct Inventory {
     pub image: String,
     /// The first sector.
     pub partition_table: Item,
-    /// Files of the boot partition that are no slot's.
+    /// Files of the boot partition that no update changes.
     pub files: BTreeMap<String, Item>,
     /// What slot A was built with. An update makes another boot the good one, whose manifest
     /// is then another one.
@@ -180,7 +186,7 @@ mod tests {
             "card",
             &[0; 512],
             &[("config.txt", b"x".to_vec())],
-            Boot::of(&Content::default()),
+            Boot::of(&Content::default(), b"firmware"),
             Item::of(b"root"),
         );
         let json = inventory.to_json().unwrap();

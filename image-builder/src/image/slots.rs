@@ -1,6 +1,7 @@
 //! What lies in a slot of the boot partition, and the files that it lies in.
 
 use pcr_measure::slots::{JSON_LEN, STATE_FILE, Slot, Slots, fit_in, padded, unpadded};
+use pcr_measure::stub::{SWITCH_FILE, Stub};
 
 use super::card::{Card, CardError};
 
@@ -67,6 +68,12 @@ impl Card {
     pub fn slots(&self) -> Slots {
         let state = self.boot_file(STATE_FILE).ok();
         state.and_then(|state| Slots::decode(&state).ok()).unwrap_or_default()
+    }
+
+    /// Which firmware the card says that it starts; `None` where it does not say so, or
+    /// has one alone.
+    pub fn stub(&self) -> Option<Stub> {
+        Stub::decode(&self.boot_file(SWITCH_FILE).ok()?)
     }
 
     /// The FIT of a slot, unverified.

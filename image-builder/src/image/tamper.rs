@@ -139,7 +139,8 @@ pub fn variant(
     let (fit, manifest) = match tamper {
         Tamper::Firmware { component, text } => {
             let (kind, image) = ArmImage::on(&card)?;
-            others.push((kind.file_name(), change_text(kind, image, component, text)?));
+            let name = kind.file_on(&card);
+            others.push((name, change_text(kind, image, component, text)?));
             (fit, manifest)
         }
         Tamper::FlippedBit => (flip_in_kernel(fit)?, manifest),
@@ -173,7 +174,7 @@ pub fn variant(
         && let Ok(json) = card.boot_file(inventory::FILE)
         && let Ok(mut inventory) = Inventory::from_json(&json)
     {
-        inventory.boot = Boot::of(&content);
+        inventory.boot = Boot { firmware: inventory.boot.firmware, ..Boot::of(&content, &[]) };
         let json = inventory.to_json().map_err(|error| ImageError::Config(error.to_string()))?;
         others.push((inventory::FILE, json.into_bytes()));
     }

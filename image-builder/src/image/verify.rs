@@ -16,6 +16,7 @@ use pcr_measure::policy::Rollback;
 use pcr_measure::signed_policy::{SignatureFile, SignedPolicy, Verdict, policy_with};
 use pcr_measure::slots::{STATE_FILE, Slot, Slots};
 use pcr_measure::structures::TpmPublic;
+use pcr_measure::stub::{SWITCH_FILE, Stub};
 use serde::Deserialize;
 
 use super::arm_image::ArmImage;
@@ -123,6 +124,9 @@ pub fn verify(
         signature(fit, image, fit_check_sign, &mut checks)?;
     }
     slots(&card, &mut checks);
+    if let Some((kind, _)) = &arm_image {
+        started(&card, *kind, &mut checks);
+    }
     let inventory = match inventory {
         Some(path) => Some(read_inventory(path)?),
         None => own_inventory(&card, &mut checks),
@@ -132,10 +136,10 @@ pub fn verify(
         let expected: Vec<_> = kinds
             .flat_map(|kind| {
                 let others = kind.others().iter().copied();
-                others.chain(kind.board_dtb()).chain([kind.file_name()])
+                others.chain(kind.board_dtb())
             })
             .collect();
-        stock(&card, inventory, &expected, root, &mut checks)?;
+        stock(&card, inventory, &expected, arm_image.as_ref(), root, &mut checks)?;
         if manifest.as_ref().is_some_and(|manifest| manifest.image() != inventory.image) {
             checks.add("inventory", Outcome::Bad, "it is another image's");
         }
@@ -214,6 +218,18 @@ fn slots(card: &Card, checks: &mut Checks) {
     }
 }
 
+/// The sector that says which of two firmwares is started.
+fn started(card: &Card, kind: ArmImage, checks: &mut Checks) {
+    if kind.second_place().is_empty() {
+        return;
+    }
+    let Some(sector) = checks.take(SWITCH_FILE, card.boot_file(SWITCH_FILE)) else { return };
+    match Stub::decode(&sector) {
+        Some(stub) => checks.add(SWITCH_FILE, Outcome::Good, format!("{stub} is started")),
+        None => checks.add(SWITCH_FILE, Outcome::Bad, "bytes that none has"),
+    }
+}
+
 fn own_inventory(card: &Card, checks: &mut Checks) -> Option<Inventory> {
     let json = checks.take("inventory", card.boot_file(inventory::FILE))?;
     checks.take("inventory", Inventory::from_json(&json))
@@ -230,6 +246,7 @@ fn stock(
     card: &Card,
     inventory: &Inventory,
     expected: &[&'static str],
+    arm_image: Option<&(ArmImage, Vec<u8>)>,
     root: RootState,
     checks: &mut Checks,
 ) -> Result<(), VerifyError> {
@@ -258,11 +275,16 @@ fn stock(
     let updated = card.slots() != Slots::default()
         || card.manifest_of(Slot::B).is_ok_and(|manifest| !manifest.is_empty());
     if let Ok(good) = card.good() {
-        let boot = Boot::of(&good);
+        let firmware = arm_image.map(|(_, image)| image.as_slice());
+        let boot = Boot::of(&good, firmware.unwrap_or_default());
         let is_built = boot.manifest == inventory.boot.manifest;
         if is_built || !updated {
             compare("manifest", &inventory.boot.manifest, &boot.manifest, checks);
             compare("FIT", &inventory.boot.fit, &boot.fit, checks);
+            if let Some((kind, _)) = arm_image {
+                let name = kind.file_on(card);
+                compare(name, &inventory.boot.firmware, &boot.firmware, checks);
+            }
         }
     }
     match root {

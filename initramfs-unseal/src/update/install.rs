@@ -1,5 +1,7 @@
 //! Installing a bundle into the slot that does not run.
 
+use super::firmware::misplaced;
+use super::slot_files::SlotFiles;
 use super::slots::{live, running};
 use super::{Access, Slotted, UpdateError};
 use crate::approve::{self, Update};
@@ -9,8 +11,9 @@ use crate::tpm::{SHARED_DEVICE, Tpm};
 use pcr_measure::bundle::{self, Entries, List};
 use pcr_measure::digest::Sha256Digest;
 use pcr_measure::manifest::Manifest;
-use pcr_measure::pcr::PcrBank;
+use pcr_measure::pcr::{PcrBank, PcrIndex};
 use pcr_measure::slots::{Slot, Slots, fit_in};
+use pcr_measure::stub::{self, Stub};
 use serde::Serialize;
 use std::fmt;
 use std::io::Read;
@@ -25,16 +28,21 @@ pub struct Installed {
     pub version: Option<u64>,
     /// How often it will be tried.
     pub attempts: u32,
+    /// Where its firmware is, if it brought one.
+    pub firmware: Option<Stub>,
 }
 
 impl fmt::Display for Installed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let version = self.version.map(|version| format!("version {version} ")).unwrap_or_default();
+        let firmware = self.firmware.map(|at| format!(", its firmware into {at}"));
         write!(
             f,
-            "{version}installed into slot {}, which boots next and is tried {} times: restart now, \
-             and confirm it when it is up (msec-update confirm)",
-            self.slot, self.attempts
+            "{version}installed into slot {}{}, which boots next and is tried {} times: restart \
+             now, and confirm it when it is up (msec-update confirm)",
+            self.slot,
+            firmware.unwrap_or_default(),
+            self.attempts
         )
     }
 }
@@ -77,8 +85,11 @@ pub fn install(
         _ => say(&format!("the bundle is the vendor's; it goes into slot {target}")),
     }
 
-    // From here on the slot is written to: nothing may try it.
+    // From here on the slot is written to: nothing may try it, or start its firmware.
     files.set_state(&Slots { good: runs, trial: None })?;
+    if let Some(own) = misplaced(files, &own) {
+        files.set_stub(own)?;
+    }
     files.clear(target)?;
     let mut fit = files.fit_writer(target)?;
     entries.copy(&list, bundle::FIT, &mut fit)?;
@@ -89,10 +100,20 @@ pub fn install(
     entries.copy(&list, bundle::MANIFEST, &mut manifest)?;
     let predicted = Manifest::from_json(&manifest)
         .map_err(|cause| UpdateError::Manifest { slot: target, cause })?;
-    same_firmware(&predicted, &live)?;
+    let differs = firmware_differs(&predicted, &live);
+    if let (Some(differs), None) = (differs, list.file(bundle::FIRMWARE)) {
+        return Err(UpdateError::OtherFirmware(format!("PCR {differs}")));
+    }
     let mut policies = Vec::new();
     if list.file(bundle::POLICIES).is_some() {
         entries.copy(&list, bundle::POLICIES, &mut policies)?;
+    }
+    let firmware = match differs {
+        Some(_) => Some(write_firmware(files, &mut entries, &list, &predicted)?),
+        None => None,
+    };
+    if let Some(place) = firmware {
+        say(&format!("it brings firmware, which is in {place}"));
     }
     files.set_json(target.manifest(), &manifest)?;
     files.set_json(target.signatures(), &policies)?;
@@ -110,8 +131,37 @@ pub fn install(
     }
     let mut tpm = Tpm::open(Path::new(SHARED_DEVICE))?;
     tpm.set_attempts(attempts)?;
+    // Cut after this, the good slot finds itself under another firmware, and puts its own back.
+    if let Some(place) = firmware {
+        files.set_stub(place)?;
+    }
     files.set_state(&Slots { good: runs, trial: Some(target) })?;
-    Ok(Installed { slot: target, version: list.version, attempts })
+    Ok(Installed { slot: target, version: list.version, attempts, firmware })
+}
+
+/// Writes the bundle's firmware into the place that is not started, and checks that the
+/// card holds what the boot manifest expects.
+fn write_firmware<R: Read>(
+    files: &SlotFiles,
+    entries: &mut Entries<'_, R>,
+    list: &List,
+    expected: &Manifest,
+) -> Result<Stub, UpdateError> {
+    let place = files.stub()?.ok_or(UpdateError::OneFirmware)?.other();
+    let mut writer = files.firmware_writer(place)?;
+    entries.copy(list, bundle::FIRMWARE, &mut writer)?;
+    writer
+        .finish()
+        .map_err(|cause| bundle::BundleError::Write { name: bundle::FIRMWARE, cause })?;
+    let written = files.read_back(place.file())?;
+    let listed = list.file(bundle::FIRMWARE).map(|file| file.sha256);
+    if listed != Some(Sha256Digest::of(&written)) {
+        return Err(UpdateError::ReadBack(place.file()));
+    }
+    match stub::measured(&written) {
+        Ok(firmware) if expected.expects(&firmware) => Ok(place),
+        _ => Err(UpdateError::FirmwareDiffers),
+    }
 }
 
 /// The list, once the TPM has verified its signature.
@@ -135,8 +185,8 @@ fn check_fit(file: &[u8], list: &List) -> Result<(), UpdateError> {
     }
 }
 
-/// An update brings no firmware: what it predicts for it is what this boot measured.
-fn same_firmware(update: &Manifest, live: &PcrBank) -> Result<(), UpdateError> {
+/// The PCR in which an update expects other firmware than this boot measured.
+fn firmware_differs(update: &Manifest, live: &PcrBank) -> Option<PcrIndex> {
     /// Firmware and U-Boot (docs/architecture.md).
     const FIRMWARE: u32 = 0;
     let predicted = update.predict();
@@ -144,10 +194,7 @@ fn same_firmware(update: &Manifest, live: &PcrBank) -> Result<(), UpdateError> {
         .iter()
         .filter(|(pcr, _)| u32::from(pcr.get()) == FIRMWARE)
         .find(|(pcr, value)| live.get(*pcr) != Some(*value));
-    match differs {
-        None => Ok(()),
-        Some((pcr, _)) => Err(UpdateError::OtherFirmware(format!("PCR {pcr}"))),
-    }
+    differs.map(|(pcr, _)| pcr)
 }
 
 #[cfg(test)]
@@ -180,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_on_another_firmware_is_refused() {
+    fn an_update_for_another_firmware_is_told() {
         let image = |firmware: &[u8], kernel: &[u8]| {
             Manifest::builder("i", "b")
                 .event(0, "BL31", firmware, "")
@@ -190,11 +237,11 @@ mod tests {
                 .unwrap()
         };
         let live: PcrBank = image(b"one", b"old").predict();
-        same_firmware(&image(b"one", b"new"), &live).unwrap();
-        let why = same_firmware(&image(b"two", b"new"), &live).unwrap_err();
-        assert!(matches!(&why, UpdateError::OtherFirmware(what) if what == "PCR 0"), "{why}");
-        assert!(why.is_refusal());
+        let differs =
+            |update: &Manifest, live: &PcrBank| firmware_differs(update, live).map(PcrIndex::get);
+        assert_eq!(differs(&image(b"one", b"new"), &live), None);
+        assert_eq!(differs(&image(b"two", b"new"), &live), Some(0));
         let other: PcrBank = live.iter().map(|(pcr, _)| (pcr, Sha256Digest::ZERO)).collect();
-        assert!(same_firmware(&image(b"one", b"new"), &other).is_err());
+        assert_eq!(differs(&image(b"one", b"new"), &other), Some(0));
     }
 }

@@ -3,11 +3,13 @@
 //! Neither their length nor their clusters change: nothing is written but the content of
 //! the file, and the sector of its directory entry with a new date. A power cut leaves a
 //! file system that is whole, and at worst the file half new. That file belongs to the
-//! slot that does not boot, or it is the state, which is one sector.
+//! slot that does not boot, or is the firmware that is not started, or it is one sector: the
+//! state of the slots, or the name of the firmware.
 
 use crate::boot_partition::read_bounded;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use pcr_measure::slots::{FIT_MAX, JSON_LEN, STATE_FILE, STATE_LEN, Slot, Slots, padded, unpadded};
+use pcr_measure::stub::{STUB_LEN, SWITCH_FILE, SWITCH_LEN, Stub};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write};
 use std::os::unix::fs::FileExt as _;
@@ -55,16 +57,60 @@ impl SlotFiles {
     /// # Errors
     /// [`SlotFileError`].
     pub fn set_state(&self, state: &Slots) -> Result<(), SlotFileError> {
-        let file = self.open(STATE_FILE, STATE_LEN as u64)?;
-        file.write_all_at(&state.encode(), 0)
+        self.set_sector(STATE_FILE, &state.encode())
+    }
+
+    /// Writes a file of one sector, and reads it back.
+    fn set_sector(&self, name: &'static str, sector: &[u8]) -> Result<(), SlotFileError> {
+        let file = self.open(name, sector.len() as u64)?;
+        file.write_all_at(sector, 0)
             .and_then(|()| file.sync_all())
-            .map_err(failed(STATE_FILE, "cannot be written"))?;
-        if self.read_back(STATE_FILE)? == state.encode() {
+            .map_err(failed(name, "cannot be written"))?;
+        if self.read_back(name)? == sector {
             Ok(())
         } else {
             let cause = io::Error::other("it does not keep what was written: replace the card");
-            Err(failed(STATE_FILE, "cannot be written")(cause))
+            Err(failed(name, "cannot be written")(cause))
         }
+    }
+
+    /// Which firmware the card starts; `None` on a card that has room for one alone. A
+    /// damaged sector says what a new one says.
+    ///
+    /// # Errors
+    /// [`SlotFileError`].
+    pub fn stub(&self) -> Result<Option<Stub>, SlotFileError> {
+        match read_bounded(&self.0.join(SWITCH_FILE), SWITCH_LEN as u64) {
+            Ok(sector) => Ok(Some(Stub::decode(&sector).unwrap_or_default())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(SWITCH_FILE, "cannot be read")(error)),
+        }
+    }
+
+    /// Says which firmware the card starts: one sector, whole or not at all.
+    ///
+    /// # Errors
+    /// [`SlotFileError`].
+    pub fn set_stub(&self, stub: Stub) -> Result<(), SlotFileError> {
+        self.set_sector(SWITCH_FILE, &stub.encode())
+    }
+
+    /// The firmware in one of its places.
+    ///
+    /// # Errors
+    /// [`SlotFileError`].
+    pub fn firmware(&self, stub: Stub) -> Result<Vec<u8>, SlotFileError> {
+        let file = read_bounded(&self.0.join(stub.file()), STUB_LEN as u64);
+        file.map_err(failed(stub.file(), "cannot be read"))
+    }
+
+    /// The file of a firmware, to be written from its beginning to its end.
+    ///
+    /// # Errors
+    /// [`SlotFileError`].
+    pub fn firmware_writer(&self, stub: Stub) -> Result<Writer, SlotFileError> {
+        let room = STUB_LEN as u64;
+        Ok(Writer { file: self.open(stub.file(), room)?, room })
     }
 
     /// The boot manifest of a slot; `None` where there is none.
@@ -135,9 +181,9 @@ impl SlotFiles {
     ///
     /// # Errors
     /// [`SlotFileError`].
-    pub fn fit_writer(&self, slot: Slot) -> Result<FitWriter, SlotFileError> {
+    pub fn fit_writer(&self, slot: Slot) -> Result<Writer, SlotFileError> {
         let (file, room) = self.fit(slot)?;
-        Ok(FitWriter { file, room })
+        Ok(Writer { file, room })
     }
 
     /// Reads a file from the card itself, not from memory that the kernel keeps of it.
@@ -193,14 +239,14 @@ impl SlotFiles {
     }
 }
 
-/// Writes a FIT.
+/// Writes a file over, within its length.
 #[derive(Debug)]
-pub struct FitWriter {
+pub struct Writer {
     file: File,
     room: u64,
 }
 
-impl FitWriter {
+impl Writer {
     /// Waits until everything is on the card.
     ///
     /// # Errors
@@ -210,7 +256,7 @@ impl FitWriter {
     }
 }
 
-impl Write for FitWriter {
+impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // The list has said that it fits; a file that grew would take clusters.
         if self.file.stream_position()? + bytes.len() as u64 > self.room {
@@ -253,6 +299,30 @@ mod tests {
         std::fs::remove_file(dir.path().join(STATE_FILE)).unwrap();
         assert!(files.state().is_err());
         assert!(files.set_state(&state).is_err(), "it is never made");
+    }
+
+    #[test]
+    fn the_card_starts_one_of_two_firmwares() {
+        let (dir, files) = card();
+        assert_eq!(files.stub().unwrap(), None, "there is room for one alone");
+        assert!(files.set_stub(Stub::B).is_err(), "the sector is never made");
+        std::fs::write(dir.path().join(SWITCH_FILE), Stub::A.encode()).unwrap();
+        assert_eq!(files.stub().unwrap(), Some(Stub::A));
+        files.set_stub(Stub::B).unwrap();
+        assert_eq!(files.stub().unwrap(), Some(Stub::B));
+        std::fs::write(dir.path().join(SWITCH_FILE), [0; 512]).unwrap();
+        assert_eq!(files.stub().unwrap(), Some(Stub::A), "as of a new card");
+        std::fs::write(dir.path().join(SWITCH_FILE), [0; 513]).unwrap();
+        assert!(files.stub().is_err());
+
+        std::fs::write(dir.path().join(Stub::B.file()), [0; 512]).unwrap();
+        assert!(files.firmware_writer(Stub::B).is_err(), "it never grows");
+        std::fs::write(dir.path().join(Stub::B.file()), vec![0; STUB_LEN]).unwrap();
+        let mut writer = files.firmware_writer(Stub::B).unwrap();
+        writer.write_all(&vec![3; STUB_LEN]).unwrap();
+        assert!(writer.write_all(&[3]).is_err());
+        writer.finish().unwrap();
+        assert_eq!(files.firmware(Stub::B).unwrap(), vec![3; STUB_LEN]);
     }
 
     #[test]

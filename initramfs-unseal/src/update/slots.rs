@@ -1,5 +1,6 @@
 //! Which slot runs, what is in the other one, and giving an update up.
 
+use super::firmware::misplaced;
 use super::slot_files::SlotFiles;
 use super::{Access, Slotted, UpdateError};
 use crate::evidence::{self, firmware_and, unlatched};
@@ -10,6 +11,7 @@ use pcr_measure::manifest::Manifest;
 use pcr_measure::pcr::{PcrBank, PcrSelection};
 use pcr_measure::signed_policy::SignatureFile;
 use pcr_measure::slots::{Slot, Slots};
+use pcr_measure::stub::Stub;
 use serde::Serialize;
 use std::fmt;
 use std::path::Path;
@@ -41,6 +43,8 @@ pub struct SlotsStatus {
     pub next: Slot,
     /// What is in them.
     pub slots: Vec<SlotStatus>,
+    /// The firmware that the card starts; none where there is one alone.
+    pub firmware: Option<Stub>,
 }
 
 impl fmt::Display for SlotsStatus {
@@ -67,7 +71,10 @@ impl fmt::Display for SlotsStatus {
             }
             writeln!(f, "slot {}: {image}{version} ({})", slot.slot, is.join(", "))?;
         }
-        Ok(())
+        match self.firmware {
+            Some(stub) => writeln!(f, "firmware: {stub}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -133,11 +140,12 @@ pub fn status() -> Result<SlotsStatus, UpdateError> {
         attempts,
         next: state.next(attempts),
         slots: Slot::ALL.map(|slot| look(files, slot)).to_vec(),
+        firmware: files.stub()?,
     })
 }
 
-/// Gives the slot on trial up: the good one boots next. Nothing else is changed, so that
-/// the same bundle can be installed again. `if_running` refuses when what is on trial is
+/// Gives the slot on trial up: the good one boots next, from its own firmware. Nothing else
+/// is changed, so that the same bundle can be installed again. `if_running` refuses when what is on trial is
 /// not what runs.
 ///
 /// # Errors
@@ -152,6 +160,11 @@ pub fn cancel(if_running: bool) -> Result<Slots, UpdateError> {
         if running.is_none() || running != state.trial {
             return Err(UpdateError::NotOnTrial);
         }
+    }
+    if let Ok(Some(good)) = manifest(files, state.good)
+        && let Some(own) = misplaced(files, &good)
+    {
+        files.set_stub(own)?;
     }
     let state = Slots { trial: None, ..state };
     files.set_state(&state)?;
@@ -177,6 +190,7 @@ mod tests {
             attempts: Some(2),
             next: Slot::B,
             slots: vec![slot(Slot::A, Some("card"), Some(1)), slot(Slot::B, Some("card"), Some(2))],
+            firmware: None,
         };
         assert_eq!(
             status.to_string(),
@@ -187,6 +201,8 @@ mod tests {
         status.next = Slot::A;
         assert!(status.to_string().contains("(on trial, its attempts are used up)"));
         status.trial = None;
+        status.firmware = Some(Stub::B);
+        assert!(status.to_string().ends_with("\nfirmware: armstub8-b.bin\n"));
         status.slots[1] = slot(Slot::B, None, None);
         assert!(status.to_string().contains("slot B: empty ()"));
     }

@@ -70,6 +70,30 @@ fn firmware_comes_between_version_and_separator() {
 }
 
 #[test]
+fn an_image_expects_its_own_firmware_alone() {
+    type Images<'a> = &'a [([u8; 16], &'a [u8])];
+    let firmware = |bl1: &[u8], images: Images<'_>| {
+        let stub = [bl1, &crate::fip::tests::package(images)].concat();
+        Firmware::of_armstub(&stub, 4).unwrap()
+    };
+    let images: Images<'_> = &[([1; 16], b"one"), ([2; 16], b"two")];
+    let own = firmware(b"bl1!", images);
+    let builder = Manifest::builder("rpi3", "rpi3").uboot(&Uboot { firmware: &own, ..uboot() });
+    let manifest = builder.seal(&[0]).build().unwrap();
+    assert!(manifest.expects(&own));
+    for other in [
+        firmware(b"bl1?", images),
+        firmware(b"bl1!", &images[..1]),
+        firmware(b"bl1!", &[images[1], images[0]]),
+        firmware(b"bl1!", &[images[0], images[1], ([3; 16], b"")]),
+        firmware(b"bl1!", &[images[0], ([2; 16], b"too")]),
+        Firmware::default(),
+    ] {
+        assert!(!manifest.expects(&other), "{other:?}");
+    }
+}
+
+#[test]
 fn firmware_that_tf_a_records_comes_first() {
     let fip = crate::fip::tests::package(&[([1; 16], b"one"), ([2; 16], b"two")]);
     let firmware = Firmware::recorded_by_tf_a(&fip).unwrap();

@@ -1,6 +1,7 @@
 //! What U-Boot measures, and in which order.
 
 use super::build::{Builder, Measurement};
+use super::{Manifest, ManifestEvent};
 use crate::fip::{Fip, FipError};
 
 /// Names of components, as they stand in manifests and on the console.
@@ -72,6 +73,23 @@ impl Firmware {
     /// Names and measurements, in the order in which they are measured.
     pub fn parts(&self) -> impl Iterator<Item = (&str, Measurement)> {
         self.parts.iter().map(|(name, measured)| (name.as_str(), *measured))
+    }
+}
+
+impl Manifest {
+    /// Whether an image expects to be started from this firmware, and no other: names,
+    /// digests, sizes and their order. U-Boot's version, which is in it as well, is not
+    /// looked at.
+    #[must_use]
+    pub fn expects(&self, firmware: &Firmware) -> bool {
+        let is_part = |event: &&ManifestEvent| {
+            event.pcr.get() == 0
+                && ![component::UBOOT_VERSION, component::SEPARATOR]
+                    .contains(&event.component.as_str())
+        };
+        let part = |event: &ManifestEvent| Measurement { digest: event.digest, size: event.size };
+        let expected = self.events().iter().filter(is_part);
+        expected.map(|event| (event.component.as_str(), part(event))).eq(firmware.parts())
     }
 }
 

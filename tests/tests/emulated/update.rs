@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use emulated_board::Ended;
 use image_builder::{
     demo::journey::provision,
     emu::{
@@ -15,6 +16,7 @@ use image_builder::{
         device::Device,
         shell::Shell,
     },
+    image::verify::verify,
 };
 use msec_tests::{
     built::{built, scratch},
@@ -23,11 +25,13 @@ use msec_tests::{
 };
 
 use crate::{
-    check::{no_shell, put},
+    check::{no_shell, put, says},
     unseal_again::must,
 };
 
 const BY_TPM: &str = "initramfs-unseal: unlocked by the TPM\n";
+/// A slot under another firmware than its own sees to it.
+const PUT_BACK: &str = "restarting: slot [AB] was built for the firmware in armstub8";
 
 /// An image of this version, which the vendor signed. Each has a command line of its own,
 /// so that no two measure alike.
@@ -44,12 +48,24 @@ fn release(dir: &Path, name: &str, version: i64, change: impl FnOnce(&mut toml::
     })
 }
 
+/// The lab's U-Boot, which is another firmware, and says so on the console.
+fn in_the_lab(recipe: &mut toml::Table) {
+    let development = toml::Table::from_iter([("development".to_owned(), true.into())]);
+    recipe.insert("u_boot".to_owned(), development.into());
+}
+const LAB: &str = "U-Boot [^\n]*-msec-development ";
+
 /// Puts bundles on the boot partition, as somebody would who has no network.
 fn carry(device: &Device, bundles: &[(&str, &Card)], dir: &Path) {
     for (name, image) in bundles {
-        let bundle = built().bundle(image, &dir.join(format!("{name}.update")));
-        put(&device.card, &format!("{name}.upd"), &fs::read(bundle).unwrap(), dir);
+        carry_one(device, name, image, false, dir);
     }
+}
+
+fn carry_one(device: &Device, name: &str, image: &Card, firmware: bool, dir: &Path) {
+    let bundle = dir.join(format!("{name}.update"));
+    let bundle = built().bundle_with(image, firmware, &bundle);
+    put(&device.card, &format!("{name}.upd"), &fs::read(bundle).unwrap(), dir);
 }
 
 /// Takes a bundle from there into memory, so that the boot partition is free.
@@ -168,7 +184,7 @@ fn an_update_that_does_not_come_up_is_given_up_by_itself() {
         boot.expect("U-Boot tries it", &says).unwrap();
         boot.expect("the kernel finds nothing to start", "Kernel panic").unwrap();
         // `panic=10`: the board starts again, without anybody.
-        boot.expect_off(&emulated_board::Ended::Reset).unwrap();
+        boot.expect_off(&Ended::Reset).unwrap();
     }
     let mut boot = device.boot("fallen-back", &dir.join("fallen-back")).unwrap();
     boot.expect("U-Boot gives it up", "Slot 1 has had its attempts\nSlot 0\n").unwrap();
@@ -187,6 +203,125 @@ fn an_update_that_does_not_come_up_is_given_up_by_itself() {
     shell.power_off().unwrap();
 }
 
+#[test]
+fn an_update_brings_its_firmware_and_has_it_started() {
+    let dir = scratch("update-firmware");
+    let first = release(&dir, "first", 1, |_| ());
+    let second = release(&dir, "second", 2, in_the_lab);
+    let device = Device::new(&dir.join("device"), &first).unwrap();
+    carry_one(&device, "alone", &second, false, &dir);
+    carry_one(&device, "whole", &second, true, &dir);
+    let _slot = slots::slot();
+
+    let mut boot = device.boot("provision", &dir.join("provision")).unwrap();
+    provision(&mut boot, |_| ()).unwrap();
+    let mut shell = boot.userland().unwrap();
+    let (code, text) = install(&mut shell, "alone", "");
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("make the bundle with its firmware"), "{text}");
+    let (code, text) = install(&mut shell, "whole", "");
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("into slot B, its firmware into armstub8-b.bin"), "{text}");
+    assert_eq!(slots(&mut shell)["firmware"], "b");
+    // Given up, and installed again.
+    must(&mut shell, "msec-update cancel");
+    assert_eq!(slots(&mut shell)["firmware"], "a");
+    let (code, text) = install(&mut shell, "whole", "");
+    assert_eq!(code, 0, "{text}");
+    shell.power_off().unwrap();
+
+    let mut boot = device.boot("trial", &dir.join("trial")).unwrap();
+    boot.expect("its firmware", LAB).unwrap();
+    boot.expect("U-Boot tries it", "Slot 1 on trial, attempts left: 2\n").unwrap();
+    boot.expect("the TPM unlocks the update", BY_TPM).unwrap();
+    let mut shell = boot.userland().unwrap();
+    must(&mut shell, "msec-update confirm");
+    shell.power_off().unwrap();
+    let report = verify(device.card.path(), None, None, None).unwrap();
+    assert!(report.good, "{}", report.text());
+
+    // Back in the other place, which is free now.
+    let third = release(&dir, "third", 3, |_| ());
+    carry_one(&device, "third", &third, true, &dir);
+    let mut boot = device.boot("good", &dir.join("good")).unwrap();
+    boot.expect("its firmware", LAB).unwrap();
+    boot.expect("the TPM unlocks the update", BY_TPM).unwrap();
+    let mut shell = boot.userland().unwrap();
+    let (code, text) = install(&mut shell, "third", "");
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("into slot A, its firmware into armstub8.bin"), "{text}");
+    shell.power_off().unwrap();
+    let mut boot = device.boot("third", &dir.join("third-boot")).unwrap();
+    boot.expect("U-Boot tries it", "Slot 0 on trial, attempts left: 2\n").unwrap();
+    boot.expect("the TPM unlocks the update", BY_TPM).unwrap();
+    assert!(!says(&boot.lines(), "-msec-development"), "the lab's U-Boot is gone");
+    boot.board.cut_power();
+}
+
+#[test]
+fn the_firmware_of_an_update_that_does_not_come_up_goes_with_it() {
+    let dir = scratch("update-firmware-broken");
+    let first = release(&dir, "first", 1, |_| ());
+    let broken = release(&dir, "broken", 2, |recipe| {
+        in_the_lab(recipe);
+        // Neither an archive nor compressed: the kernel finds no /init, and panics.
+        let file = dir.join("garbage");
+        fs::write(&file, vec![0xa5; 4096]).unwrap();
+        let table = recipe["initramfs"].as_table_mut().unwrap();
+        table.insert("file".to_owned(), file.to_str().unwrap().into());
+    });
+    let device = Device::new(&dir.join("device"), &first).unwrap();
+    carry_one(&device, "broken", &broken, true, &dir);
+    let _slot = slots::slot();
+
+    let mut boot = device.boot("provision", &dir.join("provision")).unwrap();
+    provision(&mut boot, |_| ()).unwrap();
+    let mut shell = boot.userland().unwrap();
+    let (code, text) = install(&mut shell, "broken", "--attempts 1");
+    assert_eq!(code, 0, "{text}");
+    shell.power_off().unwrap();
+
+    // Cut after its firmware was named, before its slot was.
+    let mut cut = device.copy_to(&dir.join("cut")).unwrap();
+    cut.card.set_slots(Default::default()).unwrap();
+    its_own_again(&cut, &dir, "cut-short");
+
+    let mut boot = device.boot("attempt", &dir.join("attempt")).unwrap();
+    boot.expect("its firmware", LAB).unwrap();
+    boot.expect("U-Boot tries it", "Slot 1 on trial, attempts left: 0\n").unwrap();
+    boot.expect("the kernel finds nothing to start", "Kernel panic").unwrap();
+    boot.expect_off(&Ended::Reset).unwrap();
+
+    // The premise: with its own firmware gone, the good slot stays closed, and says so.
+    let lost = device.copy_to(&dir.join("lost")).unwrap();
+    put(&lost.card, "armstub8.bin", &vec![0; 2 << 20], &dir);
+    let mut boot = lost.boot("lost", &dir.join("lost-boot")).unwrap();
+    boot.expect("U-Boot gives it up", "Slot 1 has had its attempts\nSlot 0\n").unwrap();
+    boot.expect("what differs", "differs: PCR 0").unwrap();
+    boot.expect("the prompt", "enter the recovery key for").unwrap();
+    assert!(!says(&boot.lines(), "restarting"));
+    boot.board.cut_power();
+
+    its_own_again(&device, &dir, "fallen-back");
+}
+
+/// The good slot is started from the update's firmware, has its own one started, and the TPM
+/// unlocks it.
+fn its_own_again(device: &Device, dir: &Path, name: &str) {
+    let mut boot = device.boot(name, &dir.join(format!("{name}-lab"))).unwrap();
+    boot.expect("the update's firmware", LAB).unwrap();
+    boot.expect("U-Boot takes the good slot", "Slot 0\n").unwrap();
+    boot.expect("it restarts with its own", PUT_BACK).unwrap();
+    boot.expect_off(&Ended::Reset).unwrap();
+    let mut boot = device.boot(name, &dir.join(format!("{name}-own"))).unwrap();
+    boot.expect("the TPM unlocks the boot from before", BY_TPM).unwrap();
+    assert!(!says(&boot.lines(), "-msec-development"), "the lab's U-Boot is gone");
+    let mut shell = boot.userland().unwrap();
+    let is = slots(&mut shell);
+    assert_eq!((&is["running"], &is["firmware"]), (&"a".into(), &"a".into()));
+    shell.power_off().unwrap();
+}
+
 /// What is under way when the power goes.
 #[derive(Debug, Clone, Copy)]
 enum During {
@@ -200,16 +335,18 @@ enum During {
 fn power_cuts_during_updates_leave_a_board_that_boots() {
     let cuts = std::env::var("MSEC_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(100);
     let dir = scratch("update-cuts");
-    // The root has room for two bundles.
-    let release = |name| {
+    // The root has room for two bundles. Each brings firmware.
+    let release = |name, change: fn(&mut toml::Table)| {
         release(&dir, name, 1, |recipe| {
+            change(recipe);
             let disk = recipe["disk"].as_table_mut().unwrap();
             disk.insert("root_mib".to_owned(), 32.into());
         })
     };
-    let (one, other) = (release("one"), release("other"));
+    let (one, other) = (release("one", |_| ()), release("other", in_the_lab));
     let device = Device::new(&dir.join("device"), &one).unwrap();
-    carry(&device, &[("one", &one), ("other", &other)], &dir);
+    carry_one(&device, "one", &one, true, &dir);
+    carry_one(&device, "other", &other, true, &dir);
     let mut instants = Instants::new();
     let _slot = slots::slot();
 
@@ -272,10 +409,17 @@ fn power_cuts_during_updates_leave_a_board_that_boots() {
 const SECONDS: [Duration; 3] =
     [Duration::from_secs(8), Duration::from_secs(14), Duration::from_secs(3)];
 
-/// Boots; the TPM has to open the root, whichever slot it is.
+/// Boots; the TPM has to open the root, whichever slot it is, after one restart at most.
 fn open(device: &Device, logs: &Path) -> Boot {
     let mut boot = device.boot("open", logs).unwrap();
-    boot.expect("the TPM unlocks after the cut", BY_TPM).unwrap();
+    let either = format!("{PUT_BACK}|{BY_TPM}");
+    let said = boot.board.console.wait(&either, PATIENCE).unwrap();
+    if said.text.contains("restarting") {
+        eprintln!("the slot has its own firmware started");
+        boot.expect_off(&Ended::Reset).unwrap();
+        boot = device.boot("open", logs).unwrap();
+        boot.expect("the TPM unlocks after the cut", BY_TPM).unwrap();
+    }
     boot
 }
 
