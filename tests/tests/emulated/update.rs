@@ -206,7 +206,10 @@ fn an_update_that_does_not_come_up_is_given_up_by_itself() {
 #[test]
 fn an_update_brings_its_firmware_and_has_it_started() {
     let dir = scratch("update-firmware");
-    let first = release(&dir, "first", 1, |_| ());
+    let first = release(&dir, "first", 1, |recipe| {
+        // Room for three bundles.
+        recipe["disk"].as_table_mut().unwrap().insert("boot_mib".to_owned(), 47.into());
+    });
     let second = release(&dir, "second", 2, in_the_lab);
     let device = Device::new(&dir.join("device"), &first).unwrap();
     carry_one(&device, "alone", &second, false, &dir);
@@ -335,11 +338,12 @@ enum During {
 fn power_cuts_during_updates_leave_a_board_that_boots() {
     let cuts = std::env::var("MSEC_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(100);
     let dir = scratch("update-cuts");
-    // The root has room for two bundles. Each brings firmware.
+    // Both partitions have room for two bundles. Each brings firmware.
     let release = |name, change: fn(&mut toml::Table)| {
         release(&dir, name, 1, |recipe| {
             change(recipe);
             let disk = recipe["disk"].as_table_mut().unwrap();
+            disk.insert("boot_mib".to_owned(), 47.into());
             disk.insert("root_mib".to_owned(), 32.into());
         })
     };
