@@ -19,7 +19,7 @@ use image_builder::cache::Cache;
 use image_builder::component::plan::{Context, Plan};
 use image_builder::component::{self, Component};
 use image_builder::image::arm_image::ArmImage;
-use image_builder::image::inventory::{self, Inventory};
+use image_builder::image::inventory::{self, Inventory, Item};
 use image_builder::image::packages::Package;
 use image_builder::image::root::Origin;
 use image_builder::image::tamper::{self, Signing, Tamper, TamperError};
@@ -414,6 +414,35 @@ fn one_changed_byte_is_told_wherever_it_is() {
     let of_build = image.path.with_extension("inventory.json");
     let report = verify(&out, None, Some(&of_build), Some(Path::new("/bin/true"))).unwrap();
     assert!(!report.good, "{}", report.text());
+}
+
+/// A card after its first boot: the root reaches down over the reserve, where its header is.
+#[test]
+fn a_provisioned_card_is_good_and_one_byte_of_its_table_is_told() {
+    let bench = Bench::new();
+    let image = bench.image("one");
+    let card = card::Card::open(&image.path).unwrap();
+    let json = card.boot_file(inventory::FILE).unwrap();
+    let inventory = Inventory::from_json(&json).unwrap();
+    let reserve = card.table.root.start - card.table.boot.start - card.table.boot.size;
+    let out = bench.dir.path().join("provisioned.img");
+    let bad = |bytes: &[u8]| -> Vec<String> {
+        fs::write(&out, bytes).unwrap();
+        let report = verify(&out, None, None, Some(Path::new("/bin/true"))).unwrap();
+        let bad = report.checks.into_iter().filter(|check| check.outcome == Outcome::Bad);
+        bad.map(|check| check.what).collect()
+    };
+    let mut bytes = fs::read(&image.path).unwrap();
+    let id = u32::from_le_bytes(bytes[440..444].try_into().unwrap());
+    bytes[..512].copy_from_slice(&card.table.provisioned(reserve).encode(id).unwrap());
+    assert_eq!(Item::of(&bytes[..512]), inventory.provisioned_table);
+    // As long as nothing is encrypted nobody has provisioned it.
+    assert_eq!(bad(&bytes), ["partitions", "root"]);
+    let header = usize::try_from(card.table.root.start - reserve).unwrap();
+    bytes[header..header + 6].copy_from_slice(b"LUKS\xba\xbe");
+    assert!(bad(&bytes).is_empty(), "{:?}", bad(&bytes));
+    bytes[440] ^= 1;
+    assert_eq!(bad(&bytes), ["partitions"]);
 }
 
 /// U-Boot alone: the same, with what it holds in the kernel's place.

@@ -155,7 +155,10 @@ pub fn assemble(
     let too_long = || ImageError::ArmImage { path: path.clone(), source: FipError::Endless };
     let firmware = kind.padded(read(path)?).ok_or_else(too_long)?;
     let boot = Boot::of(&content, &firmware);
-    let inventory = Inventory::new(recipe.name.as_str(), &first_sector, &files, boot, root_item);
+    let provisioned =
+        table.provisioned(u64::from(recipe.disk.reserve_mib()) << 20).encode(disk_id)?;
+    let tables = [first_sector.as_slice(), &provisioned];
+    let inventory = Inventory::new(recipe.name.as_str(), tables, &files, boot, root_item);
     let inventory = inventory.to_json().map_err(|error| ImageError::Config(error.to_string()))?;
     files.push((inventory::FILE, inventory.clone().into_bytes()));
     files.push((kind.file_name(), firmware));

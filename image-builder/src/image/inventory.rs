@@ -88,6 +88,8 @@ pub struct Inventory {
     pub image: String,
     /// The first sector.
     pub partition_table: Item,
+    /// The first sector as provisioning leaves it: the root reaches down over the reserve.
+    pub provisioned_table: Item,
     /// Files of the boot partition that no update changes.
     pub files: BTreeMap<String, Item>,
     /// What slot A was built with. An update makes another boot the good one, whose manifest
@@ -102,7 +104,7 @@ impl Inventory {
     #[must_use]
     pub fn new(
         image: &str,
-        partition_table: &[u8],
+        [partition_table, provisioned_table]: [&[u8]; 2],
         files: &[(&'static str, Vec<u8>)],
         boot: Boot,
         root: Item,
@@ -112,6 +114,7 @@ impl Inventory {
             schema: SCHEMA.to_owned(),
             image: image.to_owned(),
             partition_table: Item::of(partition_table),
+            provisioned_table: Item::of(provisioned_table),
             files: files.collect(),
             boot,
             root,
@@ -184,7 +187,7 @@ mod tests {
     fn it_is_written_and_read_strictly() {
         let inventory = Inventory::new(
             "card",
-            &[0; 512],
+            [&[0; 512], &[1; 512]],
             &[("config.txt", b"x".to_vec())],
             Boot::of(&Content::default(), b"firmware"),
             Item::of(b"root"),

@@ -85,6 +85,15 @@ impl From<&Disk> for Table {
 }
 
 impl Table {
+    /// The table as provisioning leaves it: the root grown down over the reserve of so many
+    /// bytes (initramfs-unseal, `mbr`).
+    #[must_use]
+    pub const fn provisioned(self, reserve: u64) -> Self {
+        let Self { boot, root } = self;
+        let (start, size) = (root.start.saturating_sub(reserve), root.size.saturating_add(reserve));
+        Self { boot, root: Partition { start, size, ..root } }
+    }
+
     /// The first sector. `disk_id` makes PARTUUIDs; it comes from the recipe,
     /// so that the same recipe gives the same bytes.
     ///

@@ -264,7 +264,12 @@ fn stock(
             checks.add(what, Outcome::Bad, detail);
         }
     };
-    compare("partitions", &inventory.partition_table, &inventory::partition_table(card)?, checks);
+    let table = inventory::partition_table(card)?;
+    let is_provisioned =
+        matches!(root, RootState::Encrypted) && table == inventory.provisioned_table;
+    if !is_provisioned {
+        compare("partitions", &inventory.partition_table, &table, checks);
+    }
     for (name, listed) in &inventory.files {
         match card.boot_file(name) {
             Ok(found) => compare(name, listed, &Item::of(&found), checks),
