@@ -1,5 +1,7 @@
 //! The list itself: one SQLite file.
 
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -118,6 +120,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        if path != Path::new(":memory:") {
+            // Recovery keys are encrypted in it; who has which device is nobody's business.
+            let _ = File::options().append(true).create(true).mode(0o600).open(path);
+        }
         let mut connection = Connection::open(path).map_err(failed(path))?;
         let number = |connection: &Connection, name: &str| {
             connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0))
@@ -346,6 +352,19 @@ mod tests {
         drop(Store::open(&path).unwrap());
         Connection::open(&path).unwrap().pragma_update(None, "user_version", 2).unwrap();
         assert!(matches!(Store::open(&path), Err(StoreError::Newer { version: 2, .. })));
+    }
+
+    #[test]
+    fn a_new_list_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("list");
+        drop(Store::open(&path).unwrap());
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        // One that is there keeps what its owner gave it.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        drop(Store::open(&path).unwrap());
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
     }
 
     #[test]
