@@ -68,11 +68,15 @@ RequiredForOnline=no
 DHCP=yes
 ";
 
-/// The most that the BCM2835's watchdog counts is 15 seconds (Linux,
-/// drivers/watchdog/bcm2835_wdt.c: PM_WDOG_TIME_SET).
+/// The BCM2835's watchdog counts to 16 seconds; for a longer time the kernel resets it every
+/// eight on systemd's behalf, as long as systemd has been heard of (Linux,
+/// drivers/watchdog/bcm2835_wdt.c: `max_hw_heartbeat_ms`). The driver has it count the
+/// remainder by 16, which is 12 of both numbers: with 10 minutes, systemd's own choice for a
+/// shutdown, it is 8, and the board restarts before the kernel gets there.
 const WATCHDOG: &str = "\
 [Manager]
-RuntimeWatchdogSec=14
+RuntimeWatchdogSec=60
+RebootWatchdogSec=124
 ";
 
 /// Ordered as systemd's own `systemd-bless-boot.service`, which does this for systemd-boot:
