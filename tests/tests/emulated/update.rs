@@ -9,7 +9,7 @@ use std::{
 
 use emulated_board::Ended;
 use image_builder::{
-    demo::journey::provision,
+    demo::journey::{provision, refusal},
     emu::{
         boot::{Boot, PATIENCE},
         card::Card,
@@ -201,6 +201,65 @@ fn an_update_that_does_not_come_up_is_given_up_by_itself() {
     must(&mut shell, "msec-update cancel");
     assert_eq!(slots(&mut shell)["trial"], serde_json::Value::Null);
     shell.power_off().unwrap();
+}
+
+/// The binding `pcr`: the recovery key lets the next boot in, and the boot after `confirm`
+/// shuts the old one out.
+#[test]
+fn an_update_for_single_boots_is_sealed_to_and_the_old_one_retired() {
+    let dir = scratch("update-pcr");
+    let image = |name: &str| {
+        let dir = dir.join(name);
+        fs::create_dir_all(&dir).unwrap();
+        built().small_image_with(&dir, |recipe| {
+            let line = recipe["kernel"]["command_line"].as_str().unwrap().to_owned();
+            recipe["kernel"]["command_line"] = format!("{line} release={name}").into();
+        })
+    };
+    let (first, second) = (image("first"), image("second"));
+    let mut device = Device::new(&dir.join("device"), &first).unwrap();
+    carry(&device, &[("second", &second)], &dir);
+    let _slot = slots::slot();
+
+    let mut boot = device.boot("provision", &dir.join("provision")).unwrap();
+    let key = provision(&mut boot, |_| ()).unwrap();
+    let mut shell = boot.userland().unwrap();
+    let path = fetch(&mut shell, "second");
+    let line = format!("msec-update install {}; echo @DONE''=$?\r", path.display());
+    boot.board.console.send(&line).unwrap();
+    boot.expect("the key is asked for", "recovery key: $").unwrap();
+    boot.board.console.send(&key.typed()).unwrap();
+    let said = boot.expect("the end of it", "(?s)\n(installed .*)@DONE=0\n").unwrap();
+    assert!(said.text.contains("installed into slot B, which boots next"), "{}", said.text);
+    boot.userland_again().unwrap().power_off().unwrap();
+
+    let mut boot = device.boot("trial", &dir.join("trial")).unwrap();
+    boot.expect("U-Boot tries it", "Slot 1 on trial, attempts left: 2\n").unwrap();
+    boot.expect("the TPM unlocks the update", BY_TPM).unwrap();
+    let mut shell = boot.userland().unwrap();
+    let status = must(&mut shell, "initramfs-unseal status");
+    assert!(status.contains("pcr: 2 boots"), "{status}");
+    // Somebody looks at the boot partition: it stays read-only for him.
+    must(&mut shell, "mkdir -p /run/b; mount -t vfat -o ro /dev/mmcblk0p1 /run/b");
+    let confirmed = must(&mut shell, "msec-update confirm");
+    assert!(confirmed.contains("slot B is good"), "{confirmed}");
+    let written = shell.run("touch /run/b/x 2>&1").unwrap();
+    assert!(written.text.contains("Read-only file system"), "{}", written.text);
+    must(&mut shell, "umount /run/b && mount -t vfat /dev/mmcblk0p1 /run/b && touch /run/b/x");
+    must(&mut shell, "umount /run/b");
+    shell.power_off().unwrap();
+
+    let mut boot = device.boot("retire", &dir.join("retire")).unwrap();
+    boot.expect("U-Boot takes it", "Slot 1\n").unwrap();
+    boot.expect("the TPM unlocks the update", BY_TPM).unwrap();
+    boot.expect("and it alone from now on", "sealed to this boot alone from now on\n").unwrap();
+    boot.userland().unwrap().power_off().unwrap();
+
+    device.card.set_slots(Default::default()).unwrap();
+    let mut boot = device.boot("forced", &dir.join("forced")).unwrap();
+    boot.expect("U-Boot takes what the card says", "Slot 0\n").unwrap();
+    refusal(&mut boot, "command line").unwrap();
+    boot.board.cut_power();
 }
 
 #[test]
