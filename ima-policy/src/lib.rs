@@ -1,0 +1,9 @@
+//! IMA and EVM of a running Linux: what the kernel has measured, and whether that is what an
+//! image has.
+//!
+//! Everything here is a function of bytes. Lists, signatures and file systems are foreign:
+//! none of them makes this crate panic, or allocate what it claims.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic))]
+
+pub mod list;
