@@ -6,4 +6,6 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic))]
 
+pub mod closure;
 pub mod list;
+pub mod root;

@@ -1,0 +1,110 @@
+//! A root file system that lies in a directory: its paths are looked up as a process whose
+//! root it is would look them up, so that no link leads out of it.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+
+/// Largest file that is read into memory, in bytes: programs, not data.
+const MAX_FILE: u64 = 1 << 30;
+
+/// A root file system.
+#[derive(Debug)]
+pub struct Root {
+    dir: File,
+    /// Where it lies, without links.
+    path: PathBuf,
+}
+
+/// A file of a root.
+#[derive(Debug)]
+pub struct Found {
+    /// Its path in the root, without links: the file's own.
+    pub path: PathBuf,
+    /// The file, opened for reading.
+    pub file: File,
+}
+
+impl Root {
+    /// Opens a directory as a root.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let path = path.canonicalize()?;
+        let dir = File::open(&path)?;
+        if !dir.metadata()?.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        Ok(Self { dir, path })
+    }
+
+    /// Opens a regular file by its path in the root; links are followed within it.
+    ///
+    /// # Errors
+    /// The system's; that it is no regular file.
+    pub fn find(&self, path: &Path) -> io::Result<Found> {
+        let how = OpenHow::new()
+            // A pipe must not be waited for.
+            .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        let file = File::from(openat2(&self.dir, path, how)?);
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+        }
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&file.as_fd());
+        let own = std::fs::read_link(format!("/proc/self/fd/{fd}"))?;
+        let within = own.strip_prefix(&self.path).map_err(io::Error::other)?;
+        Ok(Found { path: Path::new("/").join(within), file })
+    }
+}
+
+impl Found {
+    /// Reads all of it.
+    ///
+    /// # Errors
+    /// The system's; that it is larger than 1 GiB.
+    pub fn read(&mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        (&mut self.file).take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > MAX_FILE {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn links_stay_within_the_root() {
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("secret"), "outside").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::create_dir_all(at("usr/bin")).unwrap();
+        std::fs::write(at("usr/bin/sh"), "inside").unwrap();
+        symlink("usr/bin", at("bin")).unwrap();
+        symlink("/usr/bin/sh", at("absolute")).unwrap();
+        symlink("../../../../usr/bin/sh", at("upwards")).unwrap();
+        symlink(outside.path().join("secret"), at("out")).unwrap();
+        symlink("loop", at("loop")).unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        for path in ["/bin/sh", "bin/sh", "/absolute", "/upwards", "/../bin/sh"] {
+            let mut found = root.find(Path::new(path)).unwrap();
+            assert_eq!(found.path, Path::new("/usr/bin/sh"), "{path}");
+            assert_eq!(found.read().unwrap(), b"inside");
+        }
+        for path in ["/out", "/loop", "/usr", "/none", ""] {
+            assert!(root.find(Path::new(path)).is_err(), "{path}");
+        }
+        assert!(std::fs::read(at("out")).is_ok(), "premise: the link leads out");
+        assert!(Root::open(&at("usr/bin/sh")).is_err());
+    }
+}
