@@ -1,9 +1,10 @@
 //! A root file system that lies in a directory: its paths are looked up as a process whose
 //! root it is would look them up, so that no link leads out of it.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
@@ -42,24 +43,44 @@ impl Root {
         Ok(Self { dir, path })
     }
 
+    fn how() -> OpenHow {
+        OpenHow::new()
+            // A pipe must not be waited for.
+            .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS)
+    }
+
+    /// The names in a directory of the root, as they come.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn names(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        let dir = File::from(openat2(&self.dir, dir, Self::how())?);
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(held(&dir))? {
+            names.push(entry?.file_name());
+        }
+        Ok(names)
+    }
+
     /// Opens a regular file by its path in the root; links are followed within it.
     ///
     /// # Errors
     /// The system's; that it is no regular file.
     pub fn find(&self, path: &Path) -> io::Result<Found> {
-        let how = OpenHow::new()
-            // A pipe must not be waited for.
-            .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
-            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        let file = File::from(openat2(&self.dir, path, how)?);
+        let file = File::from(openat2(&self.dir, path, Self::how())?);
         if !file.metadata()?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
         }
-        let fd = std::os::fd::AsRawFd::as_raw_fd(&file.as_fd());
-        let own = std::fs::read_link(format!("/proc/self/fd/{fd}"))?;
+        let own = std::fs::read_link(held(&file))?;
         let within = own.strip_prefix(&self.path).map_err(io::Error::other)?;
         Ok(Found { path: Path::new("/").join(within), file })
     }
+}
+
+/// The path of a file that this process has open.
+fn held(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
 impl Found {
