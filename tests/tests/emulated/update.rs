@@ -39,6 +39,9 @@ fn release(dir: &Path, name: &str, version: i64, change: impl FnOnce(&mut toml::
     let dir = dir.join(name);
     fs::create_dir_all(&dir).unwrap();
     built().small_image_with(&dir, |recipe| {
+        // Room for three bundles, with firmware.
+        let disk = recipe["disk"].as_table_mut().unwrap();
+        disk.insert("boot_mib".to_owned(), 47.into());
         let tpm = recipe["tpm"].as_table_mut().unwrap();
         tpm.insert("binding".to_owned(), "signed".into());
         tpm.insert("rollback".to_owned(), version.into());
@@ -265,10 +268,7 @@ fn an_update_for_single_boots_is_sealed_to_and_the_old_one_retired() {
 #[test]
 fn an_update_brings_its_firmware_and_has_it_started() {
     let dir = scratch("update-firmware");
-    let first = release(&dir, "first", 1, |recipe| {
-        // Room for three bundles.
-        recipe["disk"].as_table_mut().unwrap().insert("boot_mib".to_owned(), 47.into());
-    });
+    let first = release(&dir, "first", 1, |_| ());
     let second = release(&dir, "second", 2, in_the_lab);
     let device = Device::new(&dir.join("device"), &first).unwrap();
     carry_one(&device, "alone", &second, false, &dir);
@@ -402,7 +402,6 @@ fn power_cuts_during_updates_leave_a_board_that_boots() {
         release(&dir, name, 1, |recipe| {
             change(recipe);
             let disk = recipe["disk"].as_table_mut().unwrap();
-            disk.insert("boot_mib".to_owned(), 47.into());
             disk.insert("root_mib".to_owned(), 32.into());
         })
     };
