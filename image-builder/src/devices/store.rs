@@ -122,6 +122,7 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         if path != Path::new(":memory:") {
             // Recovery keys are encrypted in it; who has which device is nobody's business.
+            // Should this fail, so does what follows, and says why.
             let _ = File::options().append(true).create(true).mode(0o600).open(path);
         }
         let mut connection = Connection::open(path).map_err(failed(path))?;

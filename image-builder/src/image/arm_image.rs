@@ -130,6 +130,12 @@ impl ArmImage {
         }
     }
 
+    /// Whether a card has two places for it.
+    #[must_use]
+    pub const fn has_two_places(self) -> bool {
+        matches!(self, Self::Armstub)
+    }
+
     /// What a new card has beside it: room for a second one, and the sector that says which
     /// one is started.
     #[must_use]

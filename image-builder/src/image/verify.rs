@@ -220,7 +220,7 @@ fn slots(card: &Card, checks: &mut Checks) {
 
 /// The sector that says which of two firmwares is started.
 fn started(card: &Card, kind: ArmImage, checks: &mut Checks) {
-    if kind.second_place().is_empty() {
+    if !kind.has_two_places() {
         return;
     }
     let Some(sector) = checks.take(SWITCH_FILE, card.boot_file(SWITCH_FILE)) else { return };
