@@ -21,6 +21,8 @@
 
 #[cfg(feature = "bundle")]
 pub mod bundle;
+#[cfg(feature = "cli")]
+pub mod command;
 pub mod digest;
 pub mod eventlog;
 pub mod explain;

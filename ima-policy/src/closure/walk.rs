@@ -16,7 +16,8 @@ const SEARCH: [&str; 6] =
 const MAX_SCRIPTS: usize = 5;
 
 /// What a file is to those that need it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// An ELF program.
     Program,

@@ -10,8 +10,8 @@ use pcr_measure::text::listed;
 use pcr_measure::{Algorithm, PcrBank, PcrIndex, Sha256Digest, explain};
 use serde::Serialize;
 
-use super::table::table;
 use super::{Answer, ExplainArgs, Format, input, json, log, pcrfile};
+use pcr_measure::command::table;
 
 #[derive(Serialize)]
 struct ExplainJson<'a> {

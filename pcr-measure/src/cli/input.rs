@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
+pub(super) use pcr_measure::command::read;
 use pcr_measure::key::{MAX_KEY_FILE, PublicKey, SigningKey};
 use pcr_measure::manifest::{MAX_JSON, Manifest};
 use pcr_measure::signed_policy::{self, SignatureFile};
@@ -14,19 +15,6 @@ use zeroize::Zeroizing;
 /// Largest event log that is read, in bytes. Firmware reserves 64 KiB to a few
 /// hundred; Linux exports them as they are.
 pub(super) const MAX_LOG: usize = 16 * 1024 * 1024;
-
-/// Reads a file of at most `limit` bytes. Its size is not asked for: files in
-/// sysfs say 0 or 4096 whatever they hold.
-pub(super) fn read(path: &Path, limit: usize) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)
-        .and_then(|file| file.take(limit as u64 + 1).read_to_end(&mut bytes))
-        .with_context(|| format!("cannot read {}", path.display()))?;
-    if bytes.len() > limit {
-        bail!("{} is longer than {limit} bytes, the most that is read here", path.display());
-    }
-    Ok(bytes)
-}
 
 /// Reads an event log; an empty file is refused, since nothing follows from it.
 pub(super) fn log(path: &Path) -> Result<Vec<u8>> {

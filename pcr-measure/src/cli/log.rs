@@ -11,8 +11,8 @@ use pcr_measure::userlog::UserLog;
 use pcr_measure::{Algorithm, PcrBank};
 use serde::{Serialize, Serializer};
 
-use super::table::table;
 use super::{Answer, Format, bank_text, input, json, userlog};
+use pcr_measure::command::table;
 
 #[derive(Serialize)]
 struct LogJson<'a> {

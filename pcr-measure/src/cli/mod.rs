@@ -1,7 +1,6 @@
 //! Arguments, and what each command answers.
 
 mod change;
-mod docs;
 mod explain;
 #[cfg(feature = "tpm")]
 mod extend;
@@ -19,7 +18,6 @@ mod read;
 mod replace;
 mod rollback;
 mod sign;
-mod table;
 mod userlog;
 mod verify_quote;
 mod verify_signature;
@@ -28,9 +26,10 @@ mod wanted;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+pub(crate) use pcr_measure::command::Answer;
+use pcr_measure::command::{Format, docs, json};
 use pcr_measure::{Algorithm, PcrBank};
-use serde::Serialize;
 
 /// PCRs: event logs, prediction, explanation, policies, signatures and quotes.
 #[derive(Debug, Parser)]
@@ -41,14 +40,6 @@ pub(crate) struct Cli {
     /// How results are written
     #[arg(long, value_enum, default_value_t = Format::Text, global = true)]
     format: Format,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people
-    Text,
-    /// For programs, as the crate's README has it
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -123,23 +114,6 @@ struct ExplainArgs {
     tpm: live::TpmArgs,
 }
 
-/// What a command has to say.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    /// For stdout.
-    pub(crate) text: String,
-    /// For stderr, line by line.
-    pub(crate) notes: Vec<String>,
-    /// Whether the answer is positive.
-    pub(crate) yes: bool,
-}
-
-impl Answer {
-    const fn yes(text: String) -> Self {
-        Self { text, notes: Vec::new(), yes: true }
-    }
-}
-
 /// Does what was asked.
 pub(crate) fn run(cli: &Cli) -> Result<Answer> {
     match &cli.command {
@@ -159,12 +133,8 @@ pub(crate) fn run(cli: &Cli) -> Result<Answer> {
         Command::Sign(args) => sign::run(args),
         Command::VerifySignature(args) => verify_signature::run(args, cli.format),
         Command::VerifyQuote(args) => verify_quote::run(args, cli.format),
-        Command::Docs(args) => docs::run(args),
+        Command::Docs(args) => docs::run::<Cli>(args),
     }
-}
-
-fn json(value: &impl Serialize) -> Result<String> {
-    Ok(serde_json::to_string_pretty(value)? + "\n")
 }
 
 /// A bank as tpm2_pcrread prints it, so that one may stand for the other.

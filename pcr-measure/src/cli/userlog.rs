@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::log::{EndJson, ReplayJson, shown_bank};
-use super::table::table;
 use super::{Answer, Format, bank_text, json};
+use pcr_measure::command::table;
 
 /// As `LogJson` of firmware's logs, so that one program reads both.
 #[derive(Serialize)]

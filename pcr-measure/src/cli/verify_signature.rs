@@ -9,8 +9,8 @@ use pcr_measure::{PcrSelection, Sha256Digest};
 use serde::Serialize;
 
 use super::rollback::RollbackArgs;
-use super::table::table;
 use super::{Answer, Format, input, json, wanted};
+use pcr_measure::command::table;
 
 /// Arguments of `verify-signature`.
 #[derive(Debug, Args)]

@@ -7,11 +7,13 @@ use anyhow::{Context, Result};
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use super::{Answer, Cli};
+use super::Answer;
+
+/// Where manual pages go, or for which shell completions are.
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-pub(super) struct DocsArgs {
+pub struct DocsArgs {
     /// Write the manual pages into this directory
     #[arg(long, value_name = "DIR")]
     man: Option<PathBuf>,
@@ -20,9 +22,12 @@ pub(super) struct DocsArgs {
     completions: Option<Shell>,
 }
 
-/// Pages into a directory, or completions as the answer.
-pub(super) fn run(args: &DocsArgs) -> Result<Answer> {
-    let mut command = Cli::command();
+/// Pages of a command into a directory, or completions as the answer.
+///
+/// # Errors
+/// The system's.
+pub fn run<C: CommandFactory>(args: &DocsArgs) -> Result<Answer> {
+    let mut command = C::command();
     if let Some(dir) = &args.man {
         clap_mangen::generate_to(command, dir)
             .with_context(|| format!("cannot write manual pages into {}", dir.display()))?;

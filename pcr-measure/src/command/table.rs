@@ -2,11 +2,7 @@
 
 /// Lays `rows` out under `head`; every column but the last is padded to its
 /// widest cell, those in `right` to the left.
-pub(super) fn table<const N: usize>(
-    head: [&str; N],
-    right: &[usize],
-    rows: &[[String; N]],
-) -> String {
+pub fn table<const N: usize>(head: [&str; N], right: &[usize], rows: &[[String; N]]) -> String {
     let head: [String; N] = head.map(str::to_owned);
     let all = || std::iter::once(&head).chain(rows);
     let mut widths = [0; N];

@@ -1,0 +1,35 @@
+//! Arguments, and what each command answers.
+
+mod closure;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use pcr_measure::command::{Answer, Format, docs};
+
+/// IMA and EVM: what a running Linux measures, whether it may run, and what it was.
+#[derive(Debug, Parser)]
+#[command(name = "ima-policy", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// How results are written
+    #[arg(long, value_enum, default_value_t = Format::Text, global = true)]
+    format: Format,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The files that programs need to run: interpreters, libraries, kernel modules
+    Closure(closure::ClosureArgs),
+    /// Write the manual pages, or print completions for a shell
+    #[command(hide = true)]
+    Docs(docs::DocsArgs),
+}
+
+/// Does what was asked.
+pub(crate) fn run(cli: &Cli) -> Result<Answer> {
+    match &cli.command {
+        Command::Closure(args) => closure::run(args, cli.format),
+        Command::Docs(args) => docs::run::<Cli>(args),
+    }
+}
