@@ -15,7 +15,6 @@ mod predict;
 mod quote;
 #[cfg(feature = "tpm")]
 mod read;
-mod replace;
 mod rollback;
 mod sign;
 mod userlog;

@@ -11,7 +11,8 @@ use pcr_measure::structures::TpmPublic;
 use serde::Serialize;
 
 use super::live::{TpmArgs, handle};
-use super::{Answer, Format, bank_text, input, json, read, replace};
+use super::{Answer, Format, bank_text, input, json, read};
+use pcr_measure::command::replace;
 
 /// Where the attestation key is when nobody says (in the endorsement range of the
 /// TCG Registry of Reserved TPM 2.0 Handles and Localities 1.1, table 2).

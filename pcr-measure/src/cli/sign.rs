@@ -8,7 +8,8 @@ use pcr_measure::PcrSelection;
 use pcr_measure::signed_policy::SignatureFile;
 
 use super::rollback::RollbackArgs;
-use super::{Answer, input, replace, wanted};
+use super::{Answer, input, wanted};
+use pcr_measure::command::replace;
 
 /// Arguments of `sign`.
 #[derive(Debug, Args)]

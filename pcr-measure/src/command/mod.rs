@@ -4,6 +4,7 @@
 //! (something differs, a log is broken), 2 could not be done, 64 usage.
 
 pub mod docs;
+pub mod replace;
 mod table;
 
 use std::fs::File;

@@ -10,13 +10,19 @@ use tempfile::NamedTempFile;
 
 /// Replaces a file, or makes it: the bytes go to a new file beside it, to the
 /// disk, and then take its name. A power cut leaves the old file or the new one.
-pub(super) fn file(path: &Path, bytes: &[u8]) -> Result<()> {
+///
+/// # Errors
+/// The system's; that it is no regular file.
+pub fn file(path: &Path, bytes: &[u8]) -> Result<()> {
     files(&[(path, bytes)])
 }
 
 /// Replaces several files. None gets its name before all are on the disk, so that
 /// an error leaves every one of them as it was.
-pub(super) fn files(files: &[(&Path, &[u8])]) -> Result<()> {
+///
+/// # Errors
+/// As of [`file`]; that two of them are one.
+pub fn files(files: &[(&Path, &[u8])]) -> Result<()> {
     let staged: Result<Vec<_>> = files.iter().map(|(path, bytes)| staged(path, bytes)).collect();
     let staged = staged?;
     for (n, (_, path)) in staged.iter().enumerate() {
@@ -50,7 +56,10 @@ fn staged(path: &Path, bytes: &[u8]) -> Result<(NamedTempFile, PathBuf)> {
 
 /// Refuses an output that is also an input: whoever reads and replaces one file in
 /// one breath did not mean to (a private key would be gone).
-pub(super) fn apart<'a>(output: &Path, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+///
+/// # Errors
+/// That it is one.
+pub fn apart<'a>(output: &Path, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
     let file = |path: &Path| path.metadata().ok().map(|found| (found.dev(), found.ino()));
     let there = file(output);
     match inputs.into_iter().find(|input| there.is_some() && file(input) == there) {
@@ -72,10 +81,8 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
         Ok(old) => old.permissions(),
         Err(_) => Permissions::from_mode(0o666),
     };
-    let mut file = tempfile::Builder::new()
-        .prefix(".pcr-measure-")
-        .permissions(mode)
-        .tempfile_in(directory(path))?;
+    let mut file =
+        tempfile::Builder::new().prefix(".new-").permissions(mode).tempfile_in(directory(path))?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     Ok(file)
