@@ -8,4 +8,5 @@
 
 pub mod closure;
 pub mod list;
+pub mod reference;
 pub mod root;

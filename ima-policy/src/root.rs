@@ -1,13 +1,17 @@
 //! A root file system that lies in a directory: its paths are looked up as a process whose
 //! root it is would look them up, so that no link leads out of it.
 
-use std::ffi::OsString;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use rustix::fs::{AtFlags, Dir, FileType, statat};
+use rustix::io::Errno;
 
 /// Largest file that is read into memory, in bytes: programs, not data.
 const MAX_FILE: u64 = 1 << 30;
@@ -61,6 +65,79 @@ impl Root {
             names.push(entry?.file_name());
         }
         Ok(names)
+    }
+
+    /// The regular files of the root by their paths in it (without `/` in front), in no
+    /// order. No link is followed, no other mount entered, and none of the directories in
+    /// `skip`, which are written likewise.
+    ///
+    /// # Errors
+    /// The directory that cannot be read, and why.
+    pub fn files(&self, skip: &BTreeSet<PathBuf>) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
+        let mut files = Vec::new();
+        let mut directories = vec![PathBuf::new()];
+        while let Some(path) = directories.pop() {
+            if path.as_os_str().is_empty() || !skip.contains(&path) {
+                let read = self.list(&path, &mut files, &mut directories);
+                read.map_err(|source| (Path::new("/").join(&path), source))?;
+            }
+        }
+        Ok(files)
+    }
+
+    /// What lies in one directory.
+    fn list(
+        &self,
+        path: &Path,
+        files: &mut Vec<PathBuf>,
+        directories: &mut Vec<PathBuf>,
+    ) -> io::Result<()> {
+        let here = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let Some(dir) = self.beneath(here)? else { return Ok(()) };
+        for entry in Dir::read_from(&dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if [&b"."[..], b".."].contains(&name.to_bytes()) {
+                continue;
+            }
+            let kind = match entry.file_type() {
+                // Not every file system tells it there.
+                FileType::Unknown => match statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Err(Errno::NOENT) => continue,
+                    found => FileType::from_raw_mode(found?.st_mode),
+                },
+                kind => kind,
+            };
+            let path = path.join(OsStr::from_bytes(name.to_bytes()));
+            match kind {
+                FileType::RegularFile => files.push(path),
+                FileType::Directory => directories.push(path),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens one of [`Self::files`]. `None`: it has gone since, is none any more, or another
+    /// mount lies on it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn open_file(&self, path: &Path) -> io::Result<Option<File>> {
+        let Some(file) = self.beneath(path)? else { return Ok(None) };
+        Ok(file.metadata()?.is_file().then_some(file))
+    }
+
+    /// Opens a path that has no links and stays on this mount.
+    fn beneath(&self, path: &Path) -> io::Result<Option<File>> {
+        let resolve = ResolveFlag::RESOLVE_BENEATH
+            | ResolveFlag::RESOLVE_NO_SYMLINKS
+            | ResolveFlag::RESOLVE_NO_XDEV;
+        match openat2(&self.dir, path, Self::how().resolve(resolve)) {
+            Ok(file) => Ok(Some(file.into())),
+            Err(nix::Error::EXDEV | nix::Error::ENOENT | nix::Error::ELOOP) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Opens a regular file by its path in the root; links are followed within it.

@@ -1,6 +1,7 @@
 //! Arguments, and what each command answers.
 
 mod closure;
+mod reference;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -21,6 +22,9 @@ pub(crate) struct Cli {
 enum Command {
     /// The files that programs need to run: interpreters, libraries, kernel modules
     Closure(closure::ClosureArgs),
+    /// What is known to be good: digests of a root, an image or a good boot, as our JSON or for
+    /// Keylime
+    Reference(reference::ReferenceArgs),
     /// Write the manual pages, or print completions for a shell
     #[command(hide = true)]
     Docs(docs::DocsArgs),
@@ -30,6 +34,7 @@ enum Command {
 pub(crate) fn run(cli: &Cli) -> Result<Answer> {
     match &cli.command {
         Command::Closure(args) => closure::run(args, cli.format),
+        Command::Reference(args) => reference::run(args, cli.format),
         Command::Docs(args) => docs::run::<Cli>(args),
     }
 }

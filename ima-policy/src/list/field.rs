@@ -39,7 +39,7 @@ pub enum FieldError {
 }
 
 /// What was hashed, where a template tells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Prefix {
     /// The file.
     Ima,
@@ -51,7 +51,7 @@ pub enum Prefix {
 ///
 /// The kernel knows algorithms that no TPM has (`md5`, `wp512`, ...): their digests are kept
 /// as they are.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileDigest {
     /// What was hashed; only `d-ngv2` tells.
     pub prefix: Option<Prefix>,
@@ -65,6 +65,22 @@ pub struct FileDigest {
 const MAX_ALGORITHM: usize = 32;
 
 impl FileDigest {
+    /// A digest of a file (`prefix` is `None` or [`Prefix::Ima`]) or of fs-verity.
+    ///
+    /// # Errors
+    /// That no algorithm is called so, or that its digests have another size.
+    pub fn new(
+        prefix: Option<Prefix>,
+        algorithm: &str,
+        bytes: Vec<u8>,
+    ) -> Result<Self, FieldError> {
+        let field = Field::DigestNg;
+        if !is_algorithm(algorithm) {
+            return Err(FieldError::NoAlgorithm(field));
+        }
+        Self { prefix, algorithm: algorithm.to_owned(), bytes }.checked(field)
+    }
+
     /// As a digest that a TPM knows as well.
     #[must_use]
     pub fn known(&self) -> Option<Digest> {
@@ -96,8 +112,7 @@ impl FileDigest {
         let head = std::str::from_utf8(head).map_err(|_| none())?;
         let head = head.strip_suffix(':').ok_or_else(none)?;
         let (prefix, algorithm) = prefixed(field, head).ok_or_else(none)?;
-        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if algorithm.is_empty() || !algorithm.bytes().all(is_name) {
+        if !is_algorithm(algorithm) {
             return Err(none());
         }
         let digest = rest.get(1..).unwrap_or_default().to_vec();
@@ -131,6 +146,12 @@ impl FileDigest {
     }
 }
 
+/// Whether an algorithm may be called so.
+fn is_algorithm(name: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    (1..=MAX_ALGORITHM).contains(&name.len()) && name.bytes().all(is_part)
+}
+
 /// Takes apart what stands in front of a digest.
 pub(super) fn prefixed(field: Field, head: &str) -> Option<(Option<Prefix>, &str)> {
     if field != Field::DigestNgv2 {
@@ -144,7 +165,8 @@ pub(super) fn prefixed(field: Field, head: &str) -> Option<(Option<Prefix>, &str
 }
 
 /// The kernel's name of an algorithm (Linux, crypto/hash_info.c, `hash_algo_name`).
-pub(super) const fn kernel_name(algorithm: Algorithm) -> &'static str {
+#[must_use]
+pub const fn kernel_name(algorithm: Algorithm) -> &'static str {
     match algorithm {
         Algorithm::Sha1 => "sha1",
         Algorithm::Sha256 => "sha256",

@@ -17,7 +17,7 @@ mod template;
 #[cfg(test)]
 mod tests;
 
-pub use field::{FieldError, FileDigest, Prefix};
+pub use field::{FieldError, FileDigest, Prefix, kernel_name};
 pub use record::Record;
 pub use template::{Field, Template, TemplateError};
 
