@@ -139,9 +139,10 @@ impl Policy {
     /// bytes.
     #[must_use]
     pub fn to_json(&self) -> String {
-        // The generator is 0, "unknown": the others are Keylime's own tools.
+        // As the tool's, for of one that it does not know (0) or an empty one (1) its verifier
+        // says that there is no policy, and asks a device that attests by itself for no list.
         let mut out =
-            r#"{"meta": {"version": 1, "generator": 0}, "release": 0, "digests": "#.to_owned();
+            r#"{"meta": {"version": 1, "generator": 3}, "release": 0, "digests": "#.to_owned();
         object(&mut out, &self.digests);
         out.push_str(r#", "excludes": "#);
         array(&mut out, &self.excludes);
