@@ -7,6 +7,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic))]
 
 pub mod closure;
+pub mod evm;
 pub mod list;
 pub mod reference;
 pub mod root;
+pub mod signature;
+pub mod verity;
