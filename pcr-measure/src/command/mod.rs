@@ -7,6 +7,7 @@ pub mod docs;
 pub mod replace;
 mod table;
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
@@ -50,6 +51,23 @@ impl Answer {
     }
 }
 
+/// What was done in part: the answer is told, then why it is not all; exit code 2.
+#[derive(Debug)]
+pub struct Partly {
+    /// What was done.
+    pub answer: Answer,
+    /// What was not.
+    pub why: String,
+}
+
+impl fmt::Display for Partly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+impl std::error::Error for Partly {}
+
 /// A command's `main`: reads the arguments, does what they ask for, and tells what came of it.
 pub fn main<C: Parser>(name: &str, run: impl FnOnce(&C) -> Result<Answer>) -> ExitCode {
     let cli = match C::try_parse() {
@@ -66,13 +84,13 @@ pub fn main<C: Parser>(name: &str, run: impl FnOnce(&C) -> Result<Answer>) -> Ex
             return ExitCode::from(if written { code } else { 2 });
         }
     };
-    let result = run(&cli).and_then(|answer| {
-        for note in &answer.notes {
-            say(name, note);
-        }
-        print(&answer.text)?;
-        Ok(answer.yes)
-    });
+    let result = match run(&cli) {
+        Ok(answer) => tell(name, &answer).map(|()| answer.yes),
+        Err(error) => match error.downcast_ref::<Partly>() {
+            Some(partly) => tell(name, &partly.answer).and(Err(error)),
+            None => Err(error),
+        },
+    };
     match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
@@ -81,6 +99,13 @@ pub fn main<C: Parser>(name: &str, run: impl FnOnce(&C) -> Result<Answer>) -> Ex
             ExitCode::from(2)
         }
     }
+}
+
+fn tell(name: &str, answer: &Answer) -> Result<()> {
+    for note in &answer.notes {
+        say(name, note);
+    }
+    print(&answer.text)
 }
 
 /// A line on standard error, whatever is in the names of files. Where that is gone
