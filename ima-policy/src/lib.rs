@@ -11,5 +11,7 @@ pub mod evm;
 pub mod list;
 pub mod reference;
 pub mod root;
+#[cfg(feature = "signature")]
+pub mod sign;
 pub mod signature;
 pub mod verity;

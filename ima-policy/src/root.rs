@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -52,6 +52,33 @@ impl Root {
             // A pipe must not be waited for.
             .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS)
+    }
+
+    /// Where a path of the root leads, links followed within it, if that is on the root's own
+    /// file system: the path without links, and what is there.
+    ///
+    /// # Errors
+    /// The system's; [`io::ErrorKind::CrossesDevices`] for what lies on another one.
+    pub fn locate(&self, path: &Path) -> io::Result<(PathBuf, Metadata)> {
+        let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(
+            ResolveFlag::RESOLVE_IN_ROOT
+                | ResolveFlag::RESOLVE_NO_MAGICLINKS
+                | ResolveFlag::RESOLVE_NO_XDEV,
+        );
+        let file = File::from(openat2(&self.dir, path, how)?);
+        Ok((self.own_path(&file)?, file.metadata()?))
+    }
+
+    /// The directory itself.
+    pub(crate) const fn dir(&self) -> &File {
+        &self.dir
+    }
+
+    /// The path in the root of a file that was opened by it.
+    fn own_path(&self, file: &File) -> io::Result<PathBuf> {
+        let own = std::fs::read_link(held(file))?;
+        let within = own.strip_prefix(&self.path).map_err(io::Error::other)?;
+        Ok(Path::new("/").join(within))
     }
 
     /// The names in a directory of the root, as they come.
@@ -149,9 +176,7 @@ impl Root {
         if !file.metadata()?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
         }
-        let own = std::fs::read_link(held(&file))?;
-        let within = own.strip_prefix(&self.path).map_err(io::Error::other)?;
-        Ok(Found { path: Path::new("/").join(within), file })
+        Ok(Found { path: self.own_path(&file)?, file })
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod closure;
 mod reference;
+mod sign;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -25,6 +26,8 @@ enum Command {
     /// What is known to be good: digests of a root, an image or a good boot, as our JSON or for
     /// Keylime
     Reference(reference::ReferenceArgs),
+    /// Sign the files of a root for IMA, and their metadata for EVM
+    Sign(sign::SignArgs),
     /// Write the manual pages, or print completions for a shell
     #[command(hide = true)]
     Docs(docs::DocsArgs),
@@ -35,6 +38,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Answer> {
     match &cli.command {
         Command::Closure(args) => closure::run(args, cli.format),
         Command::Reference(args) => reference::run(args, cli.format),
+        Command::Sign(args) => sign::run(args, cli.format),
         Command::Docs(args) => docs::run::<Cli>(args),
     }
 }
