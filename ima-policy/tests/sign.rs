@@ -382,6 +382,11 @@ fn lists_of_files_are_signed_alone() {
     assert_eq!(case.signed(&[]), (1, 2), "a hard link is no other file");
     let said = refused(&mut case.ours(&["--only", "/usr/bin/none", "/usr/bin/small"]));
     assert!(said.contains("/usr/bin/none: cannot be read"), "{said}");
+    let args = ["--only", "/usr/bin/none", "/usr/bin/small", "--format", "json"];
+    let out = case.ours(&args).output().unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!((&json["kept"], &json["failed"][0]["path"]), (&1.into(), &"/usr/bin/none".into()));
+    assert_eq!(out.status.code(), Some(2));
 }
 
 #[test]

@@ -47,10 +47,8 @@ impl PublicKey {
     /// [`KeyError::NotAPublicKey`], [`KeyError::Kind`]; [`KeyError::NoIdentifier`] for a
     /// certificate by which the kernel would not find the key.
     pub fn parse(name: &str, bytes: &[u8]) -> Result<Self, KeyError> {
-        // OpenSSL would ask for a passphrase on the terminal.
-        let asks = bytes.windows(10).any(|window| window == b"Proc-Type:");
         let none = || KeyError::NotAPublicKey(name.to_owned());
-        if asks {
+        if asks(bytes) {
             return Err(none());
         }
         if let Ok(certificate) = X509::from_pem(bytes).or_else(|_| X509::from_der(bytes)) {
@@ -130,9 +128,7 @@ impl Keyring {
     /// # Errors
     /// As [`PublicKey::parse`].
     pub fn add(&mut self, name: &str, bytes: &[u8]) -> Result<(), KeyError> {
-        let label = b"-----BEGIN CERTIFICATE-----";
-        let is_bundle = bytes.windows(label.len()).any(|window| window == label);
-        if is_bundle && !bytes.windows(10).any(|window| window == b"Proc-Type:") {
+        if contains(bytes, b"-----BEGIN CERTIFICATE-----") && !asks(bytes) {
             let certificates = X509::stack_from_pem(bytes)
                 .map_err(|_| KeyError::NotAPublicKey(name.to_owned()))?;
             for certificate in certificates {
@@ -189,6 +185,15 @@ impl Keyring {
         let signer = meant.find(|key| key.signed(&digest, &signature.bytes));
         Ok(signer.map_or(Verdict::Bad(signature.key), Verdict::Good))
     }
+}
+
+/// Whether OpenSSL would ask for a passphrase on the terminal to read this (RFC 1421, 4.6.1.1).
+fn asks(bytes: &[u8]) -> bool {
+    contains(bytes, b"Proc-Type:")
+}
+
+fn contains(bytes: &[u8], what: &[u8]) -> bool {
+    bytes.windows(what.len()).any(|window| window == what)
 }
 
 /// The last four bytes of SHA-1 over the key's bits, PKCS #1 or a point: the usual
