@@ -38,9 +38,9 @@ test-long: ## what takes an hour: 305 power cuts, 50 boots for IMA on each bus, 
 	$(ENTER) sh -euc '$(BUILDER) build --recipe $(TINY); $(BUILDER) build --only qemu; cargo test --locked -p msec-tests -- --ignored --nocapture'
 
 FORMAT ?= text
-bench: ## speed of pcr-measure and ima-policy, and of the unlock beside its peers; FORMAT=json
+bench: ## speed of pcr-measure, and of ima-policy and the unlock beside their peers; FORMAT=json
 	$(ENTER) cargo bench --locked -p pcr-measure --features cli --bench figures
-	$(ENTER) cargo bench --locked -p ima-policy --features cli --bench figures
+	$(ENTER) cargo bench --locked -p ima-policy --features cli --bench figures --bench sign
 	$(ENTER) sh -euc '$(BUILDER) build --recipe $(TINY) >&2; export TSS2_LOG=all+none; \
 	cargo bench --locked -p msec-tests --bench unlock -- --format $(FORMAT)'
 

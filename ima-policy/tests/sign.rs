@@ -284,7 +284,7 @@ type Tamper = fn(&Path);
 fn what_was_changed_is_refused_and_signed_again() {
     let Some(case) = case(P256) else { return };
     let file = case.root.join("usr/bin/small");
-    let changes: [(&str, (bool, bool), Tamper); 8] = [
+    let changes: [(&str, (bool, bool), Tamper); 10] = [
         ("nothing", (true, true), |_| {}),
         ("content", (false, true), |file| {
             let mut bytes = fs::read(file).unwrap();
@@ -311,6 +311,16 @@ fn what_was_changed_is_refused_and_signed_again() {
         }),
         ("no capability", (true, false), |file| {
             rustix::fs::lremovexattr(file, "security.capability").unwrap();
+        }),
+        ("the hash in the header", (false, false), |file| {
+            let mut signature = get(file, IMA).unwrap();
+            signature[2] = 6;
+            set(file, IMA, &signature);
+        }),
+        ("the key in the header", (false, false), |file| {
+            let mut signature = get(file, IMA).unwrap();
+            signature[3] ^= 1;
+            set(file, IMA, &signature);
         }),
         ("another file's signature", (false, false), |file| {
             let other = file.with_file_name("large");
