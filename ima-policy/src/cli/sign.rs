@@ -105,6 +105,9 @@ pub(super) fn run(args: &SignArgs, format: Format) -> Result<Answer> {
         paths.extend(lines(list)?);
     }
     let is_whole = args.only.is_empty() && args.files_from.is_none();
+    if paths.is_empty() && !is_whole {
+        bail!("the list of files to sign is empty");
+    }
     let plan = if is_whole { Plan::whole(&root) } else { Plan::of(&root, &paths) };
     let (links, mounts) = (plan.links, plan.mounts.clone());
     let options = Options {
@@ -153,9 +156,10 @@ pub(super) fn run(args: &SignArgs, format: Format) -> Result<Answer> {
         0 => Ok(answer),
         number => {
             let more = number.saturating_sub(MOST_TOLD);
-            let more = if more > 0 { format!(", {more} of them not told") } else { String::new() };
+            let more =
+                if more > 0 { format!(" ({more} of them not told here)") } else { String::new() };
             let why = format!(
-                "{number} files are not signed{more}; run it again when the causes are gone, what is signed stays"
+                "files that are not signed: {number}{more}; run it again when the causes are gone, what is signed stays"
             );
             Err(Partly { answer, why }.into())
         }
