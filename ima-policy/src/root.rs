@@ -70,6 +70,7 @@ impl Root {
     }
 
     /// The directory itself.
+    #[cfg(feature = "signature")]
     pub(crate) const fn dir(&self) -> &File {
         &self.dir
     }

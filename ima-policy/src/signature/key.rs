@@ -11,7 +11,7 @@ use openssl::rsa::Padding;
 use openssl::x509::X509;
 use pcr_measure::digest::{Algorithm, Digest};
 
-use super::keyring::{describe, is_taken, md};
+use super::keyring::{asks, describe, is_taken, md};
 use super::{KeyId, Kind, PublicKey, Signature, SignatureError, Version};
 
 /// Largest key or certificate file that is read, in bytes.
@@ -110,7 +110,7 @@ impl SigningKey {
         }
         let public = PKey::public_key_from_der(&key.public_key_to_der()?)?;
         let signing = Self { private: Half::Here(key), public: PublicKey::new(name, public)? };
-        match X509::from_pem(pem) {
+        match X509::from_pem(if asks(pem) { &[] } else { pem }) {
             Ok(certificate) => signing.with(PublicKey::of_certificate(name, &certificate)?),
             Err(_) => Ok(signing),
         }

@@ -188,7 +188,7 @@ impl Keyring {
 }
 
 /// Whether OpenSSL would ask for a passphrase on the terminal to read this (RFC 1421, 4.6.1.1).
-fn asks(bytes: &[u8]) -> bool {
+pub(super) fn asks(bytes: &[u8]) -> bool {
     contains(bytes, b"Proc-Type:")
 }
 
