@@ -3,9 +3,9 @@
 //!
 //! Version 2 signs a digest as it is. Version 3 signs the hash of a `struct ima_file_id`,
 //! which says what kind of digest it is, so that one cannot stand for another. For fs-verity
-//! digests the kernel takes version 3 alone, since Linux 5.19; for digests of files it takes
-//! version 2, and version 3 as well only since the releases of 2026, so that no signature here
-//! is made that way, but one is verified.
+//! digests the kernel takes version 3 alone, since Linux 5.19. For digests of files and of
+//! metadata it takes version 2; version 3 as well only where it has `asymmetric_verify_v3`,
+//! which was posted in 2026: none is made here, but one is verified.
 //!
 //! Source: Linux, security/integrity/integrity.h, digsig.c, digsig_asymmetric.c;
 //! include/uapi/linux/hash_info.h; Documentation/security/IMA-templates.rst.
