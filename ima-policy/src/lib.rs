@@ -9,9 +9,11 @@
 pub mod closure;
 pub mod evm;
 pub mod list;
+pub mod policy;
 pub mod reference;
 pub mod root;
 #[cfg(feature = "signature")]
 pub mod sign;
 pub mod signature;
+pub mod survey;
 pub mod verity;

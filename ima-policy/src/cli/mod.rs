@@ -1,6 +1,9 @@
 //! Arguments, and what each command answers.
 
+mod check;
 mod closure;
+mod generate;
+mod kernel;
 mod reference;
 mod sign;
 
@@ -21,6 +24,10 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// A policy for a root: what is measured, and what may run, with the reason for each rule
+    Generate(generate::GenerateArgs),
+    /// Whether a kernel takes a policy, before it is given one
+    Check(check::CheckArgs),
     /// The files that programs need to run: interpreters, libraries, kernel modules
     Closure(closure::ClosureArgs),
     /// What is known to be good: digests of a root, an image or a good boot, as our JSON or for
@@ -36,6 +43,8 @@ enum Command {
 /// Does what was asked.
 pub(crate) fn run(cli: &Cli) -> Result<Answer> {
     match &cli.command {
+        Command::Generate(args) => generate::run(args, cli.format),
+        Command::Check(args) => check::run(args, cli.format),
         Command::Closure(args) => closure::run(args, cli.format),
         Command::Reference(args) => reference::run(args, cli.format),
         Command::Sign(args) => sign::run(args, cli.format),
