@@ -8,6 +8,8 @@
 
 pub mod closure;
 pub mod evm;
+#[cfg(feature = "signature")]
+pub mod judge;
 pub mod list;
 pub mod policy;
 pub mod reference;

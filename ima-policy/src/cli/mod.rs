@@ -4,8 +4,10 @@ mod check;
 mod closure;
 mod generate;
 mod kernel;
+mod list;
 mod reference;
 mod sign;
+mod verify;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -35,6 +37,8 @@ enum Command {
     Reference(reference::ReferenceArgs),
     /// Sign the files of a root for IMA, and their metadata for EVM
     Sign(sign::SignArgs),
+    /// Whether a measurement list leads to PCR 10, and what in it is not as it should be
+    Verify(verify::VerifyArgs),
     /// Write the manual pages, or print completions for a shell
     #[command(hide = true)]
     Docs(docs::DocsArgs),
@@ -48,6 +52,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Answer> {
         Command::Closure(args) => closure::run(args, cli.format),
         Command::Reference(args) => reference::run(args, cli.format),
         Command::Sign(args) => sign::run(args, cli.format),
+        Command::Verify(args) => verify::run(args, cli.format),
         Command::Docs(args) => docs::run::<Cli>(args),
     }
 }

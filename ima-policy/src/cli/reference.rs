@@ -1,15 +1,11 @@
 //! `reference`.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
-use ima_policy::list::ascii::Ascii;
-use ima_policy::list::binary::Binary;
-use ima_policy::list::{DEFAULT, ListError, Record, kernel_name};
+use ima_policy::list::Record;
 use ima_policy::reference::keylime::{self, Policy};
 use ima_policy::reference::tree::{self, Progress, Selection};
 use ima_policy::reference::{MAX_JSON, Reference};
@@ -17,6 +13,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use pcr_measure::command::{Answer, Format, json, read, replace};
 use pcr_measure::digest::Algorithm;
 use serde::Serialize;
+
+use super::list::{ListArgs, algorithm, records};
 
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("input").required(true).multiple(true).args(["roots", "from_list", "merge"])))]
@@ -28,9 +26,8 @@ pub(super) struct ReferenceArgs {
     /// Take what this measurement list has, of a boot that is known to be good
     #[arg(long, value_name = "LIST")]
     from_list: Vec<PathBuf>,
-    /// The hash of the template digests in the lists
-    #[arg(long, value_name = "HASH", value_parser = algorithm, default_value = kernel_name(DEFAULT))]
-    list_hash: Algorithm,
+    #[command(flatten)]
+    list: ListArgs,
     /// Take what this reference has
     #[arg(long, value_name = "REFERENCE")]
     merge: Vec<PathBuf>,
@@ -72,14 +69,6 @@ struct Summary {
     buffers: usize,
 }
 
-fn algorithm(name: &str) -> Result<Algorithm, String> {
-    let known = Algorithm::ALL.into_iter().find(|its| kernel_name(*its) == name);
-    known.ok_or_else(|| {
-        let names = Algorithm::ALL.map(kernel_name);
-        format!("none of {}", pcr_measure::text::listed(&names))
-    })
-}
-
 pub(super) fn run(args: &ReferenceArgs, format: Format) -> Result<Answer> {
     if let Some(output) = &args.output {
         let inputs = args.from_list.iter().chain(&args.merge).chain(&args.roots);
@@ -89,7 +78,7 @@ pub(super) fn run(args: &ReferenceArgs, format: Format) -> Result<Answer> {
     let mut measured_by = None;
     for path in &args.from_list {
         let cannot = || format!("cannot read {}", path.display());
-        for (at, record) in records(path, args.list_hash).with_context(cannot)?.enumerate() {
+        for (at, record) in records(path, args.list.list_hash).with_context(cannot)?.enumerate() {
             let record = record.with_context(|| path.display().to_string())?;
             if at == 0 && record.name() == Some(b"boot_aggregate") && measured_by.is_none() {
                 let digest = record.file_digest().and_then(|digest| digest.known());
@@ -186,24 +175,6 @@ impl Made {
             Format::Json => json(&Summary { files, keyrings, buffers })?,
         }))
     }
-}
-
-/// The records of a list, as text or in the binary form: that begins with a PCR's number in
-/// four bytes, of which the last three are zero.
-fn records(
-    path: &Path,
-    hash: Algorithm,
-) -> Result<Box<dyn Iterator<Item = Result<Record, ListError>>>> {
-    let mut reader = BufReader::new(File::open(path)?);
-    let head = reader.fill_buf()?;
-    if head.is_empty() {
-        return Err(anyhow!("the list is empty"));
-    }
-    let is_text = head.first().is_some_and(|byte| *byte == b' ' || byte.is_ascii_digit());
-    Ok(match is_text {
-        true => Box::new(Ascii::new(reader, hash)),
-        false => Box::new(Binary::new(reader, hash)),
-    })
 }
 
 /// A bar on standard error, where that is a terminal.

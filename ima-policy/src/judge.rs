@@ -1,0 +1,207 @@
+//! Entry by entry: whether a list is one of a healthy system.
+//!
+//! Two may vouch for a file: a [`Reference`], and whoever signed it. A name that the reference
+//! knows with other contents is bad whoever signed it: an old program with a known hole is
+//! well signed, too. A signature that does not hold is bad whatever the reference says.
+//!
+//! None of it is worth anything before the list leads to the PCR of a quote
+//! ([`crate::list::replay`]).
+
+use pcr_measure::digest::Digest;
+
+use crate::evm::{self, Metadata};
+use crate::list::{Field, FileDigest, ListError, Prefix, Record};
+use crate::reference::{Judgement, Reference};
+use crate::signature::{Keyring, Kind, Verdict};
+
+/// Name of the first entry: the digest over PCR 0-9 as the kernel found them
+/// (Linux, security/integrity/ima/ima_init.c).
+pub const BOOT_AGGREGATE: &[u8] = b"boot_aggregate";
+
+/// What is wrong with an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Fault {
+    /// Its template digest is not that of its data.
+    Broken,
+    /// The kernel lost track: a file was written while it was measured.
+    Violation,
+    /// The reference has other contents of this name.
+    Changed,
+    /// Neither reference nor keyring knows it.
+    Unknown,
+    /// The reference has this name by other hashes alone, and nobody signed it.
+    OtherHash,
+    /// The signature is none of this content.
+    BadSignature,
+    /// The buffer is not what its digest says.
+    Buffer,
+    /// The first entry is not the boot that is known.
+    OtherBoot,
+    /// The template has no name or digest: nothing can be said.
+    Nameless,
+}
+
+impl Fault {
+    /// In words.
+    #[must_use]
+    pub const fn told(self) -> &'static str {
+        match self {
+            Self::Broken => "its digest is not that of its data: the list was changed",
+            Self::Violation => "it was written while it was measured: what ran is not known",
+            Self::Changed => "it has changed",
+            Self::Unknown => "it is not known",
+            Self::OtherHash => "it is known by other hashes only",
+            Self::BadSignature => "its signature is not of this content",
+            Self::Buffer => "the buffer is not what its digest says",
+            Self::OtherBoot => "the firmware's PCRs were others than expected",
+            Self::Nameless => "its template has no name or no digest",
+        }
+    }
+}
+
+/// By what a list is judged. Without reference and keyring only what contradicts itself is a
+/// fault.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Judge<'a> {
+    /// What is known to be good.
+    pub reference: Option<&'a Reference>,
+    /// Who may sign files.
+    pub keyring: Option<&'a Keyring>,
+    /// The digest of the entry `boot_aggregate`. Without it the reference has to know it.
+    pub boot_aggregate: Option<&'a Digest>,
+}
+
+/// What a signature is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Signed {
+    Well,
+    Badly,
+    /// There is none, or nobody here knows its key.
+    Not,
+}
+
+impl Judge<'_> {
+    /// What is wrong with an entry; `None`: nothing.
+    ///
+    /// # Errors
+    /// That this build has no such hash.
+    pub fn judge(&self, record: &Record) -> Result<Option<Fault>, ListError> {
+        if record.is_violation() {
+            return Ok(Some(Fault::Violation));
+        }
+        if !record.is_whole()? {
+            return Ok(Some(Fault::Broken));
+        }
+        let (Some(name), Some(digest)) = (record.name(), record.file_digest()) else {
+            return Ok(Some(Fault::Nameless));
+        };
+        if let (Some(buffer), Some(known)) = (record.field(Field::Buffer), digest.known())
+            && known.algorithm().hash(&[buffer])? != known
+        {
+            return Ok(Some(Fault::Buffer));
+        }
+        if let (BOOT_AGGREGATE, Some(expected)) = (name, self.boot_aggregate) {
+            let is_expected = digest.known().is_some_and(|found| found == *expected);
+            return Ok((!is_expected).then_some(Fault::OtherBoot));
+        }
+        let signed = self.signed(record, &digest)?;
+        let judged = self.reference.and_then(|reference| reference.judge_record(record));
+        Ok(match (judged, signed) {
+            (_, Signed::Badly) => Some(Fault::BadSignature),
+            (Some(Judgement::Known | Judgement::Excluded), _) => None,
+            (Some(Judgement::Changed), _) => Some(Fault::Changed),
+            (_, Signed::Well) => None,
+            (Some(Judgement::OtherHash), Signed::Not) => Some(Fault::OtherHash),
+            (Some(Judgement::Unknown), Signed::Not) => Some(Fault::Unknown),
+            // The keyring alone: the kernel's own entries nobody signs.
+            (None, Signed::Not) => {
+                let is_file = record.field(Field::Buffer).is_none() && name != BOOT_AGGREGATE;
+                (self.keyring.is_some() && is_file).then_some(Fault::Unknown)
+            }
+        })
+    }
+
+    /// What the signatures in an entry are worth, by the keyring.
+    fn signed(&self, record: &Record, digest: &FileDigest) -> Result<Signed, ListError> {
+        let Some(keyring) = self.keyring else { return Ok(Signed::Not) };
+        let file = record.field(Field::Signature).filter(|bytes| is_of_file(bytes));
+        if let (Some(signature), Some(known)) = (file, digest.known()) {
+            let kind = match digest.prefix {
+                Some(Prefix::Verity) => Kind::Verity,
+                _ => Kind::File,
+            };
+            return Ok(worth(&keyring.verify(kind, signature, &known)));
+        }
+        let portable = record.field(Field::EvmSignature).filter(|bytes| !bytes.is_empty());
+        let Some(signature) = portable else { return Ok(Signed::Not) };
+        let Some(metadata) = metadata(record) else { return Ok(Signed::Not) };
+        let Ok(parsed) = crate::signature::Signature::parse(signature) else {
+            return Ok(Signed::Badly);
+        };
+        let values = attributes(record);
+        let value = |wanted: &str| {
+            let found = values.iter().find(|(name, _)| *name == wanted.as_bytes());
+            found.map(|(_, value)| *value)
+        };
+        // What `security.ima` says has to be what was measured: EVM's signature is over that
+        // attribute and not over the file.
+        let names_it = value(evm::IMA).is_some_and(|its| {
+            let signed = || {
+                let known = digest.known()?;
+                Some(worth(&keyring.verify(Kind::File, its, &known)) == Signed::Well)
+            };
+            is_digest_of(its, digest) || signed() == Some(true)
+        });
+        let over = evm::digest(parsed.algorithm, value, metadata)?;
+        Ok(match worth(&keyring.verify(Kind::Portable, signature, &over)) {
+            Signed::Well if !names_it => Signed::Not,
+            worth => worth,
+        })
+    }
+}
+
+/// The field `sig` holds EVM's signature where a file has none of its own
+/// (`ima_eventsig_init`), and what that covers is not in such an entry.
+fn is_of_file(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|kind| [Kind::File as u8, Kind::Verity as u8].contains(kind))
+}
+
+const fn worth(verdict: &Verdict<'_>) -> Signed {
+    match verdict {
+        Verdict::Good(_) => Signed::Well,
+        Verdict::Unknown(_) => Signed::Not,
+        Verdict::Bad(_) | Verdict::Malformed(_) => Signed::Badly,
+    }
+}
+
+/// Whether `security.ima` is a digest, and this one: type 4 (`IMA_XATTR_DIGEST_NG`), the
+/// hash's number, the digest.
+fn is_digest_of(attribute: &[u8], digest: &FileDigest) -> bool {
+    matches!(attribute, [4, _, rest @ ..] if rest == digest.bytes)
+}
+
+fn metadata(record: &Record) -> Option<Metadata> {
+    let number = |field| record.field(field)?.first_chunk().copied().map(u32::from_le_bytes);
+    let mode = record.field(Field::Mode)?.first_chunk().copied().map(u16::from_le_bytes)?;
+    Some(Metadata { uid: number(Field::Uid)?, gid: number(Field::Gid)?, mode })
+}
+
+/// Names and values of the attributes in an entry (`evm-sig`): `|` between names and NUL
+/// behind the last, lengths have four bytes each, values follow one another
+/// (`evm_read_protected_xattrs`).
+fn attributes(record: &Record) -> Vec<(&[u8], &[u8])> {
+    let field = |wanted| record.field(wanted).unwrap_or_default();
+    let names = field(Field::XattrNames).split(|byte| matches!(byte, b'|' | 0));
+    let (lengths, _) = field(Field::XattrLengths).as_chunks::<4>();
+    let mut values = field(Field::XattrValues);
+    let mut found = Vec::new();
+    for (name, length) in names.zip(lengths) {
+        let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
+        let Some((value, rest)) = values.split_at_checked(length) else { break };
+        found.push((name, value));
+        values = rest;
+    }
+    found
+}
