@@ -205,3 +205,6 @@ fn attributes(record: &Record) -> Vec<(&[u8], &[u8])> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests;
