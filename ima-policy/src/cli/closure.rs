@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use ima_policy::closure::{Closure, Kind, closure};
+use ima_policy::closure::{Closure, Kind, closure, modules, modules_to_load};
 use ima_policy::root::Root;
 use pcr_measure::command::{Answer, Format, json};
 use pcr_measure::text::printable;
 use serde::Serialize;
+
+use super::kernel::of_root;
 
 #[derive(Debug, Args)]
 pub(super) struct ClosureArgs {
@@ -16,8 +18,18 @@ pub(super) struct ClosureArgs {
     root: PathBuf,
     /// Programs and scripts, by path in the root or by name, and libraries that programs open
     /// while they run
-    #[arg(required = true, value_name = "PROGRAM")]
+    #[arg(required_unless_present_any = ["module", "modules_load"], value_name = "PROGRAM")]
     programs: Vec<String>,
+    /// A kernel module, by its name or an alias, with those that it needs; may be given several
+    /// times
+    #[arg(long, value_name = "NAME")]
+    module: Vec<String>,
+    /// The modules that the root loads when it starts (modules-load.d(5), /etc/modules)
+    #[arg(long)]
+    modules_load: bool,
+    /// The kernel whose modules are meant [default: the only one that has some]
+    #[arg(long, value_name = "RELEASE")]
+    kernel: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -45,7 +57,18 @@ pub(super) fn run(args: &ClosureArgs, format: Format) -> Result<Answer> {
     let root = Root::open(&args.root)
         .with_context(|| format!("cannot open the root {}", args.root.display()))?;
     let programs: Vec<&str> = args.programs.iter().map(String::as_str).collect();
-    let found = closure(&root, &programs)?;
+    let mut found = closure(&root, &programs)?;
+    let mut names = args.module.clone();
+    if args.modules_load {
+        names.extend(modules_to_load(&root)?);
+    }
+    if !names.is_empty() {
+        let release = match &args.kernel {
+            Some(release) => release.clone(),
+            None => of_root(&root)?,
+        };
+        modules(&root, &release, &names, &mut found)?;
+    }
     let text = match format {
         Format::Text => found.files.keys().map(|path| format!("{}\n", path.display())).collect(),
         Format::Json => json(&ClosureJson::of(&found))?,

@@ -1,7 +1,6 @@
 //! `generate`.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
@@ -100,7 +99,7 @@ impl CodeJson {
 pub(super) fn run(args: &GenerateArgs, format: Format) -> Result<Answer> {
     let root = Root::open(&args.root)
         .with_context(|| format!("cannot open the root {}", args.root.display()))?;
-    let kernel = args.kernel.kernel(|| of_root(&kernels(&root)?))?;
+    let kernel = args.kernel.kernel(|| of_root(&root))?;
     let rules = profile::rules(args.profile.into(), &kernel)
         .context("this kernel does not take the profile")?;
     let found = survey(&root).map_err(|(path, cause)| {
@@ -135,15 +134,6 @@ pub(super) fn run(args: &GenerateArgs, format: Format) -> Result<Answer> {
         }
     }
     Ok(Answer { text, notes: told(&unsigned), yes: unsigned.is_empty() })
-}
-
-/// Directories of modules, by release.
-fn kernels(root: &Root) -> Result<Vec<std::ffi::OsString>> {
-    match root.names(Path::new("/lib/modules")) {
-        Ok(names) => Ok(names),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error).context("/lib/modules in the root cannot be read"),
-    }
 }
 
 fn head(level: Level, kernel: impl std::fmt::Display, code: &CodeJson) -> String {

@@ -1,10 +1,12 @@
 //! The kernel that a policy is for.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use ima_policy::policy::Kernel;
+use ima_policy::root::Root;
 use pcr_measure::command::read;
 
 /// Largest `.config` that is read, in bytes. Debian's have 300 KiB.
@@ -43,8 +45,13 @@ pub(super) fn running() -> Result<String> {
 }
 
 /// The release of a root's one kernel, by its directory of modules.
-pub(super) fn of_root(names: &[std::ffi::OsString]) -> Result<String> {
-    match names {
+pub(super) fn of_root(root: &Root) -> Result<String> {
+    let names = match root.names(Path::new("/lib/modules")) {
+        Ok(names) => names,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error).context("/lib/modules in the root cannot be read"),
+    };
+    match names.as_slice() {
         [one] => Ok(one.to_string_lossy().into_owned()),
         [] => bail!("the root has no kernel's modules: say with --kernel for which it is"),
         _ => bail!("the root has modules of several kernels: say with --kernel which is meant"),

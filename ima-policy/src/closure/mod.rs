@@ -2,9 +2,10 @@
 
 mod elf;
 mod loader;
+mod modules;
 mod script;
 mod walk;
 
 pub use elf::{ElfError, Machine, Object, is_elf};
 pub use script::Shebang;
-pub use walk::{Closure, ClosureError, Kind, Member, Missing, closure};
+pub use walk::{Closure, ClosureError, Kind, Member, Missing, closure, modules, modules_to_load};

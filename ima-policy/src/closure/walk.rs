@@ -1,11 +1,13 @@
 //! From programs to everything that runs when they do.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::elf::{ElfError, Object, is_elf};
 use super::loader::Directories;
+use super::modules::{Module, Modules, named};
 use super::script::Shebang;
 use crate::root::Root;
 
@@ -27,6 +29,8 @@ pub enum Kind {
     Loader,
     /// A shared library.
     Library,
+    /// A module of the kernel.
+    Module,
 }
 
 /// A file of the closure.
@@ -94,6 +98,139 @@ pub fn closure(root: &Root, programs: &[&str]) -> Result<Closure, ClosureError> 
         walk.program(program, None, MAX_SCRIPTS)?;
     }
     Ok(walk.found)
+}
+
+/// Adds the modules of these names or aliases to a closure, with all that they need and all
+/// that is loaded with them, of the kernel of this release. Modules that are part of the kernel
+/// have no file.
+///
+/// # Errors
+/// [`ClosureError`]; a module that is not there is none, it is listed.
+pub fn modules(
+    root: &Root,
+    release: &str,
+    names: &[String],
+    found: &mut Closure,
+) -> Result<(), ClosureError> {
+    let base = Path::new("/lib/modules").join(release);
+    let text = |name: &str| match root.find(&base.join(name)) {
+        Ok(mut file) => {
+            let bytes = file.read().map_err(failed(&file.path))?;
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        }
+        Err(error) if absent(&error) => Ok(String::new()),
+        Err(error) => Err(failed(&base.join(name))(error)),
+    };
+    let known = Modules::parse(
+        &text("modules.dep")?,
+        &text("modules.softdep")?,
+        &text("modules.alias")?,
+        &text("modules.builtin")?,
+    );
+    let queue = names.iter().map(|name| (name.clone(), None)).collect();
+    let mut walk = ModuleWalk { root, base, known, queue, seen: BTreeSet::new(), found };
+    while let Some((name, by)) = walk.queue.pop_front() {
+        walk.named(&name, by.as_deref())?;
+    }
+    Ok(())
+}
+
+/// The modules that a root loads when it starts, whatever the hardware: /etc/modules and
+/// modules-load.d(5).
+///
+/// # Errors
+/// [`ClosureError::Read`].
+pub fn modules_to_load(root: &Root) -> Result<Vec<String>, ClosureError> {
+    let mut files = vec![PathBuf::from("/etc/modules")];
+    for dir in ["/etc/modules-load.d", "/usr/local/lib/modules-load.d", "/usr/lib/modules-load.d"] {
+        match root.names(Path::new(dir)) {
+            Ok(names) => {
+                let is_conf = |name: &&OsString| name.as_encoded_bytes().ends_with(b".conf");
+                files.extend(names.iter().filter(is_conf).map(|name| Path::new(dir).join(name)));
+            }
+            Err(error) if absent(&error) => {}
+            Err(error) => return Err(failed(Path::new(dir))(error)),
+        }
+    }
+    let mut names = BTreeSet::new();
+    for path in files {
+        match root.find(&path) {
+            Ok(mut file) => {
+                let bytes = file.read().map_err(failed(&path))?;
+                names.extend(named(&String::from_utf8_lossy(&bytes)).map(str::to_owned));
+            }
+            Err(error) if absent(&error) => {}
+            Err(error) => return Err(failed(&path)(error)),
+        }
+    }
+    Ok(names.into_iter().collect())
+}
+
+struct ModuleWalk<'w> {
+    root: &'w Root,
+    base: PathBuf,
+    known: Modules,
+    /// Names that are still to be looked at, and by whom they are wanted.
+    queue: VecDeque<(String, Option<PathBuf>)>,
+    /// Modules whose company has been looked at: it may lead back to them.
+    seen: BTreeSet<PathBuf>,
+    found: &'w mut Closure,
+}
+
+impl ModuleWalk<'_> {
+    /// The modules of a name, and what belongs to them.
+    fn named(&mut self, name: &str, by: Option<&Path>) -> Result<(), ClosureError> {
+        let mut files = Vec::new();
+        let modules = self.known.find(name);
+        let is_known = !modules.is_empty();
+        for module in modules {
+            if let Module::Files(path, needs) = module {
+                files.push((path.to_owned(), needs.to_owned()));
+            }
+        }
+        if !is_known {
+            let needed_by = by.map(Path::to_owned);
+            self.found.missing.insert(Missing { name: name.to_owned(), needed_by });
+        }
+        for (path, needs) in files {
+            let Some(own) = self.file(&path, by)? else { continue };
+            for need in needs {
+                if let Some(needed) = self.file(&need, Some(&own))? {
+                    self.soft(&need, &needed);
+                }
+            }
+            self.soft(&path, &own);
+        }
+        Ok(())
+    }
+
+    /// What is loaded with a module, once for each.
+    fn soft(&mut self, path: &Path, own: &Path) {
+        if self.seen.insert(own.to_owned()) {
+            // What is loaded with it only where it is there is not missed.
+            let is_there = |name: &&str| !self.known.find(name).is_empty();
+            let names = self.known.soft(path).filter(is_there);
+            self.queue.extend(names.map(|name| (name.to_owned(), Some(own.to_owned()))));
+        }
+    }
+
+    /// Notes a module's file; its own path.
+    fn file(&mut self, path: &Path, by: Option<&Path>) -> Result<Option<PathBuf>, ClosureError> {
+        let at = self.base.join(path);
+        let own = match self.root.find(&at) {
+            Ok(found) => found.path,
+            Err(error) if absent(&error) => {
+                let (name, needed_by) = (at.display().to_string(), by.map(Path::to_owned));
+                self.found.missing.insert(Missing { name, needed_by });
+                return Ok(None);
+            }
+            Err(error) => return Err(failed(&at)(error)),
+        };
+        let member = self.found.files.entry(own.clone());
+        let member = member.or_insert(Member { kind: Kind::Module, needed_by: BTreeSet::new() });
+        member.needed_by.extend(by.map(Path::to_owned));
+        Ok(Some(own))
+    }
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> ClosureError + use<> {
