@@ -83,11 +83,14 @@ enum Signed {
 }
 
 impl Judge<'_> {
-    /// What is wrong with an entry; `None`: nothing.
+    /// What is wrong with an entry, by its place in the list, counted from 1; `None`: nothing.
+    ///
+    /// The place counts: a file on a mount that has no path is named in a list by its last
+    /// part alone (`ima_d_path`), so that anybody's program can be called `boot_aggregate`.
     ///
     /// # Errors
     /// That this build has no such hash.
-    pub fn judge(&self, record: &Record) -> Result<Option<Fault>, ListError> {
+    pub fn judge(&self, entry: u64, record: &Record) -> Result<Option<Fault>, ListError> {
         if record.is_violation() {
             return Ok(Some(Fault::Violation));
         }
@@ -102,7 +105,8 @@ impl Judge<'_> {
         {
             return Ok(Some(Fault::Buffer));
         }
-        if let (BOOT_AGGREGATE, Some(expected)) = (name, self.boot_aggregate) {
+        let is_aggregate = entry == 1 && name == BOOT_AGGREGATE;
+        if let (true, Some(expected)) = (is_aggregate, self.boot_aggregate) {
             let is_expected = digest.known().is_some_and(|found| found == *expected);
             return Ok((!is_expected).then_some(Fault::OtherBoot));
         }
@@ -117,7 +121,7 @@ impl Judge<'_> {
             (Some(Judgement::Unknown), Signed::Not) => Some(Fault::Unknown),
             // The keyring alone: the kernel's own entries nobody signs.
             (None, Signed::Not) => {
-                let is_file = record.field(Field::Buffer).is_none() && name != BOOT_AGGREGATE;
+                let is_file = record.field(Field::Buffer).is_none() && !is_aggregate;
                 (self.keyring.is_some() && is_file).then_some(Fault::Unknown)
             }
         })

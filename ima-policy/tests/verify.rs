@@ -271,6 +271,26 @@ fn a_list_that_is_cut_or_of_an_unknown_template_is_named() {
     assert!(code == 2 && said.contains("is empty"), "{said}");
 }
 
+/// A program on a mount that has no path is listed by its last part.
+#[test]
+fn a_program_that_is_called_boot_aggregate_is_none() {
+    let made = Made::new();
+    let key = made.path("key.pub");
+    let boot = hex::encode(Sha256::digest(b"the boot"));
+    let mut list = List::new();
+    list.file("boot_aggregate", b"the boot", b"");
+    let [ascii, _] = list.write(made.dir.path());
+    for args in [&["--keyring", &key][..], &["--keyring", &key, "--boot-aggregate", &boot]] {
+        assert_eq!(verify(&ascii, args).0, 0, "premise");
+    }
+    list.file("boot_aggregate", b"a program", b"");
+    let [ascii, _] = list.write(made.dir.path());
+    for args in [&["--keyring", &key][..], &["--keyring", &key, "--boot-aggregate", &boot]] {
+        let (code, told, _) = verify(&ascii, args);
+        assert_eq!((code, faults(&told)), (1, vec![(2, "unknown")]));
+    }
+}
+
 /// What the field's own tool says of the same list.
 #[test]
 fn evmctl_replays_to_the_same_pcr() {

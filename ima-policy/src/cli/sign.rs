@@ -12,10 +12,9 @@ use ima_policy::root::Root;
 use ima_policy::sign::{Failure, Options, Outcome, Plan, sign};
 use ima_policy::signature::{MAX_KEY_FILE, SigningKey, Version};
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use pcr_measure::command::{Answer, Format, Partly, json, read};
+use pcr_measure::command::{Answer, Format, Partly, json, read, read_secret};
 use pcr_measure::digest::Algorithm;
 use serde::Serialize;
-use zeroize::Zeroizing;
 
 /// Failing files that are told one by one; JSON has them all.
 const MOST_TOLD: usize = 20;
@@ -174,7 +173,7 @@ impl<'a> FailureJson<'a> {
 
 fn key(args: &SignArgs) -> Result<SigningKey> {
     let path = &args.key;
-    let pem = Zeroizing::new(read(path, MAX_KEY_FILE)?);
+    let pem = read_secret(path, MAX_KEY_FILE)?;
     let key = SigningKey::from_pem(&path.display().to_string(), &pem)
         .with_context(|| path.display().to_string())?;
     let Some(path) = &args.certificate else { return Ok(key) };

@@ -111,11 +111,11 @@ impl Reading<'_> {
         self.entries += 1;
         for replay in &mut self.replays {
             replay.add(record)?;
-            if Some(&replay.value(self.pcr)) == self.expected {
+            if record.pcr == self.pcr && Some(&replay.value(self.pcr)) == self.expected {
                 self.vouched_for = Some(replay.entries());
             }
         }
-        let Some(fault) = self.judge.judge(record)? else { return Ok(()) };
+        let Some(fault) = self.judge.judge(self.entries, record)? else { return Ok(()) };
         *self.faults.entry(fault).or_default() += 1;
         if self.shown.len() < self.most {
             let digest = record.file_digest();

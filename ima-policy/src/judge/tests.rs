@@ -77,7 +77,7 @@ fn metadata_vouch_for_the_content_that_their_ima_attribute_names() {
     };
     let hashed = |content: &[u8]| [&[4, 4][..], sha256(content).as_bytes()].concat();
     let signed = |content: &[u8]| key.sign(Kind::File, Version::V2, &sha256(content)).unwrap();
-    let judged = |record: &Record| judge.judge(record).unwrap();
+    let judged = |record: &Record| judge.judge(2, record).unwrap();
     for ima in [hashed(CONTENT), signed(CONTENT)] {
         let signature = portable(&ima, None);
         let values = [(evm::IMA, ima.as_slice())];

@@ -1,16 +1,14 @@
 //! Files: read whole, but never more than a bound.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 pub(super) use pcr_measure::command::read;
+use pcr_measure::command::read_secret;
 use pcr_measure::key::{MAX_KEY_FILE, PublicKey, SigningKey};
 use pcr_measure::manifest::{MAX_JSON, Manifest};
 use pcr_measure::signed_policy::{self, SignatureFile};
 use pcr_measure::structures::TpmPublic;
-use zeroize::Zeroizing;
 
 /// Largest event log that is read, in bytes. Firmware reserves 64 KiB to a few
 /// hundred; Linux exports them as they are.
@@ -61,27 +59,6 @@ pub(super) fn key_name(path: &Path) -> Result<Vec<u8>> {
 
 /// Reads a private key; the file's bytes are wiped.
 pub(super) fn signing_key(path: &Path) -> Result<SigningKey> {
-    // Room for all that is read, so that no copy stays behind where the buffer grew.
-    let mut pem = Zeroizing::new(vec![0; MAX_KEY_FILE + 1]);
-    let length = File::open(path)
-        .and_then(|file| fill(file, &mut pem))
-        .with_context(|| format!("cannot read {}", path.display()))?;
-    let read = pem.get(..length).filter(|read| read.len() <= MAX_KEY_FILE);
-    let Some(read) = read else {
-        bail!("{} is longer than {MAX_KEY_FILE} bytes: this is no key", path.display());
-    };
-    SigningKey::from_pem(read).with_context(|| format!("cannot use {}", path.display()))
-}
-
-/// Reads until the file ends or the buffer is full; how many bytes.
-fn fill(mut file: File, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut length = 0;
-    loop {
-        match file.read(buffer.get_mut(length..).unwrap_or_default()) {
-            Ok(0) => return Ok(length),
-            Ok(read) => length += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    let pem = read_secret(path, MAX_KEY_FILE)?;
+    SigningKey::from_pem(&pem).with_context(|| format!("cannot use {}", path.display()))
 }

@@ -17,6 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::error::ErrorKind;
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
+use zeroize::Zeroizing;
 
 pub use table::table;
 
@@ -159,4 +160,35 @@ pub fn read(path: &Path, limit: usize) -> Result<Vec<u8>> {
         bail!("{} is longer than {limit} bytes, the most that is read here", path.display());
     }
     Ok(bytes)
+}
+
+/// Reads a file of at most `limit` bytes that holds a secret: what was read is wiped, and no
+/// copy of it stays behind where a buffer grew.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_secret(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>> {
+    // Room for all that is read.
+    let mut bytes = Zeroizing::new(vec![0; limit + 1]);
+    let length = File::open(path)
+        .and_then(|file| fill(file, &mut bytes))
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    if length > limit {
+        bail!("{} is longer than {limit} bytes, the most that is read here", path.display());
+    }
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
+/// Reads until the file ends or the buffer is full; how many bytes.
+fn fill(mut file: File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut length = 0;
+    loop {
+        match file.read(buffer.get_mut(length..).unwrap_or_default()) {
+            Ok(0) => return Ok(length),
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
