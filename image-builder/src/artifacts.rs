@@ -72,6 +72,12 @@ pub struct VideoCore {
 pub struct Artifacts {
     /// Linux, as a raw arm64 `Image` (not compressed).
     pub kernel: PathBuf,
+    /// Its configuration (`.config`).
+    pub kernel_config: PathBuf,
+    /// Its modules, in `lib/modules/RELEASE`, if it has any: without a signature yet.
+    pub modules: Option<PathBuf>,
+    /// The certificate that it trusts (X.509, DER), if it has one.
+    pub trusted: Option<PathBuf>,
     /// What `uname -r` will say.
     pub kernel_version: String,
     /// The DTB for the FIT: board and overlay, what Linux is given.

@@ -16,6 +16,7 @@ mod devmapper;
 mod environment;
 mod firmware;
 mod kernel;
+mod kernel_key;
 mod optee;
 mod qemu;
 mod source;
@@ -32,6 +33,7 @@ use std::path::PathBuf;
 use crate::artifacts::{Artifacts, KeyDir, VideoCore};
 use crate::cache::CacheError;
 use crate::image::arm_image::ArmImage;
+use crate::keys::Role;
 use crate::recipe::{self, Board, Target};
 use crate::sources::SourceError;
 use job::Job;
@@ -50,6 +52,8 @@ pub(crate) const CROSS: &str = "aarch64-linux-gnu-";
 pub enum Component {
     /// Linux.
     Kernel,
+    /// Linux with the certificate that it trusts. Where an image needs one.
+    KernelKey,
     /// Static tpm2-tss for the target.
     Tss,
     /// Static libdevmapper for the target.
@@ -90,8 +94,8 @@ pub(crate) struct Spec {
     series: Option<&'static str>,
     /// Its inputs in the checkout.
     files: &'static [Files],
-    /// True when the signing key's certificate is an input.
-    certificate: bool,
+    /// The key whose certificate is an input.
+    certificate: Option<Role>,
     /// What the recipe's choices add to all this.
     chosen: fn(&Target) -> Chosen,
     /// Builds it.
@@ -133,8 +137,9 @@ pub(crate) enum Files {
 
 impl Component {
     /// All of them: what an image is made of, and what it is tested with.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Kernel,
+        Self::KernelKey,
         Self::Tss,
         Self::Devmapper,
         Self::Cryptsetup,
@@ -153,6 +158,9 @@ impl Component {
     pub fn of_image(target: &Target) -> Vec<Self> {
         let mut components =
             vec![Self::Kernel, Self::Unseal, Self::UBoot, Self::UBootKey, Self::DeviceTree];
+        if target.has_kernel_key() {
+            components.push(Self::KernelKey);
+        }
         match target.board {
             Board::Rpi3 => components.push(Self::Firmware),
             Board::Virt => {}
@@ -167,6 +175,7 @@ impl Component {
     pub(crate) fn spec(self) -> &'static Spec {
         match self {
             Self::Kernel => &kernel::SPEC,
+            Self::KernelKey => &kernel_key::SPEC,
             Self::Tss => &tss::SPEC,
             Self::Devmapper => &devmapper::SPEC,
             Self::Cryptsetup => &cryptsetup::SPEC,
@@ -279,6 +288,7 @@ pub fn artifacts(
     let read = |component, path: PathBuf| {
         std::fs::read(&path).map_err(|source| BuildError::Input { component, path, source })
     };
+    let kernel = if target.has_kernel_key() { Component::KernelKey } else { Component::Kernel };
     let arm_image = ArmImage::of(target);
     let arm_image_file = match arm_image {
         ArmImage::Armstub | ArmImage::Flash => dir(Component::TfA).join(arm_image.file_name()),
@@ -287,7 +297,10 @@ pub fn artifacts(
     let release = read(Component::Kernel, dir(Component::Kernel).join("release"))?;
     let uboot_version = read(Component::UBoot, u_boot.join("version"))?;
     Ok(Artifacts {
-        kernel: dir(Component::Kernel).join("Image"),
+        kernel: dir(kernel).join("Image"),
+        kernel_config: dir(Component::Kernel).join("config"),
+        modules: target.modules.then(|| dir(Component::Kernel).join(kernel::MODULES)),
+        trusted: target.has_kernel_key().then(|| dir(kernel).join("certificate.der")),
         kernel_version: String::from_utf8_lossy(&release).trim_end().to_owned(),
         dtb: dir(Component::DeviceTree).join("linux.dtb"),
         arm_image,

@@ -36,13 +36,15 @@ pub enum Role {
     Policy,
     /// Update bundles.
     Update,
+    /// The root's files, for IMA and EVM, and kernel modules.
+    Ima,
     /// The sums of what a build hands out.
     Sums,
 }
 
 impl Role {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Fit, Self::Policy, Self::Update, Self::Sums];
+    pub const ALL: [Self; 5] = [Self::Fit, Self::Policy, Self::Update, Self::Ima, Self::Sums];
 
     /// Its name, and the stem of its files.
     pub fn name(self) -> &'static str {
@@ -50,6 +52,7 @@ impl Role {
             Self::Fit => KeyDir::HINT,
             Self::Policy => "policy",
             Self::Update => "update",
+            Self::Ima => "ima",
             Self::Sums => "sums",
         }
     }
@@ -60,6 +63,7 @@ impl Role {
             Self::Fit => "boot images (FIT)",
             Self::Policy => "PCR policies (binding `signed`)",
             Self::Update => "update bundles",
+            Self::Ima => "files of the root (IMA, EVM) and kernel modules",
             Self::Sums => "SHA256SUMS of a build",
         }
     }
@@ -70,6 +74,7 @@ impl Role {
             Self::Fit => "U-Boot on every card",
             Self::Policy => "the initramfs, and the policy of every sealed root",
             Self::Update => "the configuration in the initramfs",
+            Self::Ima => "the kernel, in its trusted keyring",
             Self::Sums => "whoever checks a download",
         }
     }
@@ -82,13 +87,13 @@ impl Role {
             // What every TPM loads (TCG PC Client Platform TPM Profile 1.05, 4.8) and
             // systemd takes.
             Self::Policy | Self::Update => 2048,
-            Self::Fit | Self::Sums => 3072,
+            Self::Fit | Self::Ima | Self::Sums => 3072,
         }
     }
 
     /// True where the public half is wanted as a certificate.
     fn wants_certificate(self) -> bool {
-        self == Self::Fit
+        matches!(self, Self::Fit | Self::Ima)
     }
 }
 
@@ -439,6 +444,6 @@ mod tests {
         let mut prints: Vec<_> = entries.iter().map(|entry| &entry.fingerprint).collect();
         prints.sort_unstable();
         prints.dedup();
-        assert_eq!(prints.len(), 4);
+        assert_eq!(prints.len(), Role::ALL.len());
     }
 }

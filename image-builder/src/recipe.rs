@@ -8,6 +8,7 @@
 mod board;
 mod components;
 mod disk;
+mod integrity;
 mod recipient;
 mod root;
 mod target;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use board::Board;
 pub use components::{Components, Firmware, SecureWorld};
 pub use disk::{Disk, MIB};
+pub use integrity::{Integrity, Profile};
 pub use recipient::Recipient;
 pub use root::{Busybox, Console, Feature, Features, Root, System};
 pub use target::{Purpose, Target};
@@ -116,6 +118,9 @@ pub struct Recipe {
     /// The initramfs.
     #[serde(default)]
     pub initramfs: Initramfs,
+    /// What the running system's code is held to.
+    #[serde(default)]
+    pub integrity: Integrity,
     /// Sizes of the partitions.
     #[serde(default)]
     pub disk: Disk,
@@ -148,7 +153,11 @@ impl Recipe {
     pub fn parse(text: &str, origin: &str) -> Result<Self, RecipeError> {
         let parse = || {
             check_schema(text)?;
-            let recipe: Self = toml::from_str(text)?;
+            let mut recipe: Self = toml::from_str(text)?;
+            recipe.integrity = recipe
+                .integrity
+                .with_initramfs(recipe.initramfs.file.is_some())
+                .map_err(serde::de::Error::custom)?;
             let board = recipe.board;
             board.check_bus(recipe.bus()).map_err(serde::de::Error::custom)?;
             let u_boot = Purpose::of(recipe.u_boot.development);
@@ -228,6 +237,10 @@ pub struct Kernel {
     /// not have.
     #[serde(default)]
     pub development: bool,
+    /// A kernel that loads modules, signed with the recipe's key, and a root with the modules
+    /// that it has. Without it there is no way to load one.
+    #[serde(default)]
+    pub modules: bool,
 }
 
 /// U-Boot's part.

@@ -102,6 +102,7 @@ impl Bench {
         let at = |name: &str| dir.path().join(name);
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         fs::write(at("kernel"), vec![7; 100_000]).unwrap();
+        fs::write(at("kernel.config"), "CONFIG_IMA=y\nCONFIG_IMA_APPRAISE=y\n").unwrap();
         fs::write(at("unseal"), b"\x7fNOT-REALLY-ELF").unwrap();
         fs::write(at("update"), b"\x7fNOT-REALLY-ELF").unwrap();
         let version = b"U-Boot 2025.01-test\0";
@@ -128,6 +129,9 @@ impl Bench {
         Self {
             artifacts: Artifacts {
                 kernel: at("kernel"),
+                kernel_config: at("kernel.config"),
+                modules: None,
+                trusted: None,
                 kernel_version: "6.12-test".to_owned(),
                 dtb: at("linux.dtb"),
                 arm_image: ArmImage::Armstub,

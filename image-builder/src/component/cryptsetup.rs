@@ -12,7 +12,7 @@ pub(super) const SPEC: Spec = Spec {
     needs: &[Component::Devmapper],
     series: Some("image-builder/patches/cryptsetup"),
     files: &[],
-    certificate: false,
+    certificate: None,
     chosen: Chosen::nothing,
     build,
 };

@@ -17,7 +17,7 @@ pub(super) const SPEC: Spec = Spec {
     needs: &[],
     series: None,
     files: &[],
-    certificate: false,
+    certificate: None,
     chosen,
     build,
 };

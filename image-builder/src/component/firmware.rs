@@ -11,7 +11,7 @@ pub(super) const SPEC: Spec = Spec {
     needs: &[],
     series: None,
     files: &[],
-    certificate: false,
+    certificate: None,
     chosen: Chosen::nothing,
     build,
 };

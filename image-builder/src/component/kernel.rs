@@ -1,5 +1,8 @@
 //! Linux, from Debian's source, our patches and our configuration fragments alone:
 //! what no fragment asks for is off, and what must be absent is checked to be.
+//!
+//! It has no key: a recipe's certificate comes into the finished kernel
+//! ([`super::kernel_key`]), so that a new key does not ask for a new build.
 
 use super::{BuildError, CROSS, Chosen, Component, Files, Spec, job::Job, kconfig, plan};
 use crate::recipe::{Board, Purpose, Target};
@@ -12,7 +15,7 @@ pub(super) const SPEC: Spec = Spec {
     needs: &[],
     series: Some("kernel-config/patches"),
     files: INPUTS,
-    certificate: false,
+    certificate: None,
     chosen,
     build,
 };
@@ -37,13 +40,38 @@ const ABSENT: &str = "kernel-config/must-be-absent";
 /// Fragments for the lab; what they ask for need not be absent.
 const DEVELOPMENT: Files = Files::Dir("kernel-config/development", "config");
 
-fn chosen(target: &Target) -> Chosen {
-    let mut files = vec![board(target.board)];
+/// Fragments for a kernel that loads modules; what they ask for need not be absent either.
+fn modules(board: Board) -> Vec<Files> {
+    let dirs: &[&str] = match board {
+        Board::Rpi3 => &["kernel-config/modules", "kernel-config/rpi3/modules"],
+        Board::Virt => &["kernel-config/modules"],
+    };
+    dirs.iter().map(|dir| Files::Dir(dir, "config")).collect()
+}
+
+/// What a recipe's choices exempt from what must be absent.
+fn exempt(target: &Target) -> Vec<Files> {
+    let mut files = Vec::new();
+    if target.modules {
+        files.extend(modules(target.board));
+    }
     if target.kernel == Purpose::Development {
         files.push(DEVELOPMENT);
     }
+    files
+}
+
+fn chosen(target: &Target) -> Chosen {
+    let files = [vec![board(target.board)], exempt(target)].concat();
     Chosen { files, ..Chosen::default() }
 }
+
+/// The linked kernel, an ELF file with its symbols.
+pub(super) const LINKED: &str = "vmlinux";
+/// Linux's own tool that puts a certificate into it.
+pub(super) const INSERT: &str = "insert-sys-cert";
+/// Where the modules are, in `lib/modules/RELEASE`, where there are any.
+pub(super) const MODULES: &str = "modules";
 
 const INPUTS: &[Files] = &[FRAGMENTS, Files::One(ABSENT)];
 
@@ -60,11 +88,8 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let source = job.unpack("linux-source-6.12")?;
 
     let target = &job.context.target;
-    let development = match target.kernel {
-        Purpose::Release => String::new(),
-        Purpose::Development => fragments(job, &[DEVELOPMENT])?,
-    };
-    let wanted = fragments(job, &[FRAGMENTS, board(target.board)])? + &development;
+    let exempt = fragments(job, &exempt(target))?;
+    let wanted = fragments(job, &[FRAGMENTS, board(target.board)])? + &exempt;
     let all = job.work.join("all.config");
     std::fs::write(&all, &wanted).map_err(|error| job.wrong(error.to_string()))?;
 
@@ -87,7 +112,7 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     let absent = String::from_utf8_lossy(&job.read(&job.tree(ABSENT))?).into_owned();
     let defined = kconfig::Defined::in_tree(job, &source)?;
     let mut wrong = kconfig::missing(&wanted, &got);
-    wrong.extend(kconfig::present(&absent, &development, &got));
+    wrong.extend(kconfig::present(&absent, &exempt, &got));
     wrong.extend(defined.unknown(&absent));
     if !wrong.is_empty() {
         return Err(job.wrong(format!(
@@ -103,6 +128,25 @@ fn build(job: &Job<'_>) -> Result<(), BuildError> {
     job.keep(&boot.join("Image"), "Image")?;
     if let Some(tree) = tree {
         job.keep(&boot.join("dts").join(tree), "board.dtb")?;
+    }
+    // For the certificate that comes later: the linked kernel with its symbols, and the tool.
+    let linked = job.work.join(LINKED);
+    let mut strip = job.command(format!("{CROSS}objcopy"), &job.work);
+    job.run("strip vmlinux", strip.arg("--strip-debug").arg(output.join("vmlinux")).arg(&linked))?;
+    job.keep(&linked, LINKED)?;
+    job.keep(&output.join("scripts").join(INSERT), INSERT)?;
+    if target.modules {
+        job.run("make modules", make().args([&job.jobs(), "modules"]))?;
+        let to = format!("INSTALL_MOD_PATH={}", job.out.join(MODULES).display());
+        // What depends on what is worked out where they are installed, by the root's release.
+        let install = ["INSTALL_MOD_STRIP=1", "DEPMOD=true", "modules_install"];
+        job.run("make modules_install", make().arg(to).args(install))?;
+        let build = job.out.join(MODULES).join("lib/modules");
+        for release in std::fs::read_dir(&build).map_err(|error| job.wrong(error.to_string()))? {
+            let release = release.map_err(|error| job.wrong(error.to_string()))?.path();
+            // A link to where it was built.
+            let _ = std::fs::remove_file(release.join("build"));
+        }
     }
     job.keep(&output.join("include/config/kernel.release"), "release")?;
     job.keep(&config, "config")

@@ -16,7 +16,7 @@ pub(super) const SPEC: Spec = Spec {
     needs: &[],
     series: Some("uboot-patches/optee"),
     files: &[],
-    certificate: false,
+    certificate: None,
     chosen,
     build,
 };

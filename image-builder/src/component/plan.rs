@@ -161,8 +161,9 @@ fn describe(
     })? {
         d.contents(Kind::File, &path.to_string_lossy(), &read(&context.tree.join(&path))?);
     }
-    if spec.certificate {
-        d.contents(Kind::File, "signing certificate", &read(&context.signing_key.certificate())?);
+    if let Some(role) = spec.certificate {
+        let certificate = context.signing_key.certificate_of(role);
+        d.contents(Kind::File, "signing certificate", &read(&certificate)?);
     }
     Ok(d)
 }

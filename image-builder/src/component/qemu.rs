@@ -15,7 +15,7 @@ pub(super) const SPEC: Spec = Spec {
     needs: &[],
     series: Some("tests/qemu"),
     files: &[Files::One(DEVICES)],
-    certificate: false,
+    certificate: None,
     chosen: Chosen::nothing,
     build,
 };

@@ -13,7 +13,7 @@ pub(super) const SPEC: Spec = Spec {
     needs: &[Component::UBootKey],
     series: Some("uboot-patches/tf-a"),
     files: &[],
-    certificate: false,
+    certificate: None,
     chosen,
     build,
 };

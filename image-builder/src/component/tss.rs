@@ -12,7 +12,7 @@ pub(super) const SPEC: Spec = Spec {
     needs: &[],
     series: Some("image-builder/patches/tpm2-tss"),
     files: &[],
-    certificate: false,
+    certificate: None,
     chosen: Chosen::nothing,
     build,
 };

@@ -13,7 +13,7 @@ pub(super) const SPEC: Spec = Spec {
     needs: &[],
     series: Some("uboot-patches/u-boot"),
     files: &[Files::One(ABSENT)],
-    certificate: false,
+    certificate: None,
     chosen,
     build,
 };

@@ -7,6 +7,7 @@
 use super::device_tree::{self, apply_overlays, of_machine};
 use super::{BuildError, Chosen, Component, Files, Spec, job::Job};
 use crate::artifacts::KeyDir;
+use crate::keys::Role;
 use crate::recipe::{Board, Purpose, Target};
 
 pub(super) const SPEC: Spec = Spec {
@@ -17,7 +18,7 @@ pub(super) const SPEC: Spec = Spec {
     needs: &[Component::UBoot],
     series: None,
     files: &[],
-    certificate: true,
+    certificate: Some(Role::Fit),
     chosen,
     build,
 };

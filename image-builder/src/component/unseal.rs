@@ -26,7 +26,7 @@ pub(super) const SPEC: Spec = Spec {
         Files::Crate("initramfs-unseal"),
         Files::Crate("pcr-measure"),
     ],
-    certificate: false,
+    certificate: None,
     chosen: Chosen::nothing,
     build,
 };

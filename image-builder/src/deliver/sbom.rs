@@ -276,7 +276,7 @@ fn hash(sha256: &str) -> Value {
 /// CycloneDX's kind of component.
 fn kind(component: Component) -> &'static str {
     match component {
-        Component::Kernel => "operating-system",
+        Component::Kernel | Component::KernelKey => "operating-system",
         Component::Tss | Component::Devmapper | Component::Cryptsetup => "library",
         Component::Unseal | Component::Qemu => "application",
         Component::UBoot

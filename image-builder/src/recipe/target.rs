@@ -18,6 +18,10 @@ pub struct Target {
     pub op_tee: Purpose,
     /// Which kernel.
     pub kernel: Purpose,
+    /// Whether it loads modules.
+    pub modules: bool,
+    /// Whether it appraises files.
+    pub appraises: bool,
     /// Which U-Boot.
     pub u_boot: Purpose,
 }
@@ -32,8 +36,16 @@ impl Target {
             trusted_apps: recipe.components.trusted_applications,
             op_tee: Purpose::of(recipe.components.op_tee_development),
             kernel: Purpose::of(recipe.kernel.development),
+            modules: recipe.kernel.modules,
+            appraises: recipe.integrity.profile().appraises(),
             u_boot: Purpose::of(recipe.u_boot.development),
         }
+    }
+
+    /// Whether the kernel has a certificate: to verify what is loaded or run by it.
+    #[must_use]
+    pub fn has_kernel_key(&self) -> bool {
+        self.modules || self.appraises
     }
 }
 
