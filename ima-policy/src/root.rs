@@ -1,17 +1,18 @@
 //! A root file system that lies in a directory: its paths are looked up as a process whose
 //! root it is would look them up, so that no link leads out of it.
 
-use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
+mod walk;
+
+use std::ffi::OsString;
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use rustix::fs::{AtFlags, Dir, FileType, statat};
-use rustix::io::Errno;
+#[cfg(feature = "signature")]
+pub(crate) use walk::WITHIN;
+pub use walk::{Entry, Walk};
 
 /// Largest file that is read into memory, in bytes: programs, not data.
 const MAX_FILE: u64 = 1 << 30;
@@ -70,7 +71,6 @@ impl Root {
     }
 
     /// The directory itself.
-    #[cfg(feature = "signature")]
     pub(crate) const fn dir(&self) -> &File {
         &self.dir
     }
@@ -95,58 +95,7 @@ impl Root {
         Ok(names)
     }
 
-    /// The regular files of the root by their paths in it (without `/` in front), in no
-    /// order. No link is followed, no other mount entered, and none of the directories in
-    /// `skip`, which are written likewise.
-    ///
-    /// # Errors
-    /// The directory that cannot be read, and why.
-    pub fn files(&self, skip: &BTreeSet<PathBuf>) -> Result<Vec<PathBuf>, (PathBuf, io::Error)> {
-        let mut files = Vec::new();
-        let mut directories = vec![PathBuf::new()];
-        while let Some(path) = directories.pop() {
-            if path.as_os_str().is_empty() || !skip.contains(&path) {
-                let read = self.list(&path, &mut files, &mut directories);
-                read.map_err(|source| (Path::new("/").join(&path), source))?;
-            }
-        }
-        Ok(files)
-    }
-
-    /// What lies in one directory.
-    fn list(
-        &self,
-        path: &Path,
-        files: &mut Vec<PathBuf>,
-        directories: &mut Vec<PathBuf>,
-    ) -> io::Result<()> {
-        let here = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        let Some(dir) = self.beneath(here)? else { return Ok(()) };
-        for entry in Dir::read_from(&dir)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if [&b"."[..], b".."].contains(&name.to_bytes()) {
-                continue;
-            }
-            let kind = match entry.file_type() {
-                // Not every file system tells it there.
-                FileType::Unknown => match statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-                    Err(Errno::NOENT) => continue,
-                    found => FileType::from_raw_mode(found?.st_mode),
-                },
-                kind => kind,
-            };
-            let path = path.join(OsStr::from_bytes(name.to_bytes()));
-            match kind {
-                FileType::RegularFile => files.push(path),
-                FileType::Directory => directories.push(path),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Opens one of [`Self::files`]. `None`: it has gone since, is none any more, or another
+    /// Opens a file that a [`Walk`] has found. `None`: it has gone since, is none any more, or another
     /// mount lies on it.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use crate::closure::is_elf;
-use crate::root::Root;
+use crate::root::{Entry, Root};
 
 /// What a file becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -64,13 +64,23 @@ pub struct Found {
 /// `EVM_IMA_XATTR_DIGSIG` and `IMA_VERITY_DIGSIG` (Linux, security/integrity/integrity.h).
 const SIGNATURES: [u8; 2] = [3, 6];
 
-/// All code of a root, by path.
+/// What of a root can become code.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// All such files, by path.
+    pub code: Vec<Found>,
+    /// Directories on which another file system is mounted: what is there was not looked at.
+    pub mounts: Vec<PathBuf>,
+}
+
+/// Looks at all files of a root.
 ///
 /// # Errors
 /// The file or directory that cannot be read, and why.
-pub fn survey(root: &Root) -> Result<Vec<Found>, (PathBuf, io::Error)> {
+pub fn survey(root: &Root) -> Result<Survey, (PathBuf, io::Error)> {
+    let walk = root.walk(Path::new(""), &BTreeSet::new()).whole()?;
     let mut found = Vec::new();
-    for path in root.files(&BTreeSet::new())? {
+    for Entry { path, .. } in walk.files {
         let named = Path::new("/").join(&path);
         match look(root, &path) {
             Ok(None) => {}
@@ -79,7 +89,7 @@ pub fn survey(root: &Root) -> Result<Vec<Found>, (PathBuf, io::Error)> {
         }
     }
     found.sort();
-    Ok(found)
+    Ok(Survey { code: found, mounts: walk.mounts })
 }
 
 fn look(root: &Root, path: &Path) -> io::Result<Option<(Code, bool)>> {

@@ -17,6 +17,7 @@ pub mod fdt;
 pub mod fit;
 pub mod initramfs;
 pub mod inspect;
+pub mod integrity;
 pub mod inventory;
 pub mod mbr;
 pub mod packages;
@@ -92,6 +93,9 @@ pub enum ImageError {
     /// The Debian.
     #[error(transparent)]
     Debian(#[from] debian::DebianError),
+    /// What the running system is held to.
+    #[error(transparent)]
+    Integrity(#[from] integrity::IntegrityError),
     /// The root file system.
     #[error(transparent)]
     Root(#[from] ext4::Ext4Error),

@@ -16,6 +16,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use ima_policy::signature::{PublicKey as FilePublic, SigningKey as FileKey};
 use pcr_measure::key::{KeyError, PublicKey, SigningKey};
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -164,6 +165,14 @@ pub enum KeysError {
         /// What is wrong with it.
         source: KeyError,
     },
+    /// The key file holds none that signs files.
+    #[error("{}: {source}", path.display())]
+    FileKey {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ima_policy::signature::KeyError,
+    },
     /// OpenSSL refused something.
     #[error(transparent)]
     Tool(#[from] ToolError),
@@ -268,6 +277,32 @@ pub fn signing(keys: &KeyDir, role: Role) -> Result<SigningKey, KeysError> {
     }))
 }
 
+/// The key that signs files for IMA and EVM, by the identifier of its certificate.
+///
+/// # Errors
+/// As [`signing`].
+pub fn ima(keys: &KeyDir) -> Result<FileKey, KeysError> {
+    let role = Role::Ima;
+    let (path, certificate) = (keys.private(role), keys.certificate_of(role));
+    let pem = present(keys, role)?;
+    let bad = |path: &Path| {
+        let path = path.to_owned();
+        move |source| KeysError::FileKey { path, source }
+    };
+    let name = certificate.display().to_string();
+    let public = fs::read(&certificate).map_err(failed("read", &certificate))?;
+    if Token::of(&pem).is_none() {
+        return FileKey::from_pem(&path.display().to_string(), &pem)
+            .and_then(|key| key.with_certificate(&name, &public))
+            .map_err(bad(&path));
+    }
+    let public = FilePublic::parse(&name, &public).map_err(bad(&certificate))?;
+    let conf = openssl_conf(keys, role);
+    Ok(FileKey::elsewhere(public, move |digest| {
+        token::sign_digest(&path, conf.as_deref(), digest).map_err(io::Error::other)
+    }))
+}
+
 /// The bytes of a key's file.
 fn present(keys: &KeyDir, role: Role) -> Result<Zeroizing<Vec<u8>>, KeysError> {
     let path = keys.private(role);
@@ -346,6 +381,18 @@ fn certify(keys: &KeyDir, role: Role) -> Result<(), KeysError> {
         .arg(format!("/CN=msec-boot {}", role.name().to_uppercase()))
         .arg("-key")
         .arg(keys.private(role));
+    if role == Role::Ima {
+        // What the kernel finds a key by, and what it may do: the same whatever OpenSSL's
+        // configuration says.
+        for extension in [
+            "basicConstraints=critical,CA:FALSE",
+            "keyUsage=critical,digitalSignature",
+            "subjectKeyIdentifier=hash",
+            "authorityKeyIdentifier=keyid:always",
+        ] {
+            tool = tool.args(["-addext", extension]);
+        }
+    }
     if let Some(conf) = openssl_conf(keys, role) {
         tool = tool.env("OPENSSL_CONF", conf);
     }

@@ -14,6 +14,7 @@ use crate::console::Consoles;
 use crate::disk_state::Seen;
 use crate::evidence::{Evidence, check_boot, firmware_and};
 use crate::flow::{self, Plan, RootFound, TpmFound, Why};
+use crate::integrity::Kernel;
 use crate::luks::Volume;
 use crate::pin::Pin;
 use crate::provision::{self, Provisioning};
@@ -304,6 +305,15 @@ impl Boot {
     }
 
     fn enter(&mut self, method: Method) -> Result<Infallible> {
+        // Behind the volume: its table, with names of this device, is no file that a policy is
+        // about, and would be in IMA's list.
+        if let Some(integrity) = &self.config.integrity {
+            let in_force = integrity
+                .enforce(Kernel::default())
+                .context("the running system would not be held to its policy")?;
+            self.consoles.say(&in_force.to_string());
+            self.report.reached("integrity");
+        }
         let device = self.config.device();
         switch_root::mount_root(&device)?;
         self.report.reached("mounted");

@@ -4,6 +4,7 @@
 
 use crate::age::Recipient;
 use crate::authority::{Authority, PolicyKey};
+use crate::integrity::Integrity;
 use crate::qr::Qr;
 use pcr_measure::pcr::PcrSelection;
 use serde::Deserialize;
@@ -102,6 +103,9 @@ pub struct Config {
     /// Whom the device record's recovery key is encrypted to.
     #[serde(default)]
     pub recipient: Option<Recipient>,
+    /// What the running system is held to. Without it nothing is measured or appraised there.
+    #[serde(default)]
+    pub integrity: Option<Integrity>,
 }
 
 /// A configuration that cannot be used.
@@ -384,6 +388,8 @@ pub(crate) mod tests {
             ("signed", signed("counter", json!("0x01806d73")), "the same"),
             ("signed", signed("counter", json!("0x01806d75")), "the same"),
             ("pin", json!("1234"), "boolean"),
+            ("integrity", json!({}), "policy"),
+            ("integrity", json!({"policy": "/p", "more": 1}), "unknown field"),
             ("signed", signed("counter", json!("0x01c00002")), "counter must lie"),
             ("signed", signed("policy_key", json!("00")), "policy_key must"),
             ("signed", signed("policy_key", json!("xy")), "policy_key must"),

@@ -33,6 +33,7 @@ pub mod flow;
 pub mod guard;
 pub mod header;
 pub mod init;
+pub mod integrity;
 pub mod luks;
 pub mod mbr;
 pub mod pin;

@@ -78,6 +78,33 @@ pub fn reread_partitions(disk: &File) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// A key's or a keyring's number in the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeySerial(pub i32);
+
+/// Puts a certificate (X.509, DER) into a keyring, described by its subject and its key's
+/// identifier.
+///
+/// # Errors
+/// The system call's: `EKEYREJECTED` or `ENOKEY` where the keyring takes signed ones alone and
+/// this one is not, `EBADMSG` where it is no certificate.
+#[allow(unsafe_code)]
+pub fn add_certificate(certificate: &[u8], keyring: KeySerial) -> io::Result<()> {
+    // SAFETY: add_key(2) reads a text that ends with NUL, no description (the kernel takes
+    // it from the certificate), and as many bytes as are said; it keeps no pointer.
+    let serial = unsafe {
+        libc::syscall(
+            libc::SYS_add_key,
+            c"asymmetric".as_ptr(),
+            c"".as_ptr(),
+            certificate.as_ptr(),
+            certificate.len(),
+            keyring.0,
+        )
+    };
+    if serial > 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Time since the kernel started.
 #[must_use]
 pub fn since_boot() -> Duration {

@@ -88,6 +88,7 @@ pub fn built() -> &'static Built {
             cache,
             tree: tree().to_owned(),
         };
+        keys::ensure(&context.signing_key, Role::Ima, false).expect("the key for files");
         let plan = Plan::new(&context, &Component::ALL).expect("the components' plan");
         let artifacts = component::artifacts(&plan, &context.target, context.signing_key.clone())
             .expect("everything is built: run `make image RECIPE=image-builder/recipes/rpi3-tiny.toml` first");

@@ -20,6 +20,8 @@ mod check;
 mod debian;
 #[path = "emulated/debian_image.rs"]
 mod debian_image;
+#[path = "emulated/debian_integrity.rs"]
+mod debian_integrity;
 #[path = "emulated/demo.rs"]
 mod demo;
 #[path = "emulated/emergency.rs"]
@@ -30,6 +32,8 @@ mod existing;
 mod firmware;
 #[path = "emulated/ima.rs"]
 mod ima;
+#[path = "emulated/integrity.rs"]
+mod integrity;
 #[path = "emulated/no_tpm.rs"]
 mod no_tpm;
 #[path = "emulated/op_tee.rs"]

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use ima_policy::policy::profile::{self, Explained, Profile};
 use ima_policy::root::Root;
-use ima_policy::survey::{Code, Found, survey};
+use ima_policy::survey::{Code, Found, Survey, survey};
 use pcr_measure::command::{Answer, Format, json, replace};
 use pcr_measure::text::printable;
 use serde::Serialize;
@@ -59,6 +59,8 @@ struct GenerateJson<'a> {
     rules: Vec<RuleJson<'a>>,
     code: CodeJson,
     unsigned: Vec<UnsignedJson<'a>>,
+    /// On which another file system is mounted; nothing there was looked at.
+    mounts: Vec<std::borrow::Cow<'a, str>>,
 }
 
 #[derive(Serialize)]
@@ -102,7 +104,7 @@ pub(super) fn run(args: &GenerateArgs, format: Format) -> Result<Answer> {
     let kernel = args.kernel.kernel(|| of_root(&root))?;
     let rules = profile::rules(args.profile.into(), &kernel)
         .context("this kernel does not take the profile")?;
-    let found = survey(&root).map_err(|(path, cause)| {
+    let Survey { code: found, mounts } = survey(&root).map_err(|(path, cause)| {
         anyhow::Error::new(cause).context(format!("{} in the root cannot be read", path.display()))
     })?;
     let code = CodeJson::of(&found);
@@ -124,6 +126,7 @@ pub(super) fn run(args: &GenerateArgs, format: Format) -> Result<Answer> {
                     .iter()
                     .map(|file| UnsignedJson { path: file.path.to_string_lossy(), kind: file.code })
                     .collect(),
+                mounts: mounts.iter().map(|path| path.to_string_lossy()).collect(),
             })?
         }
     };
@@ -133,7 +136,12 @@ pub(super) fn run(args: &GenerateArgs, format: Format) -> Result<Answer> {
             text.clear();
         }
     }
-    Ok(Answer { text, notes: told(&unsigned), yes: unsigned.is_empty() })
+    let mut notes = told(&unsigned);
+    notes.extend(mounts.iter().map(|path| {
+        let path = printable(&path.to_string_lossy());
+        format!("{path} is another file system: what lies there was not looked at")
+    }));
+    Ok(Answer { text, notes, yes: unsigned.is_empty() })
 }
 
 fn head(level: Level, kernel: impl std::fmt::Display, code: &CodeJson) -> String {

@@ -5,6 +5,8 @@
 //! short as the number of different programs and libraries. (The kernel's own `tcb` measures
 //! all that root reads, and nothing on tmpfs.)
 
+use std::fmt;
+
 use super::rule::{Access, Action, AppraiseType, Hook, Rule};
 use super::{Kernel, RuleError};
 
@@ -18,6 +20,16 @@ pub enum Profile {
     /// Beside that, no code from memory, no other signature written, and everything that root
     /// reads of its own measured.
     Lockdown,
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Measure => "measure",
+            Self::Appraise => "appraise",
+            Self::Lockdown => "lockdown",
+        })
+    }
 }
 
 /// A rule, and the reason for it.

@@ -96,9 +96,9 @@ pub fn hash(
     let only_roots = selection.only_roots;
     if path.is_dir() {
         let root = Root::open(path).map_err(|error| wrong(error.to_string()))?;
-        let files = root
-            .files(&selection.skip)
-            .map_err(|(path, source)| TreeError::File { path, source })?;
+        let walk = root.walk(Path::new(""), &selection.skip).whole();
+        let walk = walk.map_err(|(path, source)| TreeError::File { path, source })?;
+        let files: Vec<_> = walk.files.into_iter().map(|entry| entry.path).collect();
         let open = |(): &mut (), path: &Path| {
             let Some(file) = root.open_file(path)? else { return Ok(None) };
             let is_wanted = !only_roots || file.metadata()?.uid() == 0;

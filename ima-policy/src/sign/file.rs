@@ -10,10 +10,10 @@ use pcr_measure::digest::{Algorithm, Digest};
 use rustix::fs::{Mode, OFlags, XattrFlags, fgetxattr, flistxattr, fsetxattr, openat2};
 use rustix::io::Errno;
 
-use super::plan::{WITHIN, cause};
+use super::plan::cause;
 use super::{Cause, Options};
 use crate::evm::{self, Metadata};
-use crate::root::Root;
+use crate::root::{Root, WITHIN};
 use crate::signature::{Kind, Signature, SigningKey, Version};
 use crate::verity;
 

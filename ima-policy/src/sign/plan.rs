@@ -1,23 +1,14 @@
 //! Which files of a root are signed: its regular files, each once.
 
-use std::collections::HashSet;
-use std::ffi::OsStr;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, openat2, statat};
 use rustix::io::Errno;
 
 use super::{Cause, Failure};
-use crate::root::Root;
-
-/// Nothing leads out of the root, and no link is followed.
-pub(super) const WITHIN: ResolveFlags = ResolveFlags::BENEATH
-    .union(ResolveFlags::NO_SYMLINKS)
-    .union(ResolveFlags::NO_MAGICLINKS)
-    .union(ResolveFlags::NO_XDEV);
+use crate::root::{Entry, Root, Walk};
 
 /// A file that is to be signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +37,7 @@ impl Plan {
     #[must_use]
     pub fn whole(root: &Root) -> Self {
         let mut search = Search::default();
-        search.below(root, PathBuf::new());
+        search.below(root, Path::new(""));
         search.plan()
     }
 
@@ -65,10 +56,10 @@ impl Plan {
             };
             let within = own.strip_prefix("/").unwrap_or(&own).to_owned();
             if metadata.is_dir() {
-                search.below(root, within);
+                search.below(root, &within);
             } else if metadata.is_file() {
                 let inode = (metadata.dev(), metadata.ino());
-                search.found.push((within, inode, metadata.len()));
+                search.found.push(Entry { path: within, inode, size: metadata.len() });
             } else {
                 search.fail(path, Cause::NotRegular);
             }
@@ -95,8 +86,7 @@ pub(super) fn cause(error: io::Error) -> Cause {
 
 #[derive(Default)]
 struct Search {
-    /// Path, file system and inode, size.
-    found: Vec<(PathBuf, (u64, u64), u64)>,
+    found: Vec<Entry>,
     mounts: Vec<PathBuf>,
     failed: Vec<Failure>,
 }
@@ -108,53 +98,13 @@ impl Search {
     }
 
     /// All files below a directory, by its path without links.
-    fn below(&mut self, root: &Root, from: PathBuf) {
-        let mut open = vec![from];
-        while let Some(dir) = open.pop() {
-            match self.directory(root, &dir) {
-                Ok(more) => open.extend(more),
-                Err(Errno::XDEV) => self.mounts.push(Path::new("/").join(&dir)),
-                Err(error) => self.fail(&dir, cause(error.into())),
-            }
+    fn below(&mut self, root: &Root, from: &Path) {
+        let Walk { files, mounts, failed } = root.walk(from, &BTreeSet::new());
+        self.found.extend(files);
+        self.mounts.extend(mounts);
+        for (path, error) in failed {
+            self.fail(&path, cause(error));
         }
-    }
-
-    /// Takes the files of a directory; its directories.
-    fn directory(&mut self, root: &Root, path: &Path) -> rustix::io::Result<Vec<PathBuf>> {
-        let name = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat2(root.dir(), name, flags, Mode::empty(), WITHIN)?;
-        let mut directories = Vec::new();
-        for entry in Dir::read_from(&fd)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if name == c"." || name == c".." {
-                continue;
-            }
-            let at = path.join(OsStr::from_bytes(name.to_bytes()));
-            let kind = entry.file_type();
-            if !matches!(kind, FileType::Directory | FileType::RegularFile | FileType::Unknown) {
-                continue;
-            }
-            if kind == FileType::Directory {
-                directories.push(at);
-                continue;
-            }
-            match statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
-                    FileType::Directory => directories.push(at),
-                    FileType::RegularFile => {
-                        let size = u64::try_from(stat.st_size).unwrap_or(0);
-                        self.found.push((at, (stat.st_dev, stat.st_ino), size));
-                    }
-                    _ => {}
-                },
-                // Gone meanwhile.
-                Err(Errno::NOENT) => {}
-                Err(error) => self.fail(&at, cause(error.into())),
-            }
-        }
-        Ok(directories)
     }
 
     /// Each file once, by its first name.
@@ -163,7 +113,7 @@ impl Search {
         self.found.dedup();
         let mut plan = Plan { mounts: self.mounts, failed: self.failed, ..Plan::default() };
         let mut seen = HashSet::new();
-        for (path, inode, size) in self.found {
+        for Entry { path, inode, size } in self.found {
             if seen.insert(inode) {
                 plan.files.push(Target { path, size });
             } else {
@@ -227,7 +177,7 @@ mod tests {
         assert!(matches!(plan.failed[0].cause, Cause::Elsewhere), "{plan:?}");
         assert!(std::fs::read("/proc/version").is_ok(), "premise: it is there");
         let mut search = Search::default();
-        search.below(&root, PathBuf::from("proc"));
+        search.below(&root, Path::new("proc"));
         assert_eq!(search.mounts, [Path::new("/proc")]);
     }
 }

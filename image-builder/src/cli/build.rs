@@ -124,6 +124,9 @@ pub(super) fn build(
     if global.signing_key.is_none() {
         keys::ensure(&context.signing_key, Role::Update, false)?;
     }
+    if context.target.has_kernel_key() {
+        keys::ensure(&context.signing_key, Role::Ima, global.signing_key.is_some())?;
+    }
     let store = Store::new(&context.cache);
     let packages = packages::obtain(&recipe, &path, &store, setting::when_gone(global), progress)?;
     let origin = Origin::of(&recipe, context, packages.clone(), progress)?;

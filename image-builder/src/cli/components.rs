@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{Format, Global, setting};
 use crate::component::Component;
 use crate::component::plan::Plan;
+use crate::keys::Role;
 
 #[derive(Debug, Serialize)]
 struct Row {
@@ -22,7 +23,10 @@ struct Row {
 
 pub(super) fn run(global: &Global) -> anyhow::Result<ExitCode> {
     let context = setting::context(global)?;
-    let plan = Plan::new(&context, &Component::ALL)?;
+    // Without the certificate, there is nothing to say about it.
+    let has_ima = context.signing_key.certificate_of(Role::Ima).is_file();
+    let known = Component::ALL.into_iter().filter(|c| *c != Component::KernelKey || has_ima);
+    let plan = Plan::new(&context, &known.collect::<Vec<_>>())?;
     let rows: Vec<Row> = plan
         .components()
         .map(|(component, planned)| Row {

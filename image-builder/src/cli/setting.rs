@@ -88,9 +88,14 @@ pub(super) fn context(global: &Global) -> anyhow::Result<Context> {
     let tools = Context::tools()?;
     let tree = tree(global)?;
     let cache = Cache::from_env()?;
+    let signing_key = ensure_signing_key(&cache, global.signing_key.as_deref())?;
+    // Somebody's own directory may do without, where no recipe asks for it.
+    if global.signing_key.is_none() {
+        keys::ensure(&signing_key, Role::Ima, false)?;
+    }
     Ok(Context {
         lock: newer::in_force(&lock_file(&tree), &Store::new(&cache), when_gone(global))?,
-        signing_key: ensure_signing_key(&cache, global.signing_key.as_deref())?,
+        signing_key,
         target: Target::default(),
         tools,
         cache,

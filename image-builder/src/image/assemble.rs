@@ -18,7 +18,7 @@ use super::mbr::Table;
 use super::policy::SignedBinding;
 use super::root::{self, Origin, Programs};
 use super::slots::Content;
-use super::{ImageError, boot_manifest, bundle, config_txt, fat, initramfs};
+use super::{ImageError, boot_manifest, bundle, config_txt, fat, initramfs, integrity};
 use crate::artifacts::{Artifacts, VideoCore};
 use crate::keys::{self, Role};
 use crate::progress::Progress;
@@ -50,10 +50,10 @@ pub struct Sizes {
     pub root: Usage,
 }
 
-/// Makes `OUT/NAME.img`, `OUT/NAME.manifest.json`, `OUT/NAME.inventory.json` and
-/// `OUT/NAME.unseal.json` (NAME is the recipe's; the last one is the initramfs'
-/// configuration). They appear when they
-/// are complete; the same inputs give the same bytes.
+/// Makes `OUT/NAME.img`, `OUT/NAME.manifest.json`, `OUT/NAME.inventory.json`,
+/// `OUT/NAME.unseal.json` (NAME is the recipe's; this one is the initramfs' configuration) and,
+/// where the running system measures, `OUT/NAME.reference.json`. They appear when they are
+/// complete; the same inputs give the same bytes.
 ///
 /// # Errors
 /// If an artifact is missing, something does not fit, or a tool fails.
@@ -67,12 +67,24 @@ pub fn assemble(
     let task = progress.task("image");
     let _turn = workplace(out).map_err(file_error(out))?;
 
-    task.step("initramfs");
+    task.step("files of the root");
     let unseal = read(&artifacts.unseal)?;
+    let scratch = tempfile::Builder::new().prefix(ROOT).tempdir_in(out).map_err(file_error(out))?;
+    let root_dir = scratch.path().join("files");
+    root::begin(&root_dir).map_err(file_error(&root_dir))?;
+    let disk_id = identity("disk", recipe);
+    let programs = Programs { unseal: unseal.clone(), update: read(&artifacts.update)? };
+    origin.lay_out(recipe, disk_id, programs, &root_dir)?;
+    let mut integrity = integrity::complete(recipe, artifacts, &root_dir, &task)?;
+
+    task.step("initramfs");
     let signed = SignedBinding::of(recipe, &artifacts.signing_key)?;
     let mut config = initramfs::config(recipe);
     if let (Some(signed), Some(config)) = (&signed, config.as_object_mut()) {
         config.insert("signed".to_owned(), signed.config());
+    }
+    if let Some(config) = config.as_object_mut().filter(|_| !integrity.config.is_null()) {
+        config.insert("integrity".to_owned(), integrity.config);
     }
     let keys = &artifacts.signing_key;
     if keys.private(Role::Update).is_file()
@@ -87,7 +99,8 @@ pub fn assemble(
     config.push(b'\n');
     let ramdisk = match &recipe.initramfs.file {
         None => {
-            let archive = initramfs::archive(initramfs::entries(unseal.clone(), config.clone())?)?;
+            let archive =
+                initramfs::archive(initramfs::entries(unseal, config.clone(), integrity.entries)?)?;
             initramfs::compress(&archive, recipe.initramfs.compression)?
         }
         Some(file) => read(file)?,
@@ -122,17 +135,14 @@ pub fn assemble(
         &artifacts.kernel_version,
     )?;
     let json = manifest.to_json()?;
+    if let Some(reference) = &mut integrity.reference {
+        integrity::add_boot(reference, &manifest);
+    }
     let signatures = signed.map_or(Ok(None), |signed| signed.sign(&manifest))?;
 
     task.step("root file system");
-    let scratch = tempfile::Builder::new().prefix(ROOT).tempdir_in(out).map_err(file_error(out))?;
-    let files = scratch.path().join("files");
-    root::begin(&files).map_err(file_error(&files))?;
-    let disk_id = identity("disk", recipe);
-    let programs = Programs { unseal, update: read(&artifacts.update)? };
-    origin.lay_out(recipe, disk_id, programs, &files)?;
     let root_path = scratch.path().join("root.ext4");
-    let usage = ext4::make(&files, recipe.disk.root_size(), recipe.name.as_str(), &root_path)?;
+    let usage = ext4::make(&root_dir, recipe.disk.root_size(), recipe.name.as_str(), &root_path)?;
 
     task.step("SD card image");
     let image = out.join(format!("{}.img", recipe.name));
@@ -174,6 +184,20 @@ pub fn assemble(
     card::write_whole(&manifest_path, json.as_bytes())?;
     let inventory_path = out.join(format!("{}.{}", recipe.name, inventory::FILE));
     card::write_whole(&inventory_path, inventory.as_bytes())?;
+    let reference_path = out.join(format!("{}.reference.json", recipe.name));
+    match &integrity.reference {
+        Some(reference) => {
+            let json = reference.to_json().map_err(integrity::IntegrityError::from)?;
+            card::write_whole(&reference_path, json.as_bytes())?;
+        }
+        // One of an earlier build would be about another root.
+        None => match fs::remove_file(&reference_path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(file_error(&reference_path)(error).into());
+            }
+            _ => {}
+        },
+    }
     // What an initramfs that somebody else makes has to carry.
     card::write_whole(&out.join(format!("{}.unseal.json", recipe.name)), &config)?;
     task.finish();

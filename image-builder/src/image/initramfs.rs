@@ -4,6 +4,7 @@
 //! Same inputs, same bytes: entries come in a fixed order, belong to root and
 //! are as old as the epoch. Of a foreign one [`file_in`] takes a file.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write as _};
 
 use crate::recipe::{Compression, Recipe};
@@ -77,13 +78,22 @@ impl Entry {
     }
 }
 
-/// The entries of our initramfs around the program and its configuration.
+/// The entries of our initramfs around the program, its configuration, and files that this
+/// names.
 ///
 /// # Errors
 /// None in practice: every path is a constant.
-pub fn entries(unseal: Vec<u8>, config: Vec<u8>) -> Result<Vec<Entry>, InitramfsError> {
-    let mut entries: Vec<Entry> =
-        ["dev", "etc", "proc", "run", "sys", "sysroot"].map(Entry::directory).into();
+pub fn entries(
+    unseal: Vec<u8>,
+    config: Vec<u8>,
+    more: Vec<Entry>,
+) -> Result<Vec<Entry>, InitramfsError> {
+    let dirs: BTreeSet<&str> = ["dev", "etc", "proc", "run", "sys", "sysroot"]
+        .into_iter()
+        .chain(more.iter().filter_map(|entry| Some(entry.path.rsplit_once('/')?.0)))
+        .collect();
+    let mut entries: Vec<Entry> = dirs.into_iter().map(Entry::directory).collect();
+    entries.extend(more);
     // The kernel opens /dev/console for init before devtmpfs is there
     // (init/main.c, console_on_rootfs).
     entries.push(Entry {
@@ -272,7 +282,7 @@ mod tests {
     use super::*;
 
     fn ours() -> Vec<u8> {
-        archive(entries(b"\x7fELF".to_vec(), b"{}".to_vec()).unwrap()).unwrap()
+        archive(entries(b"\x7fELF".to_vec(), b"{}".to_vec(), vec![]).unwrap()).unwrap()
     }
 
     fn list(mut bytes: &[u8]) -> Vec<(String, u32, u32, u32, Vec<u8>)> {
@@ -318,7 +328,7 @@ mod tests {
 
     #[test]
     fn the_order_of_entries_does_not_matter() {
-        let mut entries = entries(vec![1], vec![2]).unwrap();
+        let mut entries = entries(vec![1], vec![2], vec![]).unwrap();
         let forward = archive(entries.clone()).unwrap();
         entries.reverse();
         assert_eq!(archive(entries).unwrap(), forward);

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use pcr_measure::Algorithm;
+use pcr_measure::digest::Digest;
 
 use super::{KeysError, Role, certify, keep, read};
 use crate::artifacts::KeyDir;
@@ -200,9 +201,7 @@ pub(super) fn sign(
     hash: Algorithm,
     message: &[u8],
 ) -> Result<Vec<u8>, ToolError> {
-    let scratch = tempfile::NamedTempFile::new()
-        .and_then(|file| std::fs::write(file.path(), message).map(|()| file))
-        .map_err(|source| ToolError::Start { tool: std::env::temp_dir(), source })?;
+    let scratch = scratch(message)?;
     let mut tool = Tool::new("openssl", format!("sign with {}", key.display()))
         .arg("dgst")
         .arg(format!("-{hash}"))
@@ -213,6 +212,33 @@ pub(super) fn sign(
         tool = tool.env("OPENSSL_CONF", conf);
     }
     tool.run()
+}
+
+/// Has a token sign a digest, RSASSA-PKCS1-v1_5.
+pub(super) fn sign_digest(
+    key: &Path,
+    conf: Option<&Path>,
+    digest: &Digest,
+) -> Result<Vec<u8>, ToolError> {
+    let scratch = scratch(digest.as_bytes())?;
+    let mut tool = Tool::new("openssl", format!("sign with {}", key.display()))
+        .args(["pkeyutl", "-sign", "-pkeyopt", "rsa_padding_mode:pkcs1", "-pkeyopt"])
+        .arg(format!("digest:{}", digest.algorithm()))
+        .arg("-inkey")
+        .arg(key)
+        .arg("-in")
+        .arg(scratch.path());
+    if let Some(conf) = conf {
+        tool = tool.env("OPENSSL_CONF", conf);
+    }
+    tool.run()
+}
+
+/// A file with these bytes, as long as it is held.
+fn scratch(bytes: &[u8]) -> Result<tempfile::NamedTempFile, ToolError> {
+    tempfile::NamedTempFile::new()
+        .and_then(|file| std::fs::write(file.path(), bytes).map(|()| file))
+        .map_err(|source| ToolError::Start { tool: std::env::temp_dir(), source })
 }
 
 #[cfg(test)]

@@ -249,6 +249,27 @@ fn another_initramfs_lies_beside_the_recipe() {
 }
 
 #[test]
+fn a_policy_is_loaded_by_our_initramfs_alone() {
+    let profile = |rest: &str| {
+        let recipe = Recipe::parse(&format!("{MINIMAL}{rest}"), "r.toml");
+        recipe.map(|recipe| recipe.integrity.profile()).map_err(|error| error.to_string())
+    };
+    let other = "[initramfs]\nfile = \"initrd.img\"\n";
+    let says = |profile: &str| format!("[integrity]\nprofile = \"{profile}\"\n");
+    assert_eq!(profile(""), Ok(Profile::Measure));
+    assert_eq!(profile(other), Ok(Profile::None));
+    assert_eq!(profile(&format!("{other}{}", says("none"))), Ok(Profile::None));
+    assert_eq!(profile(&says("appraise")), Ok(Profile::Appraise));
+    let error = profile(&format!("{other}{}", says("measure"))).unwrap_err();
+    assert!(error.contains("loaded by our initramfs"), "{error}");
+    assert!(profile(&says("some")).unwrap_err().contains("unknown variant"));
+    let target =
+        |rest: &str| Target::of(&Recipe::parse(&format!("{MINIMAL}{rest}"), "r.toml").unwrap());
+    assert!(!target("").has_kernel_key());
+    assert!(target(&says("lockdown")).has_kernel_key());
+}
+
+#[test]
 fn the_counter_of_a_signed_binding_follows_the_secret() {
     let text = format!("{MINIMAL}[tpm]\nbinding = \"signed\"\nrollback = 3\n");
     let recipe = Recipe::parse(&text, "r.toml").unwrap();

@@ -21,7 +21,13 @@ use msec_tests::{
 
 /// The shipped recipe with somebody who may log in, in this version. Each has a command line
 /// of its own, so that no two measure alike.
-fn image(operator: &SshOperator, dir: &Path, name: &str, version: i64) -> Card {
+pub(crate) fn image(
+    operator: &SshOperator,
+    dir: &Path,
+    name: &str,
+    version: i64,
+    more: impl FnOnce(&mut toml::Table),
+) -> Card {
     let change = |recipe: &mut toml::Table| {
         let tpm = recipe["tpm"].as_table_mut().unwrap();
         tpm.insert("binding".to_owned(), "signed".into());
@@ -39,6 +45,7 @@ fn image(operator: &SshOperator, dir: &Path, name: &str, version: i64) -> Card {
         // Every MiB of it is encrypted by the first boot.
         let disk = recipe["disk"].as_table_mut().unwrap();
         disk.insert("root_mib".to_owned(), 224.into());
+        more(recipe);
     };
     let dir = dir.join(name);
     fs::create_dir_all(&dir).unwrap();
@@ -46,15 +53,15 @@ fn image(operator: &SshOperator, dir: &Path, name: &str, version: i64) -> Card {
 }
 
 /// A boot of it that the operator may log in to.
-struct Session<'a> {
-    boot: Boot,
-    address: SocketAddrV4,
+pub(crate) struct Session<'a> {
+    pub(crate) boot: Boot,
+    pub(crate) address: SocketAddrV4,
     operator: &'a SshOperator,
 }
 
 impl Session<'_> {
     /// What a command prints, which must succeed.
-    fn ask(&self, command: &str) -> String {
+    pub(crate) fn ask(&self, command: &str) -> String {
         let output = self.operator.run(self.address, "ada", command);
         let said = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -63,7 +70,7 @@ impl Session<'_> {
     }
 
     /// Waits until systemd has done what a boot is to do, and looks whether something failed.
-    fn is_running(&self) {
+    pub(crate) fn is_running(&self) {
         let command = "systemctl is-system-running --wait || systemctl --no-legend --failed";
         assert_eq!(self.ask(command), "running");
     }
@@ -83,7 +90,7 @@ impl Session<'_> {
         self.boot.expect_off(&Ended::Reset).unwrap();
     }
 
-    fn power_off(mut self) {
+    pub(crate) fn power_off(mut self) {
         // The connection may end before the answer comes.
         let _ = self.operator.run(self.address, "ada", "sudo systemctl poweroff");
         self.boot.expect_off(&Ended::PoweredOff).unwrap();
@@ -91,7 +98,7 @@ impl Session<'_> {
 }
 
 /// Follows a boot to the login prompt and the SSH server.
-fn reached<'a>(mut boot: Boot, operator: &'a SshOperator) -> Session<'a> {
+pub(crate) fn reached<'a>(mut boot: Boot, operator: &'a SshOperator) -> Session<'a> {
     let begun = Instant::now();
     boot.expect("a login on the serial console", r"Debian GNU/Linux 13 \S+ ttyAMA0").unwrap();
     boot.expect("its prompt", r"login: $").unwrap();
@@ -107,7 +114,7 @@ fn reached<'a>(mut boot: Boot, operator: &'a SshOperator) -> Session<'a> {
 fn debian_provisions_unlocks_answers_and_is_updated() {
     let dir = scratch("debian-image");
     let operator = SshOperator::new(&dir);
-    let first = image(&operator, &dir, "first", 1);
+    let first = image(&operator, &dir, "first", 1, |_| ());
     let device = Device::new(&dir.join("device"), &first).unwrap();
     // Debian's QEMU resets the board where its watchdog is started.
     let device = device.with_emulator(Some(built().emulator()));
@@ -166,7 +173,7 @@ fn debian_provisions_unlocks_answers_and_is_updated() {
     assert_eq!(second.ask(passwords), "");
 
     // An update comes up, and nobody has to say so.
-    second.update(&image(&operator, &dir, "second", 2), &dir);
+    second.update(&image(&operator, &dir, "second", 2, |_| ()), &dir);
     let mut boot = device.boot("debian-update", &dir.join("update")).unwrap();
     boot.expect("U-Boot tries it", "Slot 1 on trial, attempts left: 2\n").unwrap();
     boot.expect("the TPM unlocks", "initramfs-unseal: unlocked by the TPM\n").unwrap();
@@ -184,7 +191,7 @@ fn debian_provisions_unlocks_answers_and_is_updated() {
                 ExecStart=/bin/false\n[Install]\nWantedBy=multi-user.target\n";
     third.ask(&format!("printf '{unit}' | sudo tee /etc/systemd/system/shaky.service"));
     third.ask("sudo systemctl enable --quiet shaky");
-    third.update(&image(&operator, &dir, "third", 3), &dir);
+    third.update(&image(&operator, &dir, "third", 3, |_| ()), &dir);
     let mut boot = device.boot("debian-broken", &dir.join("broken")).unwrap();
     boot.expect("U-Boot tries it", "Slot 0 on trial, attempts left: 2\n").unwrap();
     boot.expect("the TPM unlocks", "initramfs-unseal: unlocked by the TPM\n").unwrap();

@@ -27,6 +27,8 @@ fn context() -> (tempfile::TempDir, Context) {
         "kernel-config/virt/emulation.config",
         "kernel-config/must-be-absent",
         "kernel-config/development/debug.config",
+        "kernel-config/modules/modules.config",
+        "kernel-config/rpi3/modules/more.config",
         "kernel-config/patches/f.patch",
         "kernel-config/overlays/rpi3.dtso",
         "kernel-config/overlays/rpi3-tf-a.dtso",
@@ -52,6 +54,7 @@ fn context() -> (tempfile::TempDir, Context) {
         "tests/qemu/f.patch",
         "tests/qemu/board.mak",
         "keys/fit.crt",
+        "keys/ima.crt",
     ];
     for file in files {
         write(&tree, file, file);
@@ -110,17 +113,17 @@ fn changed_by(change: impl FnOnce(&mut Context)) -> Vec<C> {
 fn a_change_reaches_exactly_what_is_built_from_it() {
     let signed = [C::UBootKey, C::TfA];
     let trees = [C::UBootKey, C::TfA, C::DeviceTree];
-    let cases: [(&str, &[C]); 31] = [
+    let cases: [(&str, &[C]); 33] = [
         ("Cargo.lock", &[C::Unseal]),
         ("initramfs-unseal/src/deep/er.rs", &[C::Unseal]),
         ("pcr-measure/src/lib.rs", &[C::Unseal]),
         ("pcr-measure/src/new.rs", &[C::Unseal]),
-        ("kernel-config/tpm.config", &[C::Kernel, C::DeviceTree]),
-        ("kernel-config/rpi3/board.config", &[C::Kernel, C::DeviceTree]),
+        ("kernel-config/tpm.config", &[C::Kernel, C::KernelKey, C::DeviceTree]),
+        ("kernel-config/rpi3/board.config", &[C::Kernel, C::KernelKey, C::DeviceTree]),
         ("kernel-config/virt/emulation.config", &[]),
-        ("kernel-config/new.config", &[C::Kernel, C::DeviceTree]),
-        ("kernel-config/must-be-absent", &[C::Kernel, C::DeviceTree]),
-        ("kernel-config/patches/f.patch", &[C::Kernel, C::DeviceTree]),
+        ("kernel-config/new.config", &[C::Kernel, C::KernelKey, C::DeviceTree]),
+        ("kernel-config/must-be-absent", &[C::Kernel, C::KernelKey, C::DeviceTree]),
+        ("kernel-config/patches/f.patch", &[C::Kernel, C::KernelKey, C::DeviceTree]),
         ("kernel-config/overlays/rpi3.dtso", &trees),
         ("kernel-config/overlays/rpi3-tf-a.dtso", &trees),
         ("kernel-config/overlays/rpi3-op-tee.dtso", &trees),
@@ -142,6 +145,8 @@ fn a_change_reaches_exactly_what_is_built_from_it() {
         ("kernel-config/virt/new.config", &[]),
         ("keys/fit.crt", &signed),
         ("keys/fit.key", &[]),
+        ("keys/ima.crt", &[C::KernelKey]),
+        ("keys/ima.key", &[]),
     ];
     for (file, expected) in cases {
         assert_eq!(changed_by(|context| write(&context.tree, file, "changed")), expected, "{file}");
@@ -200,6 +205,7 @@ fn what_is_no_input_changes_nothing() {
         "initramfs-unseal/tests/t.rs",
         "kernel-config/.tpm.config",
         "kernel-config/development/debug.config",
+        "kernel-config/modules/modules.config",
         "kernel-config/self-protection",
         "uboot-patches/u-boot/development/shell.config",
         "kernel-config/tpm.config~",
@@ -223,7 +229,7 @@ fn the_order_of_a_series_is_an_input() {
 fn what_is_for_the_lab_has_keys_of_its_own() {
     assert_eq!(
         changed_by(|context| context.target.kernel = Purpose::Development),
-        [C::Kernel, C::DeviceTree]
+        [C::Kernel, C::KernelKey, C::DeviceTree]
     );
     let (_dir, mut context) = context();
     context.target.kernel = Purpose::Development;
@@ -240,6 +246,26 @@ fn what_is_for_the_lab_has_keys_of_its_own() {
     let before = keys(&context);
     write(&context.tree, "uboot-patches/u-boot/development/shell.config", "changed");
     assert_ne!(before[&C::UBoot], keys(&context)[&C::UBoot]);
+}
+
+#[test]
+fn a_kernel_with_modules_is_another_one_and_has_the_certificate() {
+    assert_eq!(
+        changed_by(|context| context.target.modules = true),
+        [C::Kernel, C::KernelKey, C::DeviceTree]
+    );
+    // One that appraises differs in the certificate alone.
+    assert_eq!(changed_by(|context| context.target.appraises = true), []);
+    let (_dir, mut context) = context();
+    context.target.modules = true;
+    let before = keys(&context);
+    write(&context.tree, "kernel-config/rpi3/modules/more.config", "changed");
+    assert_ne!(before[&C::Kernel], keys(&context)[&C::Kernel]);
+    for (modules, appraises) in [(false, false), (true, false), (false, true)] {
+        let target = Target { modules, appraises, ..Target::default() };
+        let has = C::of_image(&target).contains(&C::KernelKey);
+        assert_eq!(has, modules || appraises);
+    }
 }
 
 #[test]
@@ -306,8 +332,10 @@ fn a_series_is_for_the_only_source_that_a_component_always_has() {
 
 #[test]
 fn an_image_is_made_of_what_its_board_needs() {
-    for (board, without) in [(Board::Rpi3, &[C::Qemu][..]), (Board::Virt, &[C::Firmware, C::Qemu])]
-    {
+    for (board, without) in [
+        (Board::Rpi3, &[C::KernelKey, C::Qemu][..]),
+        (Board::Virt, &[C::KernelKey, C::Firmware, C::Qemu]),
+    ] {
         let (_dir, mut context) = context();
         context.target = on(board);
         let image = C::of_image(&context.target);
@@ -324,11 +352,11 @@ fn on(board: Board) -> Target {
 
 #[test]
 fn another_board_has_a_chain_of_its_own() {
-    let chain = [C::Kernel, C::UBoot, C::UBootKey, C::Optee, C::TfA, C::DeviceTree];
+    let chain = [C::Kernel, C::KernelKey, C::UBoot, C::UBootKey, C::Optee, C::TfA, C::DeviceTree];
     assert_eq!(changed_by(|context| context.target = on(Board::Virt)), chain);
     // Its inputs are its own, too; the device tree is QEMU's and needs no kernel.
     let cases: [(&str, &[C]); 5] = [
-        ("kernel-config/virt/emulation.config", &[C::Kernel]),
+        ("kernel-config/virt/emulation.config", &[C::Kernel, C::KernelKey]),
         ("kernel-config/rpi3/board.config", &[]),
         ("kernel-config/overlays/virt.dtso", &[C::UBootKey, C::TfA, C::DeviceTree]),
         ("uboot-patches/u-boot/virt.config", &[C::UBoot, C::UBootKey, C::TfA]),

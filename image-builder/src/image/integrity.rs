@@ -1,0 +1,339 @@
+//! What lets the running system be held to something: kernel modules and their signatures,
+//! signatures of the root's code, the policy that the initramfs loads, and the reference by
+//! which others judge what was measured.
+//!
+//! It comes last, when all other files of the root are in their places.
+
+use std::ffi::CStr;
+use std::fs::{self, File, FileTimes};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use ima_policy::judge::BOOT_AGGREGATE;
+use ima_policy::list::FileDigest;
+use ima_policy::policy::profile::{self, Profile};
+use ima_policy::policy::{Kernel, KernelError, RuleError};
+use ima_policy::reference::tree::{self, Selection, TreeError};
+use ima_policy::reference::{Reference, ReferenceError};
+use ima_policy::root::Root;
+use ima_policy::sign::{self, Options, Plan, SignError};
+use ima_policy::signature::{KeyError, SigningKey, Version};
+use ima_policy::survey::survey;
+use pcr_measure::manifest::Manifest;
+use pcr_measure::{Algorithm, PcrIndex, Sha256Digest};
+
+use super::initramfs::{Entry, InitramfsError};
+use super::tool::{SOURCE_DATE_EPOCH, Tool, ToolError};
+use crate::artifacts::Artifacts;
+use crate::keys::{self, KeysError, Role};
+use crate::progress::Task;
+use crate::recipe::Recipe;
+
+/// Where the policy lies in the initramfs.
+const POLICY: &str = "etc/ima/ima-policy";
+/// Where the certificate lies there.
+const CERTIFICATE: &str = "etc/keys/ima.der";
+/// Where a root has what it is judged by.
+const OWN: &str = "usr/lib/msec";
+/// The keyrings that it comes into, as IMA measures it.
+const KEYRINGS: [&str; 3] = [".builtin_trusted_keys", ".ima", ".evm"];
+
+/// Files that an error names.
+const NAMED: usize = 5;
+
+/// Why the root cannot be held to what the recipe says.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IntegrityError {
+    /// A file of the root.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A tool.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    /// The key is not there.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The key is none that IMA takes.
+    #[error("the key ima: {0}")]
+    Key(#[from] KeyError),
+    /// Nothing can be signed.
+    #[error("cannot sign the root: {0}")]
+    Sign(#[from] SignError),
+    /// Something was not signed.
+    #[error("{count} files of the root were not signed: {names}")]
+    Unsigned {
+        /// How many.
+        count: usize,
+        /// Some of them, and why.
+        names: String,
+    },
+    /// The kernel has no IMA.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The kernel does not take the profile.
+    #[error("the kernel does not take the policy of this recipe: {0}")]
+    Rule(#[from] RuleError),
+    /// The files cannot be hashed.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// The reference.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// The initramfs.
+    #[error(transparent)]
+    Initramfs(#[from] InitramfsError),
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> IntegrityError + '_ {
+    move |source| IntegrityError::File { path: path.to_owned(), source }
+}
+
+/// What comes of it, beside what lies in the root.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Files for the initramfs.
+    pub entries: Vec<Entry>,
+    /// What initramfs-unseal is told (`integrity`); null where there is no policy.
+    pub config: serde_json::Value,
+    /// What a healthy system may have measured; none where nothing is.
+    pub reference: Option<Reference>,
+    /// Files that were signed.
+    pub signed: u64,
+}
+
+/// Completes a root.
+///
+/// # Errors
+/// [`IntegrityError`]
+pub fn complete(
+    recipe: &Recipe,
+    artifacts: &Artifacts,
+    root: &Path,
+    task: &Task,
+) -> Result<Outcome, IntegrityError> {
+    let profile = recipe.integrity.profile();
+    if let Some(modules) = &artifacts.modules {
+        task.step("kernel modules");
+        put_modules(modules, artifacts, root)?;
+    }
+    let mut outcome = Outcome::default();
+    if profile.appraises() {
+        task.step("signatures of the root's code");
+        outcome.signed = sign_code(root, &key(artifacts)?)?;
+    }
+    let Some(profile) = profile.policy() else { return Ok(outcome) };
+    let policy = policy(profile, artifacts)?;
+    outcome.entries.push(Entry::file(POLICY, 0o644, policy.into_bytes())?);
+    let trusted = artifacts.trusted.as_deref().map(|path| fs::read(path).map_err(failed(path)));
+    let trusted = trusted.transpose()?;
+    // Measured files need nobody who signs them.
+    let verified = trusted.clone().filter(|_| profile > Profile::Measure);
+    outcome.config = serde_json::json!({
+        "policy": format!("/{POLICY}"),
+        "certificate": verified.is_some().then(|| format!("/{CERTIFICATE}")),
+    });
+    if let Some(certificate) = verified {
+        outcome.entries.push(Entry::file(CERTIFICATE, 0o644, certificate)?);
+    }
+    task.step("reference");
+    let reference = reference(root, trusted.as_deref())?;
+    if recipe.root.is_debian() {
+        // For whoever watches on the device.
+        let dir = root.join(OWN);
+        fs::create_dir_all(&dir).map_err(failed(&dir))?;
+        put(&dir.join("reference.json"), reference.to_json()?.as_bytes())?;
+        if let Some(certificate) = &trusted {
+            put(&dir.join("ima.der"), certificate)?;
+        }
+        age(&dir)?;
+    }
+    outcome.reference = Some(reference);
+    Ok(outcome)
+}
+
+/// The policy, checked against the kernel that will load it.
+fn policy(profile: Profile, artifacts: &Artifacts) -> Result<String, IntegrityError> {
+    let path = &artifacts.kernel_config;
+    let config = fs::read_to_string(path).map_err(failed(path))?;
+    let kernel = Kernel::new(&artifacts.kernel_version)?.with_config(&config)?;
+    let rules = profile::rules(profile, &kernel)?;
+    let head = format!("IMA policy, profile {profile}, for Linux {}.", kernel.version());
+    Ok(profile::text(&head, &rules))
+}
+
+/// The key that signs files.
+fn key(artifacts: &Artifacts) -> Result<SigningKey, IntegrityError> {
+    let keys = &artifacts.signing_key;
+    Ok(keys::ima(keys)?)
+}
+
+/// Signs all that can become code, contents and metadata alike.
+fn sign_code(dir: &Path, key: &SigningKey) -> Result<u64, IntegrityError> {
+    let root = Root::open(dir).map_err(failed(dir))?;
+    let code = survey(&root).map_err(|(path, source)| IntegrityError::File { path, source })?;
+    let paths: Vec<PathBuf> = code.code.into_iter().map(|found| found.path).collect();
+    let options = Options {
+        hash: Algorithm::Sha256,
+        version: Version::V2,
+        evm: true,
+        jobs: None,
+        dry_run: false,
+    };
+    let outcome = sign::sign(&root, Plan::of(&root, &paths), key, options, &|_| ())?;
+    if outcome.failed.is_empty() {
+        return Ok(outcome.signed + outcome.kept);
+    }
+    let some = outcome.failed.iter().take(NAMED);
+    let names: Vec<String> =
+        some.map(|failure| format!("{} {}", failure.path.display(), failure.cause)).collect();
+    Err(IntegrityError::Unsigned { count: outcome.failed.len(), names: names.join("; ") })
+}
+
+/// What a healthy system of this root may have measured.
+fn reference(root: &Path, certificate: Option<&[u8]>) -> Result<Reference, IntegrityError> {
+    let selection = Selection {
+        skip: std::collections::BTreeSet::new(),
+        only_roots: false,
+        algorithms: vec![Algorithm::Sha256],
+    };
+    let mut reference = Reference::new();
+    for (name, digests) in tree::hash(root, &selection, &())? {
+        for digest in digests {
+            reference.add_file(&name, digest);
+        }
+    }
+    if let Some(certificate) = certificate {
+        let bytes = Sha256Digest::of_parts(&[certificate]).as_bytes().to_vec();
+        let digest = FileDigest { prefix: None, algorithm: "sha256".to_owned(), bytes };
+        for keyring in KEYRINGS {
+            reference.add_key(keyring.as_bytes(), digest.clone());
+        }
+    }
+    Ok(reference)
+}
+
+/// IMA's first entry: the digest over the firmware's PCRs (Linux,
+/// security/integrity/ima/ima_crypto.c, `ima_calc_boot_aggregate_tfm`).
+pub fn add_boot(reference: &mut Reference, manifest: &Manifest) {
+    let pcrs = manifest.predict();
+    // What nothing was measured into holds zeros.
+    let value =
+        |number| Some(pcrs.sha256(PcrIndex::new(number).ok()?).unwrap_or(Sha256Digest::ZERO));
+    let values: Vec<_> = (0..10).filter_map(value).collect();
+    let parts: Vec<&[u8]> = values.iter().map(|value| value.as_bytes().as_slice()).collect();
+    let bytes = Sha256Digest::of_parts(&parts).as_bytes().to_vec();
+    let digest = FileDigest { prefix: None, algorithm: "sha256".to_owned(), bytes };
+    reference.add_file(BOOT_AGGREGATE, digest);
+}
+
+/// Puts the kernel's modules where modprobe looks for them, each signed, and works out which
+/// need which.
+fn put_modules(modules: &Path, artifacts: &Artifacts, root: &Path) -> Result<(), IntegrityError> {
+    let release = &artifacts.kernel_version;
+    let from = modules.join("lib/modules").join(release);
+    // A Debian's /lib is a link.
+    let lib = if root.join("lib").is_symlink() { "usr/lib" } else { "lib" };
+    let to = root.join(lib).join("modules").join(release);
+    copy(&from, &to, &|path, to| {
+        let mut module = fs::read(path).map_err(failed(path))?;
+        if path.extension().is_some_and(|end| end == "ko") {
+            append_signature(path, &mut module, artifacts)?;
+        }
+        put(to, &module)
+    })?;
+    Tool::new("depmod", format!("tell which modules of {release} need which"))
+        .arg("--basedir")
+        .arg(root)
+        .arg(release)
+        .run()?;
+    age(&to)
+}
+
+/// Copies a tree of directories and files; `file` copies one of the latter.
+fn copy(
+    from: &Path,
+    to: &Path,
+    file: &dyn Fn(&Path, &Path) -> Result<(), IntegrityError>,
+) -> Result<(), IntegrityError> {
+    fs::create_dir_all(to).map_err(failed(to))?;
+    for entry in fs::read_dir(from).map_err(failed(from))? {
+        let entry = entry.map_err(failed(from))?;
+        let to = to.join(entry.file_name());
+        let kind = entry.file_type().map_err(failed(from))?;
+        if kind.is_dir() {
+            copy(&entry.path(), &to, file)?;
+        } else if kind.is_file() {
+            file(&entry.path(), &to)?;
+        }
+    }
+    Ok(())
+}
+
+fn put(path: &Path, bytes: &[u8]) -> Result<(), IntegrityError> {
+    fs::write(path, bytes).map_err(failed(path))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).map_err(failed(path))
+}
+
+/// Everything below is as old as the image, and readable whatever the umask.
+fn age(dir: &Path) -> Result<(), IntegrityError> {
+    let date = SystemTime::UNIX_EPOCH + Duration::from_secs(SOURCE_DATE_EPOCH);
+    let times = FileTimes::new().set_accessed(date).set_modified(date);
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed(path))
+    };
+    for entry in fs::read_dir(dir).map_err(failed(dir))? {
+        let path = entry.map_err(failed(dir))?.path();
+        if path.is_dir() {
+            age(&path)?;
+        } else {
+            mode(&path, 0o644)?;
+            let file = File::options().write(true).open(&path).map_err(failed(&path))?;
+            file.set_times(times).map_err(failed(&path))?;
+        }
+    }
+    mode(dir, 0o755)?;
+    File::open(dir).and_then(|file| file.set_times(times)).map_err(failed(dir))
+}
+
+/// What stands behind the signature of a module (Linux, include/linux/module_signature.h).
+const MAGIC: &CStr = c"~Module signature appended~\n";
+/// `PKEY_ID_PKCS7`.
+const PKCS7: u8 = 2;
+
+/// Signs a module as Linux's `scripts/sign-file` does: a CMS message without the data, the
+/// certificates and signed attributes behind the module, its length, and a magic text.
+fn append_signature(
+    path: &Path,
+    module: &mut Vec<u8>,
+    artifacts: &Artifacts,
+) -> Result<(), IntegrityError> {
+    let keys = &artifacts.signing_key;
+    let mut tool = Tool::new("openssl", format!("sign the module {}", path.display()))
+        .args(["cms", "-sign", "-binary", "-noattr", "-nocerts", "-nosmimecap", "-md", "sha256"])
+        .args(["-outform", "DER", "-signer"])
+        .arg(keys.certificate_of(Role::Ima))
+        .arg("-inkey")
+        .arg(keys.private(Role::Ima))
+        .arg("-in")
+        .arg(path);
+    if let Some(conf) = keys::openssl_conf(keys, Role::Ima) {
+        tool = tool.env("OPENSSL_CONF", conf);
+    }
+    let signature = tool.run()?;
+    let length = u32::try_from(signature.len())
+        .map_err(|_| failed(path)(io::Error::other("its signature is too long")))?;
+    module.extend(signature);
+    // Algorithm, hash: none; what it is; lengths of signer and key identifier: none; padding.
+    module.extend([0, 0, PKCS7, 0, 0, 0, 0, 0]);
+    module.extend(length.to_be_bytes());
+    module.extend(MAGIC.to_bytes());
+    Ok(())
+}
