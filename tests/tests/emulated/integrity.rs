@@ -235,9 +235,12 @@ fn a_module_is_loaded_if_it_is_signed_and_told_in_any_case() {
     assert_eq!(faults(&records, &reference(&card)), []);
     must(&mut shell, "rmmod dummy");
 
-    // One that has lost its attribute, and one byte of a good one.
+    // A copy has no attribute. As a file the kernel refuses it and its list has it; busybox then
+    // hands it over as memory, where its own signature is all that counts: a module of this
+    // kernel is loaded either way, and no other one.
     must(&mut shell, &format!("cp {module} /root/dummy.ko"));
-    assert_ne!(run(&mut shell, "insmod /root/dummy.ko"), 0);
+    assert_eq!(run(&mut shell, "insmod /root/dummy.ko"), 0);
+    must(&mut shell, "rmmod dummy");
     must(&mut shell, &format!("echo >> {module}"));
     assert_ne!(run(&mut shell, "modprobe dummy"), 0);
     assert_eq!(must(&mut shell, "cat /proc/modules"), "");
