@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use pcr_measure::command::live::TpmArgs;
 use pcr_measure::digest::several;
 use pcr_measure::text::printable;
 use pcr_measure::tpm::{Tpm, TpmError};
@@ -13,7 +14,6 @@ use pcr_measure::userlog::{Boot, Content, Pending, Record, Systemd};
 use pcr_measure::{Algorithm, Digest, PcrIndex};
 use serde::Serialize;
 
-use super::live::TpmArgs;
 use super::{Answer, Format, json};
 
 #[derive(Debug, Args)]

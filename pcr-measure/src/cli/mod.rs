@@ -5,8 +5,6 @@ mod explain;
 #[cfg(feature = "tpm")]
 mod extend;
 mod input;
-#[cfg(feature = "tpm")]
-mod live;
 mod log;
 mod pcrfile;
 mod policy;
@@ -110,7 +108,7 @@ struct ExplainArgs {
     pcrs: Option<PathBuf>,
     #[cfg(feature = "tpm")]
     #[command(flatten)]
-    tpm: live::TpmArgs,
+    tpm: pcr_measure::command::live::TpmArgs,
 }
 
 /// Does what was asked.

@@ -5,18 +5,14 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use pcr_measure::PcrSelection;
+use pcr_measure::command::live::{AK, TpmArgs, handle};
 use pcr_measure::key::PublicKey;
 use pcr_measure::quote::check_selections;
 use pcr_measure::structures::TpmPublic;
 use serde::Serialize;
 
-use super::live::{TpmArgs, handle};
 use super::{Answer, Format, bank_text, input, json, read};
 use pcr_measure::command::replace;
-
-/// Where the attestation key is when nobody says (in the endorsement range of the
-/// TCG Registry of Reserved TPM 2.0 Handles and Localities 1.1, table 2).
-const AK: &str = "0x81010002";
 
 #[derive(Debug, Args)]
 pub(super) struct QuoteArgs {

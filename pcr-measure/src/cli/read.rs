@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
 use clap::Args;
+use pcr_measure::command::live::TpmArgs;
 use pcr_measure::{Algorithm, PcrBank, PcrIndex, PcrSelection};
 use serde::Serialize;
 
-use super::live::TpmArgs;
 use super::{Answer, Format, bank_text, json};
 
 #[derive(Debug, Args)]

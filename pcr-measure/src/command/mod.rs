@@ -4,6 +4,8 @@
 //! (something differs, a log is broken), 2 could not be done, 64 usage.
 
 pub mod docs;
+#[cfg(feature = "tpm")]
+pub mod live;
 pub mod replace;
 mod table;
 

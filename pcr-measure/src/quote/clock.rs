@@ -14,9 +14,15 @@
 //! Anything else is a clock that went backwards: an old quote, a TPM that was
 //! cleared, or another TPM.
 
-use serde::Serialize;
+use std::fmt;
 
-use crate::structures::ClockInfo;
+use serde::{Deserialize, Serialize};
+
+use super::{QuoteError, VerifiedQuote};
+use crate::structures::{Attest, ClockInfo, StructureError};
+
+/// Largest [`Earlier`] that is read, in bytes.
+pub const MAX_EARLIER: usize = 1024 * 1024;
 
 /// What lies between two quotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -52,6 +58,98 @@ impl ClockChange {
     #[must_use]
     pub const fn is_refusal(self) -> bool {
         matches!(self, Self::ResetsBackwards | Self::RestartsBackwards | Self::ClockBackwards)
+    }
+}
+
+impl fmt::Display for ClockChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Onwards { milliseconds } => write!(f, "{milliseconds} ms, the same boot"),
+            Self::Restarted { restarts } => write!(f, "the same boot, restarts: {restarts}"),
+            Self::Rebooted { resets, power_cut: false } => write!(f, "reboots: {resets}"),
+            Self::Rebooted { resets, power_cut: true } => write!(
+                f,
+                "reboots: {resets}; power was cut, the clock went back to where it was kept"
+            ),
+            Self::ResetsBackwards => f.write_str("FEWER RESETS than before"),
+            Self::RestartsBackwards => f.write_str("FEWER RESTARTS than before"),
+            Self::ClockBackwards => f.write_str("AN EARLIER CLOCK than before"),
+        }
+    }
+}
+
+/// Signer and clock of an earlier quote that was verified then, and is not again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Earlier {
+    signer: Vec<u8>,
+    clock: ClockInfo,
+}
+
+/// What is wrong with an earlier quote.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EarlierError {
+    /// Neither a message nor an answer.
+    #[error("neither what a TPM signed nor the JSON of an answer: {0}")]
+    Json(#[from] serde_json::Error),
+    /// An answer that refused.
+    #[error("it was refused then")]
+    Refused,
+    /// No hexadecimal digits.
+    #[error("qualified_signer: {0}")]
+    Signer(hex::FromHexError),
+    /// A message that cannot be read.
+    #[error(transparent)]
+    Message(#[from] StructureError),
+    /// A message that no TPM made.
+    #[error(transparent)]
+    Quote(Box<QuoteError>),
+    /// Another TPM's.
+    #[error("it is of another key ({}): clocks of two TPMs cannot be compared", hex::encode(.0))]
+    OtherKey(Vec<u8>),
+}
+
+/// What is taken from an earlier answer.
+#[derive(Deserialize)]
+struct AnswerJson {
+    quote: Option<QuoteJson>,
+}
+
+#[derive(Deserialize)]
+struct QuoteJson {
+    qualified_signer: String,
+    clock: ClockInfo,
+}
+
+impl Earlier {
+    /// Reads a quote's message (`TPMS_ATTEST`), or the JSON that `verify-quote` and
+    /// `attest ask` answer with.
+    ///
+    /// # Errors
+    /// [`EarlierError`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, EarlierError> {
+        if bytes.trim_ascii_start().starts_with(b"{") {
+            let json: AnswerJson = serde_json::from_slice(bytes)?;
+            let quote = json.quote.ok_or(EarlierError::Refused)?;
+            let signer = hex::decode(quote.qualified_signer).map_err(EarlierError::Signer);
+            return Ok(Self { signer: signer?, clock: quote.clock });
+        }
+        let attest = Attest::parse(bytes)?;
+        if attest.magic != Attest::GENERATED {
+            return Err(EarlierError::Quote(Box::new(QuoteError::Magic(attest.magic))));
+        }
+        Ok(Self { signer: attest.qualified_signer.to_vec(), clock: attest.clock })
+    }
+
+    /// What lies between it and a later quote.
+    ///
+    /// # Errors
+    /// [`EarlierError::OtherKey`].
+    pub fn until(&self, later: &VerifiedQuote) -> Result<ClockChange, EarlierError> {
+        if self.signer != later.qualified_signer() {
+            return Err(EarlierError::OtherKey(self.signer.clone()));
+        }
+        Ok(compare(&self.clock, later.clock()))
     }
 }
 

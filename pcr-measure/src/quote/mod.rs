@@ -1,13 +1,14 @@
 //! Quotes: a TPM's signed word on its PCRs, verified without a TPM.
 //!
 //! [`verify`] takes a quote apart step by step; each step has its own error, and
-//! what it hands out ([`VerifiedQuote`]) exists only after the last. [`clock`]
-//! compares two quotes in time, [`tools_values`] reads the PCR values that
+//! what it hands out ([`VerifiedQuote`]) exists only after the last. [`boot`] holds
+//! log and manifest of a boot against it, [`clock`] compares two quotes in time, [`tools_values`] reads the PCR values that
 //! `tpm2_quote -o` writes.
 //!
 //! What it trusts: the attestation key, which the caller chose, and nothing
 //! else. PCR values, logs and messages are foreign bytes.
 
+pub mod boot;
 pub mod clock;
 mod error;
 mod key;

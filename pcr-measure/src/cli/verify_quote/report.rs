@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use pcr_measure::explain::Difference;
+use pcr_measure::quote::boot::{Contradiction, ManifestCheck};
 use pcr_measure::quote::clock::ClockChange;
 use pcr_measure::quote::{AttestationKey, QuoteError, Step};
 use pcr_measure::structures::ClockInfo;
 use pcr_measure::text::listed;
-use pcr_measure::{Digest, PcrBank, PcrIndex};
+use pcr_measure::{Digest, PcrBank};
 use serde::Serialize;
 
-use super::{Contradiction, Findings, LogCheck, VerifyQuoteArgs};
+use super::{Findings, LogCheck, VerifyQuoteArgs};
 use crate::cli::{Answer, Format, json};
 
 #[derive(Serialize)]
@@ -23,7 +23,7 @@ struct VerifyJson<'a> {
     quote: Option<QuoteJson>,
     clock_since_previous: Option<ClockChange>,
     log: Option<&'a LogCheck>,
-    manifest: Option<ManifestJson<'a>>,
+    manifest: Option<&'a ManifestCheck>,
 }
 
 #[derive(Serialize)]
@@ -42,14 +42,6 @@ struct QuoteJson {
     clock: ClockInfo,
     pcr_digest: Digest,
     pcrs: BTreeMap<String, PcrBank>,
-}
-
-#[derive(Serialize)]
-struct ManifestJson<'a> {
-    as_expected: bool,
-    not_quoted: &'a [PcrIndex],
-    passed_over: &'a [PcrIndex],
-    differences: &'a [Difference],
 }
 
 const fn values_from(args: &VerifyQuoteArgs) -> &'static str {
@@ -114,12 +106,7 @@ pub(super) fn accepted(
         }),
         clock_since_previous: findings.since,
         log: findings.log.as_ref(),
-        manifest: findings.manifest.as_ref().map(|check| ManifestJson {
-            as_expected: check.is_as_expected(),
-            not_quoted: &check.not_quoted,
-            passed_over: &check.passed_over,
-            differences: &check.differences,
-        }),
+        manifest: findings.manifest.as_ref(),
     })
 }
 
@@ -142,7 +129,7 @@ pub(super) fn text(args: &VerifyQuoteArgs, key: &AttestationKey, findings: &Find
         clock.reset_count, clock.restart_count, clock.clock
     ));
     if let Some(change) = findings.since {
-        out.push_str(&format!("since then  {}\n", words(change)));
+        out.push_str(&format!("since then  {}\n", change));
     }
     for Contradiction { bank, pcr, log, quoted } in
         findings.log.iter().flat_map(|log| &log.contradictions)
@@ -168,20 +155,6 @@ pub(super) fn text(args: &VerifyQuoteArgs, key: &AttestationKey, findings: &Find
     out + &verdict(findings) + "\n"
 }
 
-fn words(change: ClockChange) -> String {
-    match change {
-        ClockChange::Onwards { milliseconds } => format!("{milliseconds} ms, the same boot"),
-        ClockChange::Restarted { restarts } => format!("the same boot, restarts: {restarts}"),
-        ClockChange::Rebooted { resets, power_cut: false } => format!("reboots: {resets}"),
-        ClockChange::Rebooted { resets, power_cut: true } => {
-            format!("reboots: {resets}; power was cut, the clock went back to where it was kept")
-        }
-        ClockChange::ResetsBackwards => "FEWER RESETS than before".to_owned(),
-        ClockChange::RestartsBackwards => "FEWER RESTARTS than before".to_owned(),
-        ClockChange::ClockBackwards => "AN EARLIER CLOCK than before".to_owned(),
-    }
-}
-
 fn verdict(findings: &Findings) -> String {
     let mut against = Vec::new();
     if findings.since.is_some_and(ClockChange::is_refusal) {
@@ -190,7 +163,7 @@ fn verdict(findings: &Findings) -> String {
     if findings.log.as_ref().is_some_and(|log| !log.agrees) {
         against.push("the log does not lead to the quoted values");
     }
-    if findings.manifest.as_ref().is_some_and(|check| !check.is_as_expected()) {
+    if findings.manifest.as_ref().is_some_and(|check| !check.as_expected) {
         against.push("the boot is not that of the manifest");
     }
     if !against.is_empty() {

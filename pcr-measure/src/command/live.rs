@@ -2,16 +2,16 @@
 
 use std::env;
 
+use crate::tpm::Tpm;
 use anyhow::Result;
 use clap::Args;
-use pcr_measure::tpm::Tpm;
 
 /// Variables that say which TPM, as tpm2-tools reads them.
 const VARIABLES: [&str; 2] = ["TPM2TOOLS_TCTI", "TCTI"];
 
 /// Which TPM.
 #[derive(Debug, Clone, Args)]
-pub(super) struct TpmArgs {
+pub struct TpmArgs {
     /// The TPM, as tpm2-tools name it: device:/dev/tpmrm0, swtpm:host=127.0.0.1,port=2321
     /// [default: $TPM2TOOLS_TCTI, $TCTI, or this machine's]
     #[arg(long, value_name = "TCTI")]
@@ -20,7 +20,10 @@ pub(super) struct TpmArgs {
 
 impl TpmArgs {
     /// Opens it.
-    pub(super) fn open(&self) -> Result<Tpm> {
+    ///
+    /// # Errors
+    /// As [`Tpm::from_tcti`] and [`Tpm::of_this_machine`].
+    pub fn open(&self) -> Result<Tpm> {
         let named = self.tcti.clone().or_else(|| {
             let set = |name: &&str| env::var(name).ok().filter(|tcti| !tcti.is_empty());
             VARIABLES.iter().find_map(set)
@@ -32,8 +35,15 @@ impl TpmArgs {
     }
 }
 
+/// Where the attestation key is when nobody says (in the endorsement range of the
+/// TCG Registry of Reserved TPM 2.0 Handles and Localities 1.1, table 2).
+pub const AK: &str = "0x81010002";
+
 /// Reads a persistent handle: `0x81010002`.
-pub(super) fn handle(text: &str) -> Result<u32, String> {
+///
+/// # Errors
+/// How one is written.
+pub fn handle(text: &str) -> Result<u32, String> {
     text.strip_prefix("0x")
         .and_then(|hex| u32::from_str_radix(hex, 16).ok())
         // TPM 2.0 Library 1.59, Part 2, 7.2: the first byte is the kind.
