@@ -7,12 +7,16 @@
 //! None of it is worth anything before the list leads to the PCR of a quote
 //! ([`crate::list::replay`]).
 
+mod reading;
+
 use pcr_measure::digest::Digest;
 
 use crate::evm::{self, Metadata};
 use crate::list::{Field, FileDigest, ListError, Prefix, Record};
 use crate::reference::{Judgement, Reference};
 use crate::signature::{Keyring, Kind, Verdict};
+
+pub use reading::{FaultyEntry, ListFindings, PcrFindings, Reading};
 
 /// Name of the first entry: the digest over PCR 0-9 as the kernel found them
 /// (Linux, security/integrity/ima/ima_init.c).

@@ -6,6 +6,8 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic))]
 
+#[cfg(feature = "signature")]
+pub mod attest;
 pub mod closure;
 pub mod evm;
 #[cfg(feature = "signature")]

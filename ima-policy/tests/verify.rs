@@ -2,75 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod common;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
+use common::{List, digest, text};
 use serde_json::Value;
-use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
-
-/// A list as the kernel writes it, and the PCRs that it leads to.
-struct List {
-    text: String,
-    binary: Vec<u8>,
-    sha256: [u8; 32],
-}
-
-impl List {
-    fn new() -> Self {
-        Self { text: String::new(), binary: Vec::new(), sha256: [0; 32] }
-    }
-
-    /// An entry of a template whose fields are given, as text and as bytes.
-    fn add(&mut self, template: &str, fields: &[(String, Vec<u8>)]) {
-        let mut data = Vec::new();
-        for (_, bytes) in fields {
-            data.extend(u32::try_from(bytes.len()).unwrap().to_le_bytes());
-            data.extend(bytes);
-        }
-        let sha1: [u8; 20] = Sha1::digest(&data).into();
-        let texts: Vec<_> = fields.iter().map(|(text, _)| text.as_str()).collect();
-        self.text += &format!("10 {} {template} {}\n", hex::encode(sha1), texts.join(" "));
-        self.binary.extend(10_u32.to_le_bytes());
-        self.binary.extend(sha1);
-        self.binary.extend(u32::try_from(template.len()).unwrap().to_le_bytes());
-        self.binary.extend(template.as_bytes());
-        self.binary.extend(u32::try_from(data.len()).unwrap().to_le_bytes());
-        self.binary.extend(&data);
-        let step: [u8; 32] = Sha256::digest(&data).into();
-        self.sha256 = Sha256::digest([self.sha256, step].concat()).into();
-    }
-
-    fn file(&mut self, name: &str, content: &[u8], signature: &[u8]) {
-        self.add("ima-sig", &[digest(content), text(name), hexed(signature)]);
-    }
-
-    fn buffer(&mut self, name: &str, of: &[u8], buffer: &[u8]) {
-        self.add("ima-buf", &[digest(of), text(name), hexed(buffer)]);
-    }
-
-    fn write(&self, dir: &Path) -> [PathBuf; 2] {
-        let [ascii, binary] = ["ascii", "binary"].map(|name| dir.join(name));
-        fs::write(&ascii, &self.text).unwrap();
-        fs::write(&binary, &self.binary).unwrap();
-        [ascii, binary]
-    }
-}
-
-fn digest(content: &[u8]) -> (String, Vec<u8>) {
-    let digest = Sha256::digest(content);
-    let bytes = [&b"sha256:\0"[..], digest.as_slice()].concat();
-    (format!("sha256:{}", hex::encode(digest)), bytes)
-}
-
-fn text(name: &str) -> (String, Vec<u8>) {
-    (name.to_owned(), [name.as_bytes(), b"\0"].concat())
-}
-
-fn hexed(bytes: &[u8]) -> (String, Vec<u8>) {
-    (hex::encode(bytes), bytes.to_vec())
-}
 
 /// Exit code and what was told.
 fn verify(list: &Path, args: &[&str]) -> (i32, Value, String) {

@@ -1,5 +1,6 @@
 //! Arguments, and what each command answers.
 
+mod attest;
 mod check;
 mod closure;
 mod generate;
@@ -39,6 +40,9 @@ enum Command {
     Sign(sign::SignArgs),
     /// Whether a measurement list leads to PCR 10, and what in it is not as it should be
     Verify(verify::VerifyArgs),
+    /// What a device says of itself, and whether that is a healthy one
+    #[command(subcommand)]
+    Attest(attest::AttestCommand),
     /// Write the manual pages, or print completions for a shell
     #[command(hide = true)]
     Docs(docs::DocsArgs),
@@ -53,6 +57,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Answer> {
         Command::Reference(args) => reference::run(args, cli.format),
         Command::Sign(args) => sign::run(args, cli.format),
         Command::Verify(args) => verify::run(args, cli.format),
+        Command::Attest(command) => attest::run(command, cli.format),
         Command::Docs(args) => docs::run::<Cli>(args),
     }
 }

@@ -1,26 +1,21 @@
 //! `verify`.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use ima_policy::judge::{Fault, Judge};
-use ima_policy::list::Record;
-use ima_policy::list::replay::{Filling, Replay};
+use ima_policy::judge::{Judge, Reading};
 use ima_policy::reference::{MAX_JSON, Reference};
 use ima_policy::signature::Keyring;
 use pcr_measure::PcrIndex;
 use pcr_measure::command::{Answer, Format, Partly, json, read};
 use pcr_measure::digest::{Algorithm, Digest};
 use pcr_measure::key::MAX_KEY_FILE;
-use pcr_measure::text::printable;
-use serde::Serialize;
 
 use super::list::{ListArgs, algorithm, records};
 
 /// Faulty entries that are told one by one, unless another number is asked for.
-const SHOWN: usize = 100;
+pub(super) const SHOWN: usize = 100;
 
 #[derive(Debug, Args)]
 pub(super) struct VerifyArgs {
@@ -63,146 +58,26 @@ fn digest(text: &str) -> Result<Digest, String> {
     Digest::from_hex(hash, hex.trim_start_matches("0x")).map_err(|error| error.to_string())
 }
 
-#[derive(Serialize)]
-struct VerifyJson {
-    good: bool,
-    entries: u64,
-    violations: u64,
-    pcr: PcrJson,
-    faults: BTreeMap<Fault, u64>,
-    entries_with_faults: Vec<FaultJson>,
-}
-
-#[derive(Serialize)]
-struct PcrJson {
-    number: PcrIndex,
-    hash: String,
-    replayed: String,
-    expected: Option<String>,
-    /// Entries after which the value is the expected one.
-    vouched_for: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct FaultJson {
-    entry: u64,
-    name: String,
-    fault: Fault,
-    digest: Option<String>,
-}
-
-/// What is known of a list so far. It does not grow with the list.
-struct Reading<'a> {
-    judge: Judge<'a>,
-    expected: Option<&'a Digest>,
-    pcr: PcrIndex,
-    /// As Linux fills a bank since 5.8; and as it did before, where it is about a PCR, since
-    /// the list does not say which.
-    replays: Vec<Replay>,
-    entries: u64,
-    vouched_for: Option<u64>,
-    faults: BTreeMap<Fault, u64>,
-    shown: Vec<FaultJson>,
-    most: usize,
-}
-
-impl Reading<'_> {
-    fn add(&mut self, record: &Record) -> Result<()> {
-        self.entries += 1;
-        for replay in &mut self.replays {
-            replay.add(record)?;
-            if record.pcr == self.pcr && Some(&replay.value(self.pcr)) == self.expected {
-                self.vouched_for = Some(replay.entries());
-            }
-        }
-        let Some(fault) = self.judge.judge(self.entries, record)? else { return Ok(()) };
-        *self.faults.entry(fault).or_default() += 1;
-        if self.shown.len() < self.most {
-            let digest = record.file_digest();
-            self.shown.push(FaultJson {
-                entry: self.entries,
-                name: printable(&String::from_utf8_lossy(record.name().unwrap_or_default())),
-                fault,
-                digest: digest.map(|its| format!("{}:{}", its.algorithm, hex::encode(its.bytes))),
-            });
-        }
-        Ok(())
-    }
-
-    fn is_good(&self) -> bool {
-        self.faults.is_empty() && (self.expected.is_none() || self.vouched_for.is_some())
-    }
-
-    fn json(self) -> VerifyJson {
-        let good = self.is_good();
-        let replay = self.replays.first();
-        let value = replay.map(|replay| replay.value(self.pcr));
-        VerifyJson {
-            good,
-            entries: self.entries,
-            violations: replay.map_or(0, Replay::violations),
-            pcr: PcrJson {
-                number: self.pcr,
-                hash: value.as_ref().map(|value| value.algorithm().to_string()).unwrap_or_default(),
-                replayed: value.as_ref().map(ToString::to_string).unwrap_or_default(),
-                expected: self.expected.map(ToString::to_string),
-                vouched_for: self.vouched_for,
-            },
-            faults: self.faults,
-            entries_with_faults: self.shown,
-        }
-    }
-}
-
 /// Reads the list once, and tells what of it is not as it should be.
 pub(super) fn run(args: &VerifyArgs, format: Format) -> Result<Answer> {
-    let mut reference = None;
-    for path in &args.reference {
-        let read = Reference::from_json(&read(path, MAX_JSON)?);
-        let next = read.with_context(|| path.display().to_string())?;
-        match &mut reference {
-            None => reference = Some(next),
-            Some(reference) => reference.merge(next)?,
-        }
-    }
-    let mut keyring = (!args.keyring.is_empty()).then(Keyring::new);
-    for path in &args.keyring {
-        let keys = read(path, MAX_KEY_FILE)?;
-        if let Some(keyring) = &mut keyring {
-            keyring.add(&path.display().to_string(), &keys)?;
-        }
-    }
-    let hash = args.pcr10.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
-    let fillings: &[Filling] = match args.pcr10 {
-        Some(_) => &[Filling::Hashed, Filling::Padded],
-        None => &[Filling::Hashed],
+    let reference = reference(&args.reference)?;
+    let keyring = keyring(&args.keyring)?;
+    let judge = Judge {
+        reference: reference.as_ref(),
+        keyring: keyring.as_ref(),
+        boot_aggregate: args.boot_aggregate.as_ref(),
     };
-    let mut reading = Reading {
-        judge: Judge {
-            reference: reference.as_ref(),
-            keyring: keyring.as_ref(),
-            boot_aggregate: args.boot_aggregate.as_ref(),
-        },
-        expected: args.pcr10.as_ref(),
-        pcr: args.pcr,
-        replays: fillings.iter().map(|filling| Replay::new(hash, *filling)).collect(),
-        entries: 0,
-        vouched_for: None,
-        faults: BTreeMap::new(),
-        shown: Vec::new(),
-        most: args.show,
-    };
+    let mut reading = Reading::new(judge, args.pcr, args.pcr10.as_ref(), args.show);
     let mut ended = Ok(());
     for record in records(&args.list, args.written.list_hash)? {
-        ended = record.map_err(Into::into).and_then(|record| reading.add(&record));
+        ended = record.and_then(|record| reading.add(&record));
         if ended.is_err() {
             break;
         }
     }
-    let yes = reading.is_good();
-    let told = reading.json();
-    let text = if format == Format::Json { json(&told)? } else { text(&told) };
-    let answer = Answer { text, notes: Vec::new(), yes };
+    let found = reading.findings();
+    let text = if format == Format::Json { json(&found)? } else { found.to_string() };
+    let answer = Answer { text, notes: Vec::new(), yes: found.good };
     match ended {
         Ok(()) => Ok(answer),
         Err(error) => {
@@ -212,34 +87,25 @@ pub(super) fn run(args: &VerifyArgs, format: Format) -> Result<Answer> {
     }
 }
 
-fn text(told: &VerifyJson) -> String {
-    let mut text = String::new();
-    for FaultJson { entry, name, fault, digest } in &told.entries_with_faults {
-        let digest = digest.as_deref().unwrap_or("no digest");
-        text.push_str(&format!("entry {entry}: {name}: {}\n    {digest}\n", fault.told()));
-    }
-    let all: u64 = told.faults.values().sum();
-    let shown = told.entries_with_faults.len() as u64;
-    if all > shown {
-        text.push_str(&format!("and {} other entries\n", all - shown));
-    }
-    let PcrJson { number, hash, replayed, expected, vouched_for } = &told.pcr;
-    text.push_str(&format!("{} entries, {all} with a fault\n", told.entries));
-    text.push_str(&format!("PCR {number} ({hash}): {replayed}\n"));
-    match (expected, vouched_for) {
-        (None, _) => {
-            text.push_str("not compared with a PCR: whoever had the list could change it\n")
+/// What several references know together; `None` if there are none.
+pub(super) fn reference(paths: &[PathBuf]) -> Result<Option<Reference>> {
+    let mut reference: Option<Reference> = None;
+    for path in paths {
+        let next = Reference::from_json(&read(path, MAX_JSON)?);
+        let next = next.with_context(|| path.display().to_string())?;
+        match &mut reference {
+            None => reference = Some(next),
+            Some(reference) => reference.merge(next)?,
         }
-        (Some(expected), None) => {
-            text.push_str(&format!("    expected {expected}: this is not the list of that PCR\n"));
-        }
-        (Some(_), Some(entries)) if *entries < told.entries => {
-            let behind = told.entries - entries;
-            text.push_str(&format!(
-                "    as expected after entry {entries}; for the {behind} behind it that PCR does not vouch\n"
-            ));
-        }
-        (Some(_), Some(_)) => text.push_str("    as expected\n"),
     }
-    text
+    Ok(reference)
+}
+
+/// The keys of several files; `None` if there are none.
+pub(super) fn keyring(paths: &[PathBuf]) -> Result<Option<Keyring>> {
+    let mut keyring = Keyring::new();
+    for path in paths {
+        keyring.add(&path.display().to_string(), &read(path, MAX_KEY_FILE)?)?;
+    }
+    Ok((!paths.is_empty()).then_some(keyring))
 }

@@ -17,6 +17,17 @@ pub fn file(path: &Path, bytes: &[u8]) -> Result<()> {
     files(&[(path, bytes)])
 }
 
+/// As [`file`], of what `write` writes: as much as a disk holds, and not in memory.
+///
+/// # Errors
+/// As of [`file`]; those of `write`.
+pub fn written(path: &Path, write: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
+    let (mut file, path) = begun(path)?;
+    write(file.as_file_mut())?;
+    file.as_file().sync_all().with_context(|| cannot(&path))?;
+    keep(file, &path).with_context(|| cannot(&path))
+}
+
 /// Replaces several files. None gets its name before all are on the disk, so that
 /// an error leaves every one of them as it was.
 ///
@@ -38,6 +49,14 @@ pub fn files(files: &[(&Path, &[u8])]) -> Result<()> {
 
 /// The new file, complete on the disk, and the name it is to take.
 fn staged(path: &Path, bytes: &[u8]) -> Result<(NamedTempFile, PathBuf)> {
+    let (mut file, path) = begun(path)?;
+    let written = file.write_all(bytes).and_then(|()| file.as_file().sync_all());
+    written.with_context(|| cannot(&path))?;
+    Ok((file, path))
+}
+
+/// The new file, empty, and the name it is to take.
+fn begun(path: &Path) -> Result<(NamedTempFile, PathBuf)> {
     // A link stays a link: what it points to is replaced.
     let path = match path.canonicalize() {
         Ok(target) => target,
@@ -50,7 +69,7 @@ fn staged(path: &Path, bytes: &[u8]) -> Result<(NamedTempFile, PathBuf)> {
     if path.is_symlink() || path.exists() && !path.is_file() {
         bail!("{} is no regular file: name another", path.display());
     }
-    let file = write(&path, bytes).with_context(|| cannot(&path))?;
+    let file = beside(&path).with_context(|| cannot(&path))?;
     Ok((file, path))
 }
 
@@ -75,17 +94,13 @@ fn directory(path: &Path) -> &Path {
     }
 }
 
-fn write(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
+fn beside(path: &Path) -> io::Result<NamedTempFile> {
     // What is written is public; the umask takes from this what it takes.
     let mode = match path.metadata() {
         Ok(old) => old.permissions(),
         Err(_) => Permissions::from_mode(0o666),
     };
-    let mut file =
-        tempfile::Builder::new().prefix(".new-").permissions(mode).tempfile_in(directory(path))?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    Ok(file)
+    tempfile::Builder::new().prefix(".new-").permissions(mode).tempfile_in(directory(path))
 }
 
 fn keep(file: NamedTempFile, path: &Path) -> io::Result<()> {
