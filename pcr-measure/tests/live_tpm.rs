@@ -233,3 +233,70 @@ fn a_device_that_is_up_attests_the_boot_of_its_manifest() {
     assert_eq!(measure(&tpm, &verify).code, Some(1));
     assert_eq!(measure(&tpm, &explain).code, Some(1));
 }
+
+/// What a verifier that has the endorsement key alone needs, to know whose the attestation key is.
+#[test]
+fn a_credential_is_opened_for_this_key_of_this_tpm_alone() {
+    let Some(tpm) = Tpm::start() else { return };
+    const AK: u32 = 0x8101_0003;
+    let mut ours = pcr_measure::tpm::Tpm::from_tcti(&tpm.tcti()).unwrap();
+    let public = ours.ensure_rsa_ak(AK).unwrap();
+    assert_eq!(ours.ensure_rsa_ak(AK).unwrap(), public, "kept");
+    let name = pcr_measure::structures::TpmPublic::parse(&public).unwrap().name().unwrap();
+    let endorsement = ours.ek_public().unwrap();
+    let size = u16::try_from(endorsement.len()).unwrap().to_be_bytes();
+    tpm.write("ek", &[&size[..], &endorsement].concat());
+    tpm.write("secret", &[7; 32]);
+    // A header of eight bytes, TPM2B_ID_OBJECT, TPM2B_ENCRYPTED_SECRET.
+    let credential = |name: &[u8]| {
+        drop(std::fs::remove_file(tpm.path("credential")));
+        let name = hex::encode(name);
+        let tcti = "--tcti none -G ecc";
+        tpm.tool(&format!("tpm2_makecredential {tcti} -u ek -s secret -n {name} -o credential"));
+        let bytes = std::fs::read(tpm.path("credential")).unwrap();
+        let length = |at: usize| usize::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]));
+        let (blob, behind) = (length(8), 10 + length(8));
+        assert_eq!(behind + 2 + length(behind), bytes.len());
+        (bytes[10..10 + blob].to_vec(), bytes[behind + 2..].to_vec())
+    };
+    let (blob, secret) = credential(&name);
+    for _ in 0..5 {
+        assert_eq!(ours.activate_credential(AK, &blob, &secret).unwrap(), [7; 32]);
+    }
+    // For another key, changed, for another TPM. What was made for it is gone each time: a TPM
+    // has room for a few objects and sessions alone.
+    let mut other = name.clone();
+    *other.last_mut().unwrap() ^= 1;
+    let (foreign, its_secret) = credential(&other);
+    let mut changed = blob.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    for _ in 0..5 {
+        ours.activate_credential(AK, &foreign, &its_secret).unwrap_err();
+        ours.activate_credential(AK, &changed, &secret).unwrap_err();
+    }
+    assert_eq!(ours.activate_credential(AK, &blob, &secret).unwrap(), [7; 32], "premise");
+    let Some(elsewhere) = Tpm::start() else { return };
+    let mut theirs = pcr_measure::tpm::Tpm::from_tcti(&elsewhere.tcti()).unwrap();
+    theirs.ensure_rsa_ak(AK).unwrap();
+    theirs.activate_credential(AK, &blob, &secret).unwrap_err();
+}
+
+#[test]
+fn a_key_certifies_itself() {
+    let Some(tpm) = Tpm::start() else { return };
+    let mut ours = pcr_measure::tpm::Tpm::from_tcti(&tpm.tcti()).unwrap();
+    for (handle, rsa) in [(0x8101_0002, false), (0x8101_0003, true)] {
+        let public = if rsa { ours.ensure_rsa_ak(handle) } else { ours.ensure_ak(handle) }.unwrap();
+        let name = pcr_measure::structures::TpmPublic::parse(&public).unwrap().name().unwrap();
+        let certified = ours.certify_itself(handle, b"nonce").unwrap();
+        let attest = pcr_measure::structures::Attest::parse(&certified.message).unwrap();
+        assert_eq!((attest.kind, attest.extra_data), (0x8017, &b"nonce"[..]));
+        assert!(certified.message.windows(name.len()).any(|window| window == name));
+        tpm.write("m", &certified.message);
+        tpm.write("s", &certified.signature);
+        tpm.tool(&format!(
+            "tpm2_verifysignature -Q --tcti {} -c {handle:#x} -m m -s s -t t -g sha256",
+            tpm.tcti()
+        ));
+    }
+}

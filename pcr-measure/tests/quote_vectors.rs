@@ -8,9 +8,10 @@ use std::path::PathBuf;
 
 use pcr_measure::quote::clock::{ClockChange, compare};
 use pcr_measure::quote::{
-    AttestationKey, Expected, Step, VerifiedQuote, concatenated_values, tools_values, verify,
+    AttestationKey, Expected, Step, VerifiedQuote, concatenated_values, to_tools_values,
+    tools_values, verify,
 };
-use pcr_measure::{Algorithm, PcrSelection};
+use pcr_measure::{Algorithm, Digest, PcrBank, PcrIndex, PcrSelection};
 
 /// The nonce of every quote.
 const NONCE: &[u8] = b"msec-boot";
@@ -54,6 +55,26 @@ fn quotes_of_every_scheme_are_verified() {
         assert_eq!(got.values().len(), pcrs.len());
         assert_eq!(got.bank(Algorithm::Sha256).iter().count(), 5);
     }
+}
+
+#[test]
+fn values_are_written_as_the_tools_write_them() {
+    for name in ["quote-rsassa", "quote-ecdsa", "quote-rsapss"] {
+        let bytes = vector(&format!("{name}.pcrs"));
+        if let Ok(values) = tools_values(&bytes) {
+            assert_eq!(to_tools_values(&values).unwrap(), bytes, "{name}");
+        }
+    }
+    let all: Vec<_> = [Algorithm::Sha256, Algorithm::Sha512]
+        .map(|bank| {
+            let mut values = PcrBank::new(bank);
+            for pcr in PcrIndex::all() {
+                values.set(pcr, Digest::filled(bank, pcr.get())).unwrap();
+            }
+            values
+        })
+        .to_vec();
+    assert_eq!(tools_values(&to_tools_values(&all).unwrap()).unwrap(), all);
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::structures::{Attest, Attested, ClockInfo, QuoteInfo, SignatureValue, 
 
 pub use error::{QuoteError, Step};
 pub use key::AttestationKey;
-pub use values::{concatenated_values, tools_values};
+pub use values::{concatenated_values, to_tools_values, tools_values};
 
 /// Longest nonce, in bytes: `TPM2B_DATA` has room for a `TPMT_HA` (TPM 2.0
 /// Library 1.59, Part 2, 10.4.3), an identifier and a SHA-512 digest.

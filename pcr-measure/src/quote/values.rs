@@ -3,7 +3,7 @@
 
 use crate::digest::Digest;
 use crate::eventlog::AlgorithmId;
-use crate::pcr::{PCR_COUNT, PcrBank, PcrIndex, PcrSelection};
+use crate::pcr::{PCR_COUNT, PcrBank, PcrError, PcrIndex, PcrSelection};
 use crate::reader::{Reader, Short};
 use crate::structures::StructureError;
 
@@ -15,6 +15,44 @@ const BANKS: u32 = 16; // TPM2_NUM_PCR_BANKS
 const DIGESTS: u32 = 8; // of a TPML_DIGEST
 const BUFFER: usize = 64; // of a TPM2B_DIGEST
 const SELECT: usize = 4; // TPM2_PCR_SELECT_MAX
+
+/// Writes values as `tpm2_quote -o` does ([`tools_values`] reads them).
+///
+/// # Errors
+/// None in practice: what a bank holds it has a value of.
+pub fn to_tools_values(banks: &[PcrBank]) -> Result<Vec<u8>, PcrError> {
+    let mut out = count(banks.len());
+    let mut digests: Vec<Digest> = Vec::new();
+    for bank in banks {
+        let selection = PcrSelection::new(bank.algorithm(), bank.iter().map(|(pcr, _)| pcr))?;
+        out.extend(bank.algorithm().id().to_le_bytes());
+        out.push(3); // sizeofSelect
+        out.extend(selection.mask().to_le_bytes());
+        out.push(0); // alignment
+        digests.extend(bank.iter().map(|(_, value)| value));
+    }
+    // What is not used is zero: TPMS_PCR_SELECTION has 8 bytes, TPM2B_DIGEST 66.
+    out.resize(4 + 8 * BANKS as usize, 0);
+    let lists = digests.chunks(DIGESTS as usize);
+    out.extend(count(lists.len()));
+    for list in lists {
+        out.extend(count(list.len()));
+        let end = out.len() + DIGESTS as usize * (2 + BUFFER);
+        for digest in list {
+            let bytes = digest.as_bytes();
+            out.extend(u16::try_from(bytes.len()).unwrap_or(0).to_le_bytes());
+            out.extend(bytes);
+            out.resize(out.len() + BUFFER - bytes.len(), 0);
+        }
+        out.resize(end, 0);
+    }
+    Ok(out)
+}
+
+/// A count of the C structures.
+fn count(length: usize) -> Vec<u8> {
+    u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes().to_vec()
+}
 
 /// Reads what `tpm2_quote -o` and `tpm2_pcrread -o -F serialized` write
 /// (`pcr_fwrite_serialized` of tpm2-tools 5.7, lib/pcr.c): the memory of a

@@ -15,8 +15,21 @@ impl Tpm {
     /// [`TpmError::ForeignKey`] when the handle holds another kind of key; the
     /// TPM's when a hierarchy has a password.
     pub fn ensure_ak(&mut self, handle: u32) -> Result<Vec<u8>, TpmError> {
+        self.ensure(Primary::Attestation, handle)
+    }
+
+    /// As [`Self::ensure_ak`], with RSA of 2048 bits (RSASSA, SHA-256). A key that is there is
+    /// kept, of whatever kind it is.
+    ///
+    /// # Errors
+    /// As of [`Self::ensure_ak`].
+    pub fn ensure_rsa_ak(&mut self, handle: u32) -> Result<Vec<u8>, TpmError> {
+        self.ensure(Primary::AttestationRsa, handle)
+    }
+
+    fn ensure(&mut self, primary: Primary, handle: u32) -> Result<Vec<u8>, TpmError> {
         if self.persistent(handle)?.is_none() {
-            self.keep(Primary::Attestation, handle)?;
+            self.keep(primary, handle)?;
         }
         self.ak_public(handle)
     }

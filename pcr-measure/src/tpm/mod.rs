@@ -4,12 +4,14 @@
 //! read prove nothing to anybody else. A quote does ([`Tpm::quote`]).
 
 mod ak;
+mod credential;
 mod ek;
 mod error;
 mod pcrs;
 mod primary;
 mod quote;
 
+pub use credential::Certified;
 pub use error::TpmError;
 pub use pcrs::selections;
 pub use primary::Primary;

@@ -1,16 +1,18 @@
-//! The primary keys that are made here: ECC P-256, SHA-256, restricted, of this TPM.
-//! A template and the TPM's seed give the same key every time.
+//! The primary keys that are made here: SHA-256, restricted, of this TPM; ECC P-256 but for
+//! one. A template and the TPM's seed give the same key every time.
 
 use tss_esapi::attributes::ObjectAttributes;
 use tss_esapi::handles::{KeyHandle, PersistentTpmHandle};
 use tss_esapi::interface_types::algorithm::{HashingAlgorithm, PublicAlgorithm};
 use tss_esapi::interface_types::data_handles::Persistent;
 use tss_esapi::interface_types::ecc::EccCurve;
+use tss_esapi::interface_types::key_bits::RsaKeyBits;
 use tss_esapi::interface_types::reserved_handles::{Hierarchy, Provision};
 use tss_esapi::interface_types::session_handles::AuthSession;
 use tss_esapi::structures::{
     Digest, EccParameter, EccPoint, EccScheme, HashScheme, KeyDerivationFunctionScheme, Public,
-    PublicEccParameters, SymmetricDefinitionObject,
+    PublicEccParameters, PublicKeyRsa, PublicRsaParameters, RsaExponent, RsaScheme,
+    SymmetricDefinitionObject,
 };
 
 use super::{Tpm, TpmError};
@@ -34,6 +36,8 @@ pub enum Primary {
     /// A key for quotes, of the endorsement hierarchy: ECDSA with SHA-256. Outside
     /// dictionary attack protection likewise.
     Attestation,
+    /// The same with RSA of 2048 bits, RSASSA with SHA-256, for verifiers that take no other.
+    AttestationRsa,
     /// The endorsement key of template L-2, the one that the maker's certificate
     /// is for, if there is one (TCG EK Credential Profile 2.5, B.3.4).
     Endorsement,
@@ -43,12 +47,12 @@ impl Primary {
     const fn hierarchy(self) -> Hierarchy {
         match self {
             Self::StorageRoot => Hierarchy::Owner,
-            Self::Attestation | Self::Endorsement => Hierarchy::Endorsement,
+            Self::Attestation | Self::AttestationRsa | Self::Endorsement => Hierarchy::Endorsement,
         }
     }
 
     fn template(self) -> Result<Public, TpmError> {
-        let signs = self == Self::Attestation;
+        let signs = matches!(self, Self::Attestation | Self::AttestationRsa);
         let endorsement = self == Self::Endorsement;
         let attributes = ObjectAttributes::builder()
             .with_fixed_tpm(true)
@@ -61,6 +65,25 @@ impl Primary {
             .with_decrypt(!signs)
             .with_sign_encrypt(signs)
             .build()?;
+        if self == Self::AttestationRsa {
+            let hash = HashScheme::new(HashingAlgorithm::Sha256);
+            let parameters = PublicRsaParameters::builder()
+                .with_scheme(RsaScheme::RsaSsa(hash))
+                .with_key_bits(RsaKeyBits::Rsa2048)
+                .with_exponent(RsaExponent::default())
+                .with_symmetric(SymmetricDefinitionObject::Null)
+                .with_restricted(true)
+                .with_is_signing_key(true)
+                .with_is_decryption_key(false)
+                .build()?;
+            return Ok(Public::builder()
+                .with_public_algorithm(PublicAlgorithm::Rsa)
+                .with_name_hashing_algorithm(HashingAlgorithm::Sha256)
+                .with_object_attributes(attributes)
+                .with_rsa_parameters(parameters)
+                .with_rsa_unique_identifier(PublicKeyRsa::default())
+                .build()?);
+        }
         let (symmetric, scheme) = if signs {
             let hash = HashScheme::new(HashingAlgorithm::Sha256);
             (SymmetricDefinitionObject::Null, EccScheme::EcDsa(hash))

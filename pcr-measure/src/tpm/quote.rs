@@ -80,7 +80,7 @@ fn over(hash: Algorithm, wanted: &[PcrSelection], values: &[PcrBank]) -> Result<
 }
 
 /// `TPMT_SIGNATURE` (Part 2, 11.3.4), and the hash in it.
-fn marshal(signature: &Signature) -> Result<(Algorithm, Vec<u8>), TpmError> {
+pub(super) fn marshal(signature: &Signature) -> Result<(Algorithm, Vec<u8>), TpmError> {
     let (scheme, hash, parts) = match signature {
         Signature::RsaSsa(rsa) => {
             (TPM2_ALG_RSASSA, rsa.hashing_algorithm(), vec![rsa.signature().as_bytes()])
