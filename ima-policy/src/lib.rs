@@ -12,8 +12,11 @@ pub mod closure;
 pub mod evm;
 #[cfg(feature = "signature")]
 pub mod judge;
+#[cfg(feature = "keylime")]
+pub mod keylime;
 pub mod list;
 pub mod policy;
+pub mod quarantine;
 pub mod reference;
 pub mod root;
 #[cfg(feature = "signature")]

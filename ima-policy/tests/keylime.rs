@@ -1,79 +1,23 @@
 //! Our runtime policies are those that Keylime's own tool makes (`keylime-policy create
 //! runtime`, 7.14.3), and its verifier's functions take them. Keylime comes from PyPI, pinned
-//! by hash, into the cache; where it cannot be had these tests are skipped, unless
-//! `MSEC_REQUIRE_TOOLS` is in the environment.
+//! by hash, into the cache (`keylime/install.rs`).
 
 #![cfg(feature = "cli")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
+#[path = "keylime/install.rs"]
+mod install;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::OnceLock;
+use std::path::Path;
+use std::process::Command;
 
+use install::{keylime, python, said};
 use serde_json::Value;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256};
-
-const REQUIREMENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keylime/requirements.txt");
-
-/// The directory of the pinned Keylime, made once.
-fn keylime() -> Option<&'static Path> {
-    static KEYLIME: OnceLock<Option<PathBuf>> = OnceLock::new();
-    KEYLIME
-        .get_or_init(|| match install() {
-            Ok(path) => Some(path),
-            Err(why) => {
-                assert!(std::env::var_os("MSEC_REQUIRE_TOOLS").is_none(), "{why}");
-                eprintln!("skipped: {why}");
-                None
-            }
-        })
-        .as_deref()
-}
-
-fn install() -> Result<PathBuf, String> {
-    let cache = std::env::var_os("MSEC_CACHE").ok_or("no MSEC_CACHE: run it in the build root")?;
-    let wanted = hex::encode(Sha256::digest(fs::read(REQUIREMENTS).unwrap()));
-    let path = Path::new(&cache).join(format!("keylime-{}", &wanted[..16]));
-    if path.exists() {
-        return Ok(path);
-    }
-    // Beside, and renamed: a cut leaves no half of it. Scripts in it name the directory that
-    // they were made for, so they are started by its Python.
-    let beside = tempfile::tempdir_in(&cache).map_err(|error| error.to_string())?;
-    let step = |command: &mut Command| match command.output() {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(format!("{command:?}: {}", said(&output))),
-        Err(error) => Err(format!("{command:?}: {error}")),
-    };
-    // Debian's gpg module is the system's.
-    let venv = ["-m", "venv", "--system-site-packages"];
-    step(Command::new("python3").args(venv).arg(beside.path()))?;
-    let pip = ["-m", "pip", "install", "--quiet", "--require-hashes", "--only-binary=:all:"];
-    step(Command::new(beside.path().join("bin/python3")).args(pip).args([
-        "--ignore-installed",
-        "--no-deps",
-        "-r",
-        REQUIREMENTS,
-    ]))?;
-    step(Command::new(beside.path().join("bin/python3")).args(["-c", "import gpg, keylime"]))?;
-    match fs::rename(beside.keep(), &path) {
-        // Another test was faster.
-        Err(_) if path.exists() => Ok(path),
-        renamed => renamed.map(|()| path).map_err(|error| error.to_string()),
-    }
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn python(keylime: &Path, script: &str, args: &[&OsStr]) -> Output {
-    Command::new(keylime.join("bin/python3")).args(["-c", script]).args(args).output().unwrap()
-}
 
 /// What Keylime's tool makes of these arguments, but for when.
 fn theirs(keylime: &Path, args: &[&OsStr]) -> Value {

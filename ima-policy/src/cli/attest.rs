@@ -21,6 +21,8 @@ use pcr_measure::slots::unpadded;
 
 use super::verify::{SHOWN, keyring, reference};
 
+#[cfg(feature = "keylime")]
+mod keylime;
 #[cfg(feature = "tpm")]
 mod serve;
 
@@ -43,6 +45,9 @@ pub(super) enum AttestCommand {
     /// The device: make the attestation key, or find the one that is there
     #[cfg(feature = "tpm")]
     Key(serve::KeyArgs),
+    /// The device: report to a verifier of Keylime's, as its agent in push mode
+    #[cfg(feature = "keylime")]
+    Keylime(keylime::KeylimeArgs),
 }
 
 pub(super) fn run(command: &AttestCommand, format: Format) -> Result<Answer> {
@@ -52,6 +57,8 @@ pub(super) fn run(command: &AttestCommand, format: Format) -> Result<Answer> {
         AttestCommand::Serve(args) => serve::serve(args),
         #[cfg(feature = "tpm")]
         AttestCommand::Key(args) => serve::key(args, format),
+        #[cfg(feature = "keylime")]
+        AttestCommand::Keylime(args) => keylime::run(args),
     }
 }
 

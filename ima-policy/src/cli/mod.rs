@@ -6,6 +6,7 @@ mod closure;
 mod generate;
 mod kernel;
 mod list;
+mod quarantine;
 mod reference;
 mod sign;
 mod verify;
@@ -43,6 +44,9 @@ enum Command {
     /// What a device says of itself, and whether that is a healthy one
     #[command(subcommand)]
     Attest(attest::AttestCommand),
+    /// Drop the network but for a few addresses, now and after each restart
+    #[command(subcommand)]
+    Quarantine(quarantine::QuarantineCommand),
     /// Write the manual pages, or print completions for a shell
     #[command(hide = true)]
     Docs(docs::DocsArgs),
@@ -58,6 +62,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Answer> {
         Command::Sign(args) => sign::run(args, cli.format),
         Command::Verify(args) => verify::run(args, cli.format),
         Command::Attest(command) => attest::run(command, cli.format),
+        Command::Quarantine(command) => quarantine::run(command, cli.format),
         Command::Docs(args) => docs::run::<Cli>(args),
     }
 }
