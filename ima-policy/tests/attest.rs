@@ -359,6 +359,13 @@ fn a_device_answers_over_the_network() {
         let line = listening.line();
         assert!(line.contains("challenge"), "{line}");
     }
+    // Nor does one who says nothing, but for a while.
+    let silent = TcpStream::connect(&listening.address).unwrap();
+    let said = device.judge(&ask);
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    assert!(listening.line().contains("took too long"));
+    assert!(listening.line().ends_with("answered"));
+    drop(silent);
     device.runs("/tmp/intruder", b"evil");
     let said = device.judge(&ask);
     assert_eq!(said.code, 1, "{}{}", said.out, said.err);

@@ -16,6 +16,7 @@ mod net;
 mod tpm;
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -37,9 +38,10 @@ struct Keylime<'a> {
 }
 
 impl<'a> Keylime<'a> {
-    fn new(net: &'a Net, keylime: &Path) -> Self {
+    fn new(net: &'a Net, keylime: &Path, verifier: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in configuration(dir.path()) {
+            let text = text.replace("[verifier]", &format!("[verifier]\n{verifier}"));
             fs::write(dir.path().join(format!("{name}.conf")), text).unwrap();
         }
         Self { net, python: keylime.join("bin/python3"), dir, services: Vec::new() }
@@ -122,12 +124,17 @@ impl<'a> Keylime<'a> {
 
     /// Exit code of a device's agent after one verdict, and what it said.
     fn agent(&self, device: &Device, id: &str, rest: &str) -> (i32, String) {
+        let ran = self.agent_command(device, id, &format!("--once {rest}")).output().unwrap();
+        (ran.status.code().unwrap(), String::from_utf8(ran.stderr).unwrap())
+    }
+
+    fn agent_command(&self, device: &Device, id: &str, rest: &str) -> Command {
         // The verifier's certificate is for this machine's name.
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
         let host = host.trim();
         fs::write(device.path("hosts"), format!("{ADDRESS} {host}\n")).unwrap();
         let line = format!(
-            "mount --bind {}/hosts /etc/hosts && exec {} attest keylime --once --id {id} \
+            "mount --bind {}/hosts /etc/hosts && exec {} attest keylime --id {id} \
              --verifier https://{host}:8881 --registrar http://{ADDRESS}:8890 \
              --ca {}/cv_ca/cacert.crt --list list.txt --event-log {} --run-dir run \
              --state-dir state {rest}",
@@ -139,8 +146,7 @@ impl<'a> Keylime<'a> {
         let mut command = self.net.command(DEVICE, "unshare");
         command.args(["--mount", "--propagation=unchanged", "sh", "-c", &line]);
         command.current_dir(device.path("")).env("TPM2TOOLS_TCTI", device.tpm.tcti());
-        let ran = command.output().unwrap();
-        (ran.status.code().unwrap(), String::from_utf8(ran.stderr).unwrap())
+        command
     }
 
     fn quarantined(&self, device: &Device) -> bool {
@@ -238,7 +244,7 @@ fn keylime_accepts_the_healthy_and_the_others_go_into_quarantine() {
     };
     let Some(rebuilt) = Device::booted(other) else { return };
 
-    let mut keylime = Keylime::new(&net, python);
+    let mut keylime = Keylime::new(&net, python, "");
     keylime.start("verifier", 8881);
     // No registrar yet, and then a verifier that does not know the device: nobody is refused.
     let (code, said) = keylime.agent(&healthy, "healthy", QUARANTINE);
@@ -289,13 +295,52 @@ fn keylime_accepts_the_healthy_and_the_others_go_into_quarantine() {
     assert!(keylime.log("verifier").contains("PCR #8"), "{}", keylime.log("verifier"));
 }
 
+/// An agent that goes on, and ends with the value.
+struct Going(Child);
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+#[test]
+fn an_agent_goes_on_when_its_session_has_ended() {
+    let Some(python) = install::keylime() else { return };
+    let Some(net) = Net::new("s") else { return };
+    let Some(device) = Device::new() else { return };
+    let short = "session_lifetime = 3\nextend_token_on_attestation = False";
+    let mut keylime = Keylime::new(&net, python, short);
+    keylime.start("verifier", 8881);
+    keylime.start("registrar", 8890);
+    let (_, said) = keylime.agent(&device, "device", "");
+    assert!(said.contains("enrol it there"), "{said}");
+    keylime.enrol(&device, "device");
+    let mut command = keylime.agent_command(&device, "device", QUARANTINE);
+    let mut going = Going(command.stderr(Stdio::piped()).spawn().unwrap());
+    let lines = BufReader::new(going.0.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let (mut said, mut accepted, begun) = (Vec::new(), 0, Instant::now());
+    for line in lines {
+        assert!(!line.contains("refuses"), "{line}");
+        accepted += u32::from(line.contains("accepts"));
+        said.push(line);
+        let has_ended = keylime.log("verifier").contains("Sent 401");
+        if has_ended && accepted > 4 {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{said:?}");
+    }
+    panic!("{said:?}");
+}
+
 #[test]
 fn a_name_is_one_devices() {
     let Some(python) = install::keylime() else { return };
     let Some(net) = Net::new("n") else { return };
     let Some(first) = Device::new() else { return };
     let Some(second) = Device::new() else { return };
-    let mut keylime = Keylime::new(&net, python);
+    let mut keylime = Keylime::new(&net, python, "");
     keylime.start("verifier", 8881);
     keylime.start("registrar", 8890);
     let (_, said) = keylime.agent(&first, "name", "");

@@ -36,6 +36,11 @@ impl Deadline {
         Self { stream, end: Instant::now() + limit }
     }
 
+    /// Lets it live for so long from now on.
+    pub fn restart(&mut self, limit: Duration) {
+        self.end = Instant::now() + limit;
+    }
+
     fn left(&self) -> io::Result<Duration> {
         let left = self.end.saturating_duration_since(Instant::now());
         if left.is_zero() {

@@ -166,7 +166,7 @@ impl Agent {
         });
         let answer = self.authorized(tpm, "POST", "/v3.0/", "/attestations", Some(&offer))?;
         let body = match answer.status {
-            403 => return Ok(refused(&answer)),
+            403 if message::is_disabled(&answer.body) => return Ok(refused(&answer)),
             429 | 503 => return Ok(later(&answer)),
             _ => done("offering evidence", answer)?,
         };
@@ -176,11 +176,10 @@ impl Agent {
         let place = format!("/attestations/{}", request.index);
         let evidence = message::evidence(&collected);
         let answer = self.authorized(tpm, "PATCH", "/v3.0/", &place, Some(&evidence))?;
-        let next = answer.retry_after;
-        match answer.status {
+        let next = match answer.status {
             429 | 503 => return Ok(later(&answer)),
-            _ => drop(done("sending evidence", answer)?),
-        }
+            _ => message::next(&done("sending evidence", answer)?),
+        };
         let end = Instant::now() + VERDICT;
         loop {
             let now = match self.status(tpm)? {
@@ -227,7 +226,13 @@ impl Agent {
         let body = body.map(|body| (Form::Api, body));
         if let Some(token) = &self.token {
             let answer = self.client.send(method, &url, Some(token), body)?;
-            if answer.status != 401 {
+            // Expired, or of no session that the verifier knows.
+            let has_ended = match answer.status {
+                401 => true,
+                403 => !message::is_disabled(&answer.body),
+                _ => false,
+            };
+            if !has_ended {
                 return Ok(answer);
             }
         }

@@ -394,6 +394,21 @@ pub fn evidence(collected: &[Value]) -> Value {
     json!({ "data": { "type": "attestation", "attributes": { "evidence_collected": collected } } })
 }
 
+/// Seconds until the verifier wants evidence again, from the answer to evidence.
+#[must_use]
+pub fn next(body: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Answer {
+        meta: Meta,
+    }
+    #[derive(Deserialize)]
+    struct Meta {
+        seconds_to_next_attestation: u64,
+    }
+    let answer = serde_json::from_slice::<Answer>(body);
+    answer.ok().map(|its| its.meta.seconds_to_next_attestation)
+}
+
 /// What the verifier thinks of the device.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Status {
@@ -414,6 +429,23 @@ pub fn status(body: &[u8]) -> Result<Status, MessageError> {
         results: Status,
     }
     Ok(serde_json::from_slice::<Answer>(body)?.results)
+}
+
+/// Whether the verifier says that it takes no evidence of this device any more. An answer of the
+/// same status (403) without it is about the session.
+#[must_use]
+pub fn is_disabled(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Answer {
+        errors: Vec<Problem>,
+    }
+    #[derive(Deserialize)]
+    struct Problem {
+        #[serde(default)]
+        code: String,
+    }
+    let answer = serde_json::from_slice::<Answer>(body);
+    answer.is_ok_and(|its| its.errors.iter().any(|its| its.code == "agent_attestations_disabled"))
 }
 
 /// Why something was not done, as far as the answer says.
@@ -500,6 +532,15 @@ mod tests {
         assert_eq!(token(body("pass").as_bytes()).unwrap().as_deref(), Some("a.b"));
         assert_eq!(token(body("fail").as_bytes()).unwrap(), None);
         token(b"{}").unwrap_err();
+    }
+
+    #[test]
+    fn a_session_that_has_ended_refuses_nobody() {
+        let body = |code| format!(r#"{{"errors":[{{"status":"403",{code}"detail":"no"}}]}}"#);
+        assert!(is_disabled(body(r#""code":"agent_attestations_disabled","#).as_bytes()));
+        assert!(!is_disabled(body("").as_bytes()));
+        assert!(!is_disabled(b""));
+        assert_eq!(reason(body("").as_bytes()), "no");
     }
 
     #[test]

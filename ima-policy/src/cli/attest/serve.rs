@@ -15,8 +15,10 @@ use pcr_measure::command::{Answer, Format, json, read, replace};
 use pcr_measure::structures::TpmPublic;
 use serde::Serialize;
 
-/// How long one who asks may take, from the connection to the end of the answer.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long one who asks may take to ask: nobody else is heard meanwhile.
+const QUESTION: Duration = Duration::from_secs(5);
+/// How long the answer may take to be made and taken.
+const ANSWER: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ServeArgs {
@@ -96,8 +98,9 @@ fn listen(args: &ServeArgs, address: SocketAddr) -> Result<Answer> {
 }
 
 fn converse(args: &ServeArgs, stream: TcpStream) -> Result<()> {
-    let mut connection = Deadline::new(stream, PATIENCE);
+    let mut connection = Deadline::new(stream, QUESTION);
     let challenge = wire::question(&mut connection)?;
+    connection.restart(ANSWER);
     let mut out = BufWriter::new(connection);
     args.answer(&challenge, &mut out)?;
     Ok(out.flush()?)
