@@ -271,6 +271,41 @@ fn evidence_that_is_cut_or_lies_is_refused() {
     device.accepted();
 }
 
+/// How a verifier that has the maker's certificate for a TPM comes to its attestation key.
+#[test]
+fn an_attestation_key_is_enrolled_by_a_credential() {
+    let Some(device) = Device::new() else { return };
+    let told = device.does("attest key --output ak --endorsement ek --format json");
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let name = told["name"].as_str().unwrap();
+    fs::write(device.path("secret"), [5; 32]).unwrap();
+    let make = "tpm2_makecredential --tcti none -u ek -s secret -o credential -n";
+    device.tpm.tool(&format!("{make} {name}"));
+    device.does("attest activate --credential credential --output opened");
+    assert_eq!(fs::read(device.path("opened")).unwrap(), [5; 32]);
+    fs::remove_file(device.path("opened")).unwrap();
+    let refused = |device: &Device, why: &str| {
+        let said = device.says("attest activate --credential credential --output opened");
+        assert_eq!(said.code, 2, "{why}");
+        assert!(said.err.contains(why), "{}", said.err);
+        assert!(!device.path("opened").exists());
+    };
+    // Another TPM does not open it.
+    let Some(other) = Device::new() else { return };
+    fs::copy(device.path("credential"), other.path("credential")).unwrap();
+    refused(&other, "not for this TPM and this key");
+    // Nor does this one for another key.
+    let other = format!("000b{}", "11".repeat(32));
+    fs::remove_file(device.path("credential")).unwrap();
+    device.tpm.tool(&format!("{make} {other}"));
+    refused(&device, "not for this TPM and this key");
+    fs::write(device.path("credential"), "none").unwrap();
+    refused(&device, "no credential");
+    let said = device.says("attest key --output other --certificate certificate");
+    assert!(said.code == 2 && said.err.contains("no certificate"), "{}", said.err);
+    assert!(!device.path("other").exists());
+}
+
 #[test]
 fn what_the_verifier_lacks_is_asked_for() {
     let Some(device) = Device::new() else { return };

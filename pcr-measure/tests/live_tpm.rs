@@ -251,7 +251,7 @@ fn a_credential_is_opened_for_this_key_of_this_tpm_alone() {
     let credential = |name: &[u8]| {
         drop(std::fs::remove_file(tpm.path("credential")));
         let name = hex::encode(name);
-        let tcti = "--tcti none -G ecc";
+        let tcti = "--tcti none";
         tpm.tool(&format!("tpm2_makecredential {tcti} -u ek -s secret -n {name} -o credential"));
         let bytes = std::fs::read(tpm.path("credential")).unwrap();
         let length = |at: usize| usize::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]));

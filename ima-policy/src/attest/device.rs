@@ -104,3 +104,10 @@ fn read(path: &Path, limit: usize) -> Result<Vec<u8>, DeviceError> {
         .map_err(|error| DeviceError::Read(path.to_owned(), error))?;
     if bytes.len() > limit { Err(DeviceError::TooLong(path.to_owned())) } else { Ok(bytes) }
 }
+
+/// `TPM2B_PUBLIC` of a `TPMT_PUBLIC`, as tpm2-tools and Keylime want it.
+#[must_use]
+pub fn sized(public: &[u8]) -> Vec<u8> {
+    let size = u16::try_from(public.len()).unwrap_or(u16::MAX);
+    [&size.to_be_bytes(), public].concat()
+}

@@ -9,6 +9,7 @@
 //! foreign; logs and lists count for nothing but what the quoted PCRs confirm.
 
 mod challenge;
+mod credential;
 #[cfg(feature = "tpm")]
 pub mod device;
 pub mod evidence;
@@ -16,6 +17,7 @@ mod verdict;
 pub mod wire;
 
 pub use challenge::{Challenge, ChallengeError, MAX_CHALLENGE};
+pub use credential::{Credential, CredentialError, MAX_CREDENTIAL};
 pub use verdict::{BootFindings, Claim, QuoteFindings, Refusal, Verdict, Verifier, VerifyError};
 
 use pcr_measure::PcrIndex;

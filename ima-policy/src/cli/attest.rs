@@ -45,6 +45,9 @@ pub(super) enum AttestCommand {
     /// The device: make the attestation key, or find the one that is there
     #[cfg(feature = "tpm")]
     Key(serve::KeyArgs),
+    /// The device: open a credential, which proves to who made it whose the attestation key is
+    #[cfg(feature = "tpm")]
+    Activate(serve::ActivateArgs),
     /// The device: report to a verifier of Keylime's, as its agent in push mode
     #[cfg(feature = "keylime")]
     Keylime(keylime::KeylimeArgs),
@@ -57,6 +60,8 @@ pub(super) fn run(command: &AttestCommand, format: Format) -> Result<Answer> {
         AttestCommand::Serve(args) => serve::serve(args),
         #[cfg(feature = "tpm")]
         AttestCommand::Key(args) => serve::key(args, format),
+        #[cfg(feature = "tpm")]
+        AttestCommand::Activate(args) => serve::activate(args),
         #[cfg(feature = "keylime")]
         AttestCommand::Keylime(args) => keylime::run(args),
     }

@@ -12,6 +12,8 @@ use pcr_measure::quote::to_tools_values;
 use pcr_measure::tpm::{Tpm, TpmError};
 use serde_json::Value;
 
+use crate::attest::device::sized;
+
 use super::http::{Answer, Client, Form, HttpError};
 use super::message::{self, MessageError, Offer, Wanted};
 
@@ -345,12 +347,6 @@ fn each_line(
         }
         each(&line)?;
     }
-}
-
-/// `TPM2B_PUBLIC` of a `TPMT_PUBLIC`.
-fn sized(public: &[u8]) -> Vec<u8> {
-    let size = u16::try_from(public.len()).unwrap_or(u16::MAX);
-    [&size.to_be_bytes(), public].concat()
 }
 
 /// The body of an answer that says yes.

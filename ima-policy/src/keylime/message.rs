@@ -8,9 +8,7 @@ use openssl::sign::Signer;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// What Keylime puts in front of a credential, as tpm2-tools do: a magic number and a version
-/// (tpm2-tools 5.7, lib/files.c).
-const HEADER: [u8; 8] = [0xba, 0xdc, 0xc0, 0xde, 0, 0, 0, 1];
+use crate::attest::{Credential, CredentialError};
 
 /// Largest PCR number and one.
 const PCRS: u8 = 24;
@@ -26,8 +24,8 @@ pub enum MessageError {
     #[error("an answer that is not understood: {0}")]
     Base64(base64::DecodeError),
     /// No credential.
-    #[error("what the registrar sent is no credential")]
-    Credential,
+    #[error("what the registrar sent: {0}")]
+    Credential(#[from] CredentialError),
     /// The verifier asks for what was not offered.
     #[error("the verifier asks for {0}, which was not offered")]
     Unknown(String),
@@ -36,41 +34,8 @@ pub enum MessageError {
     OpenSsl(#[from] openssl::error::ErrorStack),
 }
 
-/// A credential: what `TPM2B_ID_OBJECT` and `TPM2B_ENCRYPTED_SECRET` hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Credential {
-    /// The credential, encrypted and with its integrity.
-    pub id_object: Vec<u8>,
-    /// The seed, for the endorsement key.
-    pub secret: Vec<u8>,
-}
-
-impl Credential {
-    /// Reads what the registrar sends, in base64.
-    ///
-    /// # Errors
-    /// [`MessageError`].
-    pub fn parse(text: &str) -> Result<Self, MessageError> {
-        let bytes = decoded(text)?;
-        let rest = bytes.strip_prefix(&HEADER).ok_or(MessageError::Credential)?;
-        let (id_object, rest) = sized(rest).ok_or(MessageError::Credential)?;
-        match sized(rest) {
-            Some((secret, [])) => {
-                Ok(Self { id_object: id_object.to_vec(), secret: secret.to_vec() })
-            }
-            _ => Err(MessageError::Credential),
-        }
-    }
-}
-
 fn decoded(text: &str) -> Result<Vec<u8>, MessageError> {
     STANDARD.decode(text).map_err(MessageError::Base64)
-}
-
-/// A `TPM2B`, and what is behind it.
-fn sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (size, rest) = bytes.split_first_chunk()?;
-    rest.split_at_checked(u16::from_be_bytes(*size).into())
 }
 
 /// Registers a device: `TPM2B_PUBLIC` of its endorsement key and its attestation key, and the
@@ -99,7 +64,7 @@ pub fn registered(body: &[u8]) -> Result<Credential, MessageError> {
         blob: String,
     }
     let answer: Answer = serde_json::from_slice(body)?;
-    Credential::parse(&answer.results.blob)
+    Ok(Credential::parse(&decoded(&answer.results.blob)?)?)
 }
 
 /// Proves that the credential was opened: the device's name under HMAC-SHA384, whose key is the
@@ -477,22 +442,6 @@ pub fn reason(body: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_credential_is_read_whole_or_not_at_all() {
-        let bytes = [&HEADER[..], &[0, 2, 7, 8, 0, 1, 9]].concat();
-        let parse = |bytes: &[u8]| Credential::parse(&STANDARD.encode(bytes));
-        let whole = parse(&bytes).unwrap();
-        assert_eq!(whole, Credential { id_object: vec![7, 8], secret: vec![9] });
-        for cut in 0..bytes.len() {
-            parse(&bytes[..cut]).unwrap_err();
-        }
-        parse(&[&bytes[..], &[0]].concat()).unwrap_err();
-        let mut other = bytes.clone();
-        other[0] = 0;
-        parse(&other).unwrap_err();
-        Credential::parse("?").unwrap_err();
-    }
 
     #[test]
     fn what_was_not_offered_is_not_given() {

@@ -86,10 +86,7 @@ impl Tpm {
                 })
             })
         });
-        // After a success the TPM has ended it already.
-        if opened.is_err() {
-            self.run(|c| c.flush_context(SessionHandle::from(session).into())).ok();
-        }
+        self.run(|c| c.flush_context(SessionHandle::from(session).into()))?;
         opened
     }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use ima_policy::attest::device::{self, EVENT_LOG, LIST, Sources};
+use ima_policy::attest::device::{self, EVENT_LOG, LIST, Sources, sized};
 use ima_policy::attest::wire::{self, Deadline};
-use ima_policy::attest::{Challenge, MAX_CHALLENGE};
+use ima_policy::attest::{Challenge, Credential, MAX_CHALLENGE, MAX_CREDENTIAL};
 use pcr_measure::command::live::{AK, TpmArgs, handle};
 use pcr_measure::command::{Answer, Format, json, read, replace};
 use pcr_measure::structures::TpmPublic;
@@ -120,8 +120,43 @@ pub(in crate::cli) struct KeyArgs {
     /// Where its public area goes, which the verifier needs (attest ask --ak)
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
+    /// Where the public area of the endorsement key goes (TPM2B_PUBLIC, as tpm2_makecredential -u
+    /// takes it)
+    #[arg(long, value_name = "FILE")]
+    endorsement: Option<PathBuf>,
+    /// Where the maker's certificate for that key goes (DER); an error if the TPM has none
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
     #[command(flatten)]
     tpm: TpmArgs,
+}
+
+/// A verifier's credential.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ActivateArgs {
+    /// The credential (tpm2_makecredential -o)
+    #[arg(long, value_name = "FILE")]
+    credential: PathBuf,
+    /// Where the secret goes that was in it
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// Persistent handle of the attestation key
+    #[arg(long, default_value = AK, value_parser = handle, value_name = "HANDLE")]
+    ak: u32,
+    #[command(flatten)]
+    tpm: TpmArgs,
+}
+
+/// Opens a credential.
+pub(super) fn activate(args: &ActivateArgs) -> Result<Answer> {
+    let credential = Credential::parse(&read(&args.credential, MAX_CREDENTIAL)?)
+        .with_context(|| format!("cannot use {}", args.credential.display()))?;
+    let mut tpm = args.tpm.open()?;
+    let opened = tpm
+        .activate_credential(args.ak, &credential.id_object, &credential.secret)
+        .context("the credential is not for this TPM and this key")?;
+    replace::file(&args.output, &opened)?;
+    Ok(Answer::yes(String::new()))
 }
 
 #[derive(Serialize)]
@@ -132,9 +167,19 @@ struct KeyJson {
 
 /// Makes the attestation key, or finds the one that is there.
 pub(super) fn key(args: &KeyArgs, format: Format) -> Result<Answer> {
-    let bytes = args.tpm.open()?.ensure_ak(args.ak)?;
+    let mut tpm = args.tpm.open()?;
+    let bytes = tpm.ensure_ak(args.ak)?;
     let name = hex::encode(TpmPublic::parse(&bytes)?.name()?);
-    replace::file(&args.output, &bytes)?;
+    let mut files = vec![(args.output.as_path(), bytes)];
+    if let Some(path) = &args.endorsement {
+        files.push((path, sized(&tpm.ek_public()?)));
+    }
+    if let Some(path) = &args.certificate {
+        let certificate = tpm.ek_certificate()?;
+        files.push((path, certificate.context("the TPM has no certificate for its key")?));
+    }
+    let files: Vec<_> = files.iter().map(|(path, bytes)| (*path, bytes.as_slice())).collect();
+    replace::files(&files)?;
     let told = KeyJson { handle: format!("{:#010x}", args.ak), name };
     Ok(Answer::yes(match format {
         Format::Json => json(&told)?,
