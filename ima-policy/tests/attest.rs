@@ -161,6 +161,27 @@ fn another_boot_is_named() {
     assert_eq!(told["log"]["agrees"], false, "its log is that of the good boot");
     assert_eq!(told["claim"]["as_quoted"], false);
     assert_eq!(told["list"]["good"], true, "its list is that of its own boot");
+
+    // Without a log nothing contradicts the quote: the manifest alone does.
+    let Some(healthy) = Device::new() else { return };
+    for (device, is_good) in [(&healthy, true), (&device, false)] {
+        let log = vector("uboot-expected.bin").display().to_string();
+        device.does(
+            &device.serve("--challenge challenge --output evidence").replace(&log, "no-such-log"),
+        );
+        let told = if is_good { device.accepted() } else { device.refused("another kernel") };
+        assert_eq!(told["log"], Value::Null);
+        assert_eq!(told["boot"]["as_expected"], is_good);
+    }
+    // A log that lies is held against the device, though its PCRs are good.
+    let (own, other) = ("uboot-expected.bin", "uboot-other-initramfs.bin");
+    let serve = healthy.serve("--challenge challenge --output evidence").replace(own, other);
+    healthy.does(&serve);
+    let told = healthy.refused("another log");
+    assert_eq!(
+        (&told["log"]["agrees"], &told["boot"]["as_expected"]),
+        (&false.into(), &true.into())
+    );
 }
 
 #[test]
