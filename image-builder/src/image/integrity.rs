@@ -37,6 +37,8 @@ const POLICY: &str = "etc/ima/ima-policy";
 const CERTIFICATE: &str = "etc/keys/ima.der";
 /// Where a root has what it is judged by.
 const OWN: &str = "usr/lib/msec";
+/// What IMA calls a module that came as memory.
+const INIT_MODULE: &[u8] = b"init_module";
 /// The keyrings that it comes into, as IMA measures it.
 const KEYRINGS: [&str; 3] = [".builtin_trusted_keys", ".ima", ".evm"];
 
@@ -207,12 +209,17 @@ fn reference(root: &Path, certificate: Option<&[u8]>) -> Result<Reference, Integ
     let mut reference = Reference::new();
     for (name, digests) in tree::hash(root, &selection, &())? {
         for digest in digests {
+            // Of a module that is handed over as memory, the kernel measures the digest (Linux,
+            // ima_main.c, `ima_post_load_data`).
+            if name.ends_with(b".ko") {
+                let of_digest = Sha256Digest::of_parts(&[&digest.bytes]);
+                reference.add_buffer(INIT_MODULE, sha256(of_digest));
+            }
             reference.add_file(&name, digest);
         }
     }
     if let Some(certificate) = certificate {
-        let bytes = Sha256Digest::of_parts(&[certificate]).as_bytes().to_vec();
-        let digest = FileDigest { prefix: None, algorithm: "sha256".to_owned(), bytes };
+        let digest = sha256(Sha256Digest::of_parts(&[certificate]));
         for keyring in KEYRINGS {
             reference.add_key(keyring.as_bytes(), digest.clone());
         }
@@ -229,9 +236,13 @@ pub fn add_boot(reference: &mut Reference, manifest: &Manifest) {
         |number| Some(pcrs.sha256(PcrIndex::new(number).ok()?).unwrap_or(Sha256Digest::ZERO));
     let values: Vec<_> = (0..10).filter_map(value).collect();
     let parts: Vec<&[u8]> = values.iter().map(|value| value.as_bytes().as_slice()).collect();
-    let bytes = Sha256Digest::of_parts(&parts).as_bytes().to_vec();
-    let digest = FileDigest { prefix: None, algorithm: "sha256".to_owned(), bytes };
-    reference.add_file(BOOT_AGGREGATE, digest);
+    reference.add_file(BOOT_AGGREGATE, sha256(Sha256Digest::of_parts(&parts)));
+}
+
+/// A digest as references have it.
+fn sha256(digest: Sha256Digest) -> FileDigest {
+    let bytes = digest.as_bytes().to_vec();
+    FileDigest { prefix: None, algorithm: "sha256".to_owned(), bytes }
 }
 
 /// Puts the kernel's modules where modprobe looks for them, each signed, and works out which

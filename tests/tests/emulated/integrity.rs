@@ -235,9 +235,9 @@ fn a_module_is_loaded_if_it_is_signed_and_told_in_any_case() {
     assert_eq!(faults(&records, &reference(&card)), []);
     must(&mut shell, "rmmod dummy");
 
-    // A copy has no attribute. As a file the kernel refuses it and its list has it; busybox then
-    // hands it over as memory, where its own signature is all that counts: a module of this
-    // kernel is loaded either way, and no other one.
+    // A copy has no attribute. As a file the kernel refuses it; busybox then hands it over as
+    // memory, where its own signature is all that counts: a module of this kernel is loaded
+    // either way, and no other one. The list has both.
     must(&mut shell, &format!("cp {module} /root/dummy.ko"));
     assert_eq!(run(&mut shell, "insmod /root/dummy.ko"), 0);
     must(&mut shell, "rmmod dummy");
@@ -245,7 +245,10 @@ fn a_module_is_loaded_if_it_is_signed_and_told_in_any_case() {
     assert_ne!(run(&mut shell, "modprobe dummy"), 0);
     assert_eq!(must(&mut shell, "cat /proc/modules"), "");
     let told = faults(&list(&mut shell), &reference(&card));
-    let expected =
-        [("/root/dummy.ko".to_owned(), Fault::Unknown), (module.to_owned(), Fault::Changed)];
+    let expected = [
+        ("/root/dummy.ko".to_owned(), Fault::Unknown),
+        (module.to_owned(), Fault::Changed),
+        ("init_module".to_owned(), Fault::Changed),
+    ];
     assert_eq!(told, expected);
 }
