@@ -166,6 +166,9 @@ pub fn deliver(
     };
     add(image.manifest_path.clone(), "boot manifest: what the image will measure")?;
     add(at("inventory.json"), "what of the card no boot manifest lists")?;
+    if let Some(path) = &image.reference_path {
+        add(path.clone(), "reference: what a healthy system may run")?;
+    }
     add(at("unseal.json"), "configuration of initramfs-unseal")?;
 
     let map = at(BMAP);

@@ -2,7 +2,8 @@
 //!
 //! A boot that provisions, one that unlocks by itself, one with a changed command
 //! line and one with a changed initramfs that the TPM refuses, and the original
-//! again, which unlocks as before. [`journey()`] runs it and gives what was seen;
+//! again, which unlocks as before and in which a program is changed and started. What ran in
+//! each is judged by the image's reference. [`journey()`] runs it and gives what was seen;
 //! [`summary`] prints that. Tests assert on the same values.
 
 pub mod journey;

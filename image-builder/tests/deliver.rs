@@ -77,6 +77,7 @@ impl Bench {
         let image = Image {
             path: out.join("one.img"),
             manifest_path: out.join("one.manifest.json"),
+            reference_path: Some(out.join("one.reference.json")),
             manifest,
             sizes: Sizes {
                 fit: 1,
@@ -87,6 +88,7 @@ impl Bench {
         };
         fs::write(&image.manifest_path, "{}").unwrap();
         fs::write(out.join("one.inventory.json"), "{}").unwrap();
+        fs::write(out.join("one.reference.json"), "{}").unwrap();
         fs::write(out.join("one.unseal.json"), "{}").unwrap();
         write_image(&recipe, &image.path, dir.path());
         let digest = Sha256Hex::of(b"x");

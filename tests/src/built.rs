@@ -6,6 +6,7 @@ use std::{
     sync::OnceLock,
 };
 
+use ima_policy::reference::Reference;
 use image_builder::{
     artifacts::Artifacts,
     cache::Cache,
@@ -109,6 +110,16 @@ pub fn built() -> &'static Built {
 }
 
 impl Built {
+    /// What a healthy system of the image may measure.
+    ///
+    /// # Panics
+    /// When it is not beside the image.
+    #[must_use]
+    pub fn reference(&self) -> Reference {
+        let path = tree().join("build").join(format!("{}.reference.json", self.recipe.name));
+        Reference::from_json(&fs::read(path).expect("the reference")).expect("a reference")
+    }
+
     /// Where a component lies.
     #[must_use]
     pub fn component(&self, component: Component) -> PathBuf {

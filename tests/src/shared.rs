@@ -51,6 +51,7 @@ fn run() -> Result<Shared, String> {
         original: built.image.clone(),
         command_line: built.card(&command_line, &dir, "command-line"),
         initramfs: built.card(&initramfs, &dir, "initramfs"),
+        reference: Some(built.reference()),
         emulator: None,
     };
     let mut seen = Journey::default();

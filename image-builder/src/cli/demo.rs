@@ -7,6 +7,8 @@ use anyhow::Context as _;
 
 use super::build::{self, Built, ImageArgs};
 use super::{Format, Global, setting};
+use ima_policy::reference::Reference;
+
 use crate::artifacts::Artifacts;
 use crate::component::plan::Context;
 use crate::component::{self, Component, engine};
@@ -34,7 +36,15 @@ pub(super) fn run(global: &Global, args: &ImageArgs) -> anyhow::Result<ExitCode>
         TpmPlace::I2c | TpmPlace::Mmio => None,
         TpmPlace::Spi(_) => Some(emulator(&context, &progress)?),
     };
-    let images = images(original, &artifacts, emulator, &dir)?;
+    let reference = match &image.reference_path {
+        Some(path) => {
+            let json = std::fs::read(path);
+            let json = json.with_context(|| format!("cannot read {}", path.display()))?;
+            Some(Reference::from_json(&json)?)
+        }
+        None => None,
+    };
+    let images = images(original, reference, &artifacts, emulator, &dir)?;
 
     let mut seen = Journey {
         image: Some(record::Sizes {
@@ -70,6 +80,7 @@ fn emulator(context: &Context, progress: &Progress) -> anyhow::Result<PathBuf> {
 /// The image and its variants, signed with the same key, so that U-Boot takes them.
 fn images(
     original: Card,
+    reference: Option<Reference>,
     artifacts: &Artifacts,
     emulator: Option<PathBuf>,
     dir: &Path,
@@ -93,6 +104,7 @@ fn images(
             },
         )?,
         original,
+        reference,
         emulator,
     })
 }

@@ -12,7 +12,9 @@ use crate::{
     progress::Progress,
 };
 
-use super::record::{BootRecord, Journey};
+use ima_policy::{list::ListError, reference::Reference};
+
+use super::record::{BootRecord, Journey, Ran};
 
 /// The images of a journey, all of one recipe and signed by one key.
 #[derive(Debug, Clone)]
@@ -23,6 +25,9 @@ pub struct Images {
     pub command_line: Card,
     /// With a changed initramfs.
     pub initramfs: Card,
+    /// What a healthy boot of the original may measure while it runs; none where no policy
+    /// is loaded.
+    pub reference: Option<Reference>,
     /// The QEMU for boards with their TPM on SPI, if they are for such.
     pub emulator: Option<PathBuf>,
 }
@@ -40,7 +45,13 @@ pub enum JourneyError {
     /// A card cannot be used.
     #[error(transparent)]
     Card(#[from] CardError),
+    /// A list cannot be judged.
+    #[error(transparent)]
+    List(#[from] ListError),
 }
+
+/// A program of the root that is changed in the last boot.
+const CHANGED: &str = "/usr/sbin/msec-update";
 
 /// What the userland tries with Debian's tools: a policy session bound to the PCRs
 /// as they are, and a read of the index under it. It is what anyone with root would
@@ -80,7 +91,7 @@ pub fn journey(
         Device::new(&dir.join("device"), &images.original)?.with_emulator(images.emulator.clone());
     let mut run = Run { images, dir, progress, seen };
     let key = run.provision(&device)?;
-    run.unlock("2-unlock", "unlocks by itself", &device)?;
+    run.unlock("2-unlock", "unlocks by itself", &device, None)?;
     device.card.take_boot_files_of(&images.command_line)?;
     let title = "changed command line: the TPM refuses, the recovery key opens";
     run.refuse("3a-command-line", title, &device, &images.command_line, "command line", &key)?;
@@ -88,7 +99,13 @@ pub fn journey(
     let title = "changed initramfs: the TPM refuses, the recovery key opens";
     run.refuse("3b-initramfs", title, &device, &images.initramfs, "initramfs", &key)?;
     device.card.take_boot_files_of(&images.original)?;
-    run.unlock("4-original", "the original again: unlocks by itself", &device)?;
+    let (title, changed) = match images.reference {
+        Some(_) => {
+            ("the original again: unlocks by itself; a changed program is told", Some(CHANGED))
+        }
+        None => ("the original again: unlocks by itself", None),
+    };
+    run.unlock("4-original", title, &device, changed)?;
     Ok(Done { device, recovery_key: key })
 }
 
@@ -107,14 +124,21 @@ impl Run<'_> {
         task.step("power-on");
         let mut boot = device.boot(name, &self.dir.join(name))?;
         let key = provision(&mut boot, |step| task.step(step))?;
-        let status = self.userland(&mut boot, "provisioned", |_, _| Ok(()))?;
-        self.record(name, title, &boot, status, &self.images.original);
+        let seen = self.userland(&mut boot, "provisioned", |_, _| Ok(()))?;
+        self.record(name, title, &boot, seen, &self.images.original);
         task.finish();
         Ok(key)
     }
 
     /// A boot that unlocks by itself.
-    fn unlock(&mut self, name: &str, title: &str, device: &Device) -> Result<(), JourneyError> {
+    /// `changed`: a program that is changed and started there.
+    fn unlock(
+        &mut self,
+        name: &str,
+        title: &str,
+        device: &Device,
+        changed: Option<&str>,
+    ) -> Result<(), JourneyError> {
         let task = self.progress.task(name);
         task.step("power-on");
         let mut boot = device.boot(name, &self.dir.join(name))?;
@@ -122,8 +146,21 @@ impl Run<'_> {
         task.step("unlock");
         boot.expect("the TPM unlocks the root", "initramfs-unseal: unlocked by the TPM\n")?;
         task.step("userland");
-        let status = self.userland(&mut boot, "tpm", |_, _| Ok(()))?;
-        self.record(name, title, &boot, status, &self.images.original);
+        let (status, ran) = self.userland(&mut boot, "tpm", |shell, _| {
+            let Some(program) = changed else { return Ok(()) };
+            shell.run(&format!("echo >> {program}; {program} --version"))?;
+            Ok(())
+        })?;
+        let told: Vec<&String> = ran
+            .told
+            .iter()
+            .filter(|told| changed.is_none_or(|path| !told.starts_with(path)))
+            .collect();
+        if !told.is_empty() || ran.told.len() != usize::from(changed.is_some()) {
+            let what = "IMA's list has what changed and nothing else that is not foretold";
+            return Err(boot.deviation(what, format!("{:?}", ran.told)).into());
+        }
+        self.record(name, title, &boot, (status, ran), &self.images.original);
         task.finish();
         Ok(())
     }
@@ -147,7 +184,7 @@ impl Run<'_> {
         boot.expect("the recovery key opens", "initramfs-unseal: unlocked by the recovery key\n")?;
         task.step("userland");
         let mut tools = String::new();
-        let status = self.userland(&mut boot, "recovery", |shell, status| {
+        let (status, ran) = self.userland(&mut boot, "recovery", |shell, status| {
             tools = tpm2_tools_refused(shell, status)?;
             Ok(())
         })?;
@@ -156,7 +193,7 @@ impl Run<'_> {
             let what = format!("the report names {component} and nothing else");
             return Err(boot.deviation(&what, format!("{named:?}")).into());
         }
-        self.record(name, title, &boot, status, booted);
+        self.record(name, title, &boot, (status, ran), booted);
         if let Some(last) = self.seen.boots.last_mut() {
             last.secret.tpm2_tools = Some(tools);
         }
@@ -170,18 +207,30 @@ impl Run<'_> {
         boot: &mut Boot,
         method: &str,
         more: impl FnOnce(&mut Shell<'_>, &Status) -> Result<(), BootError>,
-    ) -> Result<Status, JourneyError> {
+    ) -> Result<(Status, Ran), JourneyError> {
         let mut shell = boot.userland()?;
         let status = shell.status()?;
         more(&mut shell, &status)?;
+        let records = shell.measurements()?;
         shell.power_off()?;
         check_status(boot, &status, method)?;
-        Ok(status)
+        let ran = Ran::of(&records, self.images.reference.as_ref(), &status.pcrs)?;
+        if !ran.leads_to_pcr {
+            return Err(boot.deviation("IMA's list leads to PCR 10", "another value").into());
+        }
+        Ok((status, ran))
     }
 
-    fn record(&mut self, name: &str, title: &str, boot: &Boot, status: Status, booted: &Card) {
+    fn record(
+        &mut self,
+        name: &str,
+        title: &str,
+        boot: &Boot,
+        (status, ran): (Status, Ran),
+        booted: &Card,
+    ) {
         let manifests = (booted.manifest(), self.images.original.manifest());
-        self.seen.boots.push(BootRecord::of(name, title, boot, status, manifests));
+        self.seen.boots.push(BootRecord::of(name, title, boot, status, ran, manifests));
     }
 }
 

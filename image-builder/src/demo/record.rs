@@ -7,13 +7,21 @@ use emulated_board::{
     stages::{Stage, stages},
     wire::{Capture, Exchange, command},
 };
-use pcr_measure::{PcrBank, PcrIndex, Sha256Digest, manifest::Manifest};
+use ima_policy::judge::Judge;
+use ima_policy::list::replay::{Filling, Replay};
+use ima_policy::list::{ListError, Record};
+use ima_policy::reference::Reference;
+use pcr_measure::text::printable;
+use pcr_measure::{Algorithm, PcrBank, PcrIndex, Sha256Digest, manifest::Manifest};
 use serde::Serialize;
 
 use crate::emu::{boot::Boot, shell::Status};
 
 /// The PCRs that firmware and boot loader measure into: 0 to 9.
 const PREDICTED: u32 = 10;
+
+/// IMA's PCR (Linux, `CONFIG_IMA_MEASURE_PCR_IDX`).
+const IMA: u32 = 10;
 
 /// The kernel's last line before initramfs-unseal. Its own lines are read too late
 /// on a busy machine to tell which command came first.
@@ -67,11 +75,53 @@ pub struct BootRecord {
     pub tpm: TpmCommands,
     /// What became of the secret once the userland ran.
     pub secret: Secret,
+    /// What ran there.
+    pub ran: Ran,
     /// Where the logs are.
     pub logs: PathBuf,
     /// Every byte between board and TPM.
     #[serde(skip)]
     pub wire: Capture,
+}
+
+/// What ran, by IMA's list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Ran {
+    /// Entries of the list.
+    pub entries: usize,
+    /// Whether it leads to what the TPM has in PCR 10.
+    pub leads_to_pcr: bool,
+    /// What the image's reference does not foretell: name, and what is wrong.
+    pub told: Vec<String>,
+}
+
+impl Ran {
+    /// Judges a list by the image's reference, if there is one. The PCR may have been read earlier than the list,
+    /// and not later.
+    ///
+    /// # Errors
+    /// That this build has no such hash.
+    pub fn of(
+        records: &[Record],
+        reference: Option<&Reference>,
+        pcrs: &PcrBank,
+    ) -> Result<Self, ListError> {
+        let judge = Judge { reference, ..Judge::default() };
+        let pcr = PcrIndex::new(IMA).ok();
+        let measured = pcr.and_then(|pcr| pcrs.sha256(pcr));
+        let mut replay = Replay::new(Algorithm::Sha256, Filling::Hashed);
+        let mut ran = Self { entries: records.len(), leads_to_pcr: false, told: Vec::new() };
+        for (entry, record) in (1..).zip(records) {
+            replay.add(record)?;
+            let value = pcr.and_then(|pcr| replay.value(pcr).as_sha256());
+            ran.leads_to_pcr |= value.is_some() && value == measured;
+            if let Some(fault) = judge.judge(entry, record)? {
+                let name = String::from_utf8_lossy(record.name().unwrap_or_default());
+                ran.told.push(format!("{}: {}", printable(&name), fault.told()));
+            }
+        }
+        Ok(ran)
+    }
 }
 
 /// One PCR of a boot.
@@ -145,6 +195,7 @@ impl BootRecord {
         title: &str,
         boot: &Boot,
         status: Status,
+        ran: Ran,
         (booted, sealed): (&Manifest, &Manifest),
     ) -> Self {
         let lines = boot.lines();
@@ -164,6 +215,7 @@ impl BootRecord {
                 boot: boot.board.wire.exchanges().len(),
             },
             secret: Secret { status: status.sealed, tpm2_tools: None },
+            ran,
             logs: boot.board.logs().to_owned(),
             wire: boot.board.wire.clone(),
         }

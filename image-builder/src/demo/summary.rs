@@ -54,6 +54,12 @@ impl Display for BootRecord {
         if let Some(tools) = &self.secret.tpm2_tools {
             writeln!(f, "              tpm2-tools: {tools}")?;
         }
+        let led = if self.ran.leads_to_pcr { "which lead" } else { "which DO NOT LEAD" };
+        let known = if self.ran.told.is_empty() { ", all of them foretold" } else { "" };
+        writeln!(f, "  IMA         {} entries, {led} to PCR 10{known}", self.ran.entries)?;
+        for told in &self.ran.told {
+            writeln!(f, "              {told}")?;
+        }
         write!(f, "  logs        {}", self.logs.display())
     }
 }
@@ -103,7 +109,7 @@ mod tests {
 
     use emulated_board::{stages::Stage, wire::Capture};
 
-    use super::super::record::{Secret, Sizes, TpmCommands};
+    use super::super::record::{Ran, Secret, Sizes, TpmCommands};
     use super::*;
 
     #[test]
@@ -133,6 +139,11 @@ mod tests {
                 boot: 99,
             },
             secret: Secret { status: "unreachable".into(), tpm2_tools: Some("ERROR 0x99D".into()) },
+            ran: Ran {
+                entries: 19,
+                leads_to_pcr: true,
+                told: vec!["/usr/sbin/x: it has changed".into()],
+            },
             logs: "build/demo/3a".into(),
             wire: Capture::new(Instant::now()),
         };
@@ -164,6 +175,8 @@ boot 3a: changed command line
               99 commands in the whole boot, U-Boot and Linux included
   secret      unreachable in the running system
               tpm2-tools: ERROR 0x99D
+  IMA         19 entries, which lead to PCR 10
+              /usr/sbin/x: it has changed
   logs        build/demo/3a
 ";
         assert_eq!(journey.to_string(), expected);

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use ima_policy::list::{DEFAULT, Record, binary::Binary};
 use pcr_measure::PcrBank;
 
 use super::boot::{Boot, BootError};
@@ -65,6 +66,26 @@ impl<'b> Shell<'b> {
         }
         serde_json::from_str(&output.text)
             .map_err(|e| self.boot.deviation(&what, format!("{e} in {}", output.text)))
+    }
+
+    /// IMA's list of measurements in this boot.
+    ///
+    /// # Errors
+    /// [`BootError::Deviation`] when there is none, or it cannot be read.
+    pub fn measurements(&mut self) -> Result<Vec<Record>, BootError> {
+        const SECURITY: &str = "/sys/kernel/security";
+        let list = format!("{SECURITY}/ima/binary_runtime_measurements");
+        let command = format!(
+            "[ -e {list} ] || mount -t securityfs none {SECURITY}; \
+             hexdump -v -e '32/1 \"%02x\" \"\\n\"' {list} 2>&1"
+        );
+        let output = self.run(&command)?;
+        let digits: String = output.text.split_whitespace().collect();
+        let records = hex::decode(digits).map_err(|error| error.to_string()).and_then(|bytes| {
+            let records = Binary::new(bytes.as_slice(), DEFAULT).collect::<Result<Vec<_>, _>>();
+            records.map_err(|error| error.to_string())
+        });
+        records.map_err(|error| self.boot.deviation("a list of measurements", error))
     }
 
     /// Stops the system and waits until the board is off.

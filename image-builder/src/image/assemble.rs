@@ -31,6 +31,8 @@ pub struct Image {
     pub path: PathBuf,
     /// The boot manifest beside it; the same lies on its boot partition.
     pub manifest_path: PathBuf,
+    /// What a healthy system may measure while it runs, if it measures.
+    pub reference_path: Option<PathBuf>,
     /// What the image will measure.
     pub manifest: Manifest,
     /// How large its parts are.
@@ -210,6 +212,7 @@ pub fn assemble(
         },
         path: image,
         manifest_path,
+        reference_path: integrity.reference.map(|_| reference_path),
         manifest,
     })
 }

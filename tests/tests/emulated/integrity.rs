@@ -5,17 +5,13 @@ use std::{fs, path::Path};
 
 use ima_policy::{
     judge::{Fault, Judge},
-    list::{
-        DEFAULT, Record,
-        binary::Binary,
-        replay::{Filling, Replay},
-    },
+    list::Record,
     policy::{Kernel, Rule},
     reference::Reference,
 };
 use image_builder::{
     component::Component,
-    demo::journey::provision,
+    demo::{journey::provision, record::Ran},
     emu::{boot::Boot, card::Card, device::Device, shell::Shell},
 };
 use msec_tests::{
@@ -23,7 +19,6 @@ use msec_tests::{
     program::{call, install, program},
     slots,
 };
-use pcr_measure::{Algorithm, PcrIndex};
 
 use crate::unseal_again::must;
 
@@ -61,21 +56,9 @@ fn first_boot(device: &Device, dir: &Path) -> Boot {
 /// IMA's list, whose PCR the TPM has.
 fn list(shell: &mut Shell<'_>) -> Vec<Record> {
     let status = shell.status().unwrap();
-    let dump = format!("hexdump -v -e '32/1 \"%02x\" \"\\n\"' {IMA}/binary_runtime_measurements");
-    let digits: String = must(shell, &dump).split_whitespace().collect();
-    let byte = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
-    let bytes: Vec<u8> = (0..digits.len()).step_by(2).map(byte).collect();
-    let records: Vec<Record> =
-        Binary::new(&bytes[..], DEFAULT).collect::<Result<_, _>>().expect("a list");
-    let pcr = PcrIndex::new(10).unwrap();
-    let quoted = status.pcrs.sha256(pcr).unwrap();
-    let mut replay = Replay::new(Algorithm::Sha256, Filling::Hashed);
-    // What came behind `status` may be in the list by now.
-    let reached = records.iter().any(|record| {
-        replay.add(record).unwrap();
-        replay.value(pcr).as_sha256() == Some(quoted)
-    });
-    assert!(reached, "the list leads to PCR 10");
+    let records = shell.measurements().unwrap();
+    let ran = Ran::of(&records, None, &status.pcrs).unwrap();
+    assert!(ran.leads_to_pcr, "the list leads to PCR 10");
     records
 }
 
