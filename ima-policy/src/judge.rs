@@ -78,12 +78,35 @@ pub struct Judge<'a> {
 }
 
 /// What a signature is worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Signed {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Signed {
+    /// A key of the keyring made it over this content.
     Well,
+    /// It is none of this content.
     Badly,
-    /// There is none, or nobody here knows its key.
+    /// Nobody here knows its key, or it does not cover what was measured.
+    OtherKey,
+    /// There is none, or no keyring to hold it against.
     Not,
+}
+
+/// What an entry is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Judged {
+    /// What is wrong with it; `None`: nothing.
+    pub fault: Option<Fault>,
+    /// Whether reference or signature vouch for it.
+    pub is_known: bool,
+    /// What its signature is worth.
+    pub signed: Signed,
+}
+
+impl Judged {
+    /// An entry with a fault that is none of its file's.
+    const fn faulty(fault: Fault) -> Self {
+        Self { fault: Some(fault), is_known: false, signed: Signed::Not }
+    }
 }
 
 impl Judge<'_> {
@@ -95,40 +118,51 @@ impl Judge<'_> {
     /// # Errors
     /// That this build has no such hash.
     pub fn judge(&self, entry: u64, record: &Record) -> Result<Option<Fault>, ListError> {
+        Ok(self.look(entry, record)?.fault)
+    }
+
+    /// As [`Self::judge`], with who vouches for it.
+    ///
+    /// # Errors
+    /// That this build has no such hash.
+    pub fn look(&self, entry: u64, record: &Record) -> Result<Judged, ListError> {
         if record.is_violation() {
-            return Ok(Some(Fault::Violation));
+            return Ok(Judged::faulty(Fault::Violation));
         }
         if !record.is_whole()? {
-            return Ok(Some(Fault::Broken));
+            return Ok(Judged::faulty(Fault::Broken));
         }
         let (Some(name), Some(digest)) = (record.name(), record.file_digest()) else {
-            return Ok(Some(Fault::Nameless));
+            return Ok(Judged::faulty(Fault::Nameless));
         };
         if let (Some(buffer), Some(known)) = (record.field(Field::Buffer), digest.known())
             && known.algorithm().hash(&[buffer])? != known
         {
-            return Ok(Some(Fault::Buffer));
+            return Ok(Judged::faulty(Fault::Buffer));
         }
         let is_aggregate = entry == 1 && name == BOOT_AGGREGATE;
         if let (true, Some(expected)) = (is_aggregate, self.boot_aggregate) {
-            let is_expected = digest.known().is_some_and(|found| found == *expected);
-            return Ok((!is_expected).then_some(Fault::OtherBoot));
+            let is_known = digest.known().is_some_and(|found| found == *expected);
+            let fault = (!is_known).then_some(Fault::OtherBoot);
+            return Ok(Judged { fault, is_known, signed: Signed::Not });
         }
         let signed = self.signed(record, &digest)?;
         let judged = self.reference.and_then(|reference| reference.judge_record(record));
-        Ok(match (judged, signed) {
+        let fault = match (judged, signed) {
             (_, Signed::Badly) => Some(Fault::BadSignature),
             (Some(Judgement::Known | Judgement::Excluded), _) => None,
             (Some(Judgement::Changed), _) => Some(Fault::Changed),
             (_, Signed::Well) => None,
-            (Some(Judgement::OtherHash), Signed::Not) => Some(Fault::OtherHash),
-            (Some(Judgement::Unknown), Signed::Not) => Some(Fault::Unknown),
+            (Some(Judgement::OtherHash), _) => Some(Fault::OtherHash),
+            (Some(Judgement::Unknown), _) => Some(Fault::Unknown),
             // The keyring alone: the kernel's own entries nobody signs.
-            (None, Signed::Not) => {
+            (None, _) => {
                 let is_file = record.field(Field::Buffer).is_none() && !is_aggregate;
                 (self.keyring.is_some() && is_file).then_some(Fault::Unknown)
             }
-        })
+        };
+        let is_known = fault.is_none() && (judged.is_some() || signed == Signed::Well);
+        Ok(Judged { fault, is_known, signed })
     }
 
     /// What the signatures in an entry are worth, by the keyring.
@@ -144,7 +178,7 @@ impl Judge<'_> {
         }
         let portable = record.field(Field::EvmSignature).filter(|bytes| !bytes.is_empty());
         let Some(signature) = portable else { return Ok(Signed::Not) };
-        let Some(metadata) = metadata(record) else { return Ok(Signed::Not) };
+        let Some(metadata) = metadata(record) else { return Ok(Signed::OtherKey) };
         let Ok(parsed) = crate::signature::Signature::parse(signature) else {
             return Ok(Signed::Badly);
         };
@@ -164,7 +198,7 @@ impl Judge<'_> {
         });
         let over = evm::digest(parsed.algorithm, value, metadata)?;
         Ok(match worth(&keyring.verify(Kind::Portable, signature, &over)) {
-            Signed::Well if !names_it => Signed::Not,
+            Signed::Well if !names_it => Signed::OtherKey,
             worth => worth,
         })
     }
@@ -179,7 +213,7 @@ fn is_of_file(bytes: &[u8]) -> bool {
 const fn worth(verdict: &Verdict<'_>) -> Signed {
     match verdict {
         Verdict::Good(_) => Signed::Well,
-        Verdict::Unknown(_) => Signed::Not,
+        Verdict::Unknown(_) => Signed::OtherKey,
         Verdict::Bad(_) | Verdict::Malformed(_) => Signed::Badly,
     }
 }

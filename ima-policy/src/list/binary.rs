@@ -25,7 +25,12 @@ impl<R: Read> Binary<R> {
     /// A list whose template digests have this algorithm ([`DEFAULT`](super::DEFAULT) unless
     /// the file's name says otherwise). The reader should be buffered.
     pub const fn new(reader: R, algorithm: Algorithm) -> Self {
-        Self { reader, algorithm, entry: 0, template: None, is_over: false }
+        Self::at(reader, algorithm, 0)
+    }
+
+    /// The rest of a list, behind so many records.
+    pub(super) const fn at(reader: R, algorithm: Algorithm, entry: u64) -> Self {
+        Self { reader, algorithm, entry, template: None, is_over: false }
     }
 
     fn bytes(&mut self, length: u32) -> Result<Vec<u8>, ListError> {

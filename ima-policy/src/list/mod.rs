@@ -1,7 +1,7 @@
 //! IMA's measurement list: one record for each file, buffer or violation that the kernel has
 //! extended a PCR with, as text or in the binary form.
 //!
-//! Both forms are read record by record ([`binary`], [`ascii`]): a list has as many as a boot
+//! Both forms are read record by record ([`binary`], [`ascii`], [`growing`]): a list has as many as a boot
 //! has measured, and none is kept. A record is held against its own template digest, and the
 //! whole list against a PCR ([`replay`]).
 //!
@@ -11,6 +11,7 @@
 pub mod ascii;
 pub mod binary;
 mod field;
+pub mod growing;
 mod record;
 pub mod replay;
 mod template;

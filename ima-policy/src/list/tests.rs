@@ -3,6 +3,7 @@ use pcr_measure::pcr::PcrIndex;
 
 use super::ascii::Ascii;
 use super::binary::Binary;
+use super::growing::Growing;
 use super::replay::{Filling, Replay};
 use super::*;
 
@@ -151,6 +152,68 @@ fn every_cut_is_told() {
             None | Some(b'\n') => assert_eq!(read.unwrap().len(), lines),
             _ => assert!(matches!(read, Err(ListError::Cut(_))), "{cut}"),
         }
+    }
+}
+
+/// All that can be read of a list that comes in these pieces.
+fn pieces<'a>(growing: &mut Growing, pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Record> {
+    let mut records = Vec::new();
+    for piece in pieces {
+        growing.push(piece);
+        while let Some(record) = growing.record().unwrap() {
+            records.push(record);
+        }
+    }
+    records
+}
+
+#[test]
+fn a_list_that_grows_is_the_same_wherever_it_is_cut() {
+    let whole = [
+        encoded("ima-sig", &[SHA256, b"/a\0", b"\x03"], &[1; 20]),
+        encoded("ima", &[&[7; 20], b"/b"], &[2; 20]),
+        encoded("ima-ng", &[SHA256, b"/c\0"], &[3; 20]),
+    ]
+    .concat();
+    let want = binary(&whole).unwrap();
+    assert_eq!(want.len(), 3, "premise");
+    for cut in 0..=whole.len() {
+        let mut growing = Growing::new(DEFAULT);
+        let (before, behind) = whole.split_at(cut);
+        let first = pieces(&mut growing, [before]);
+        let ends: usize = first.iter().map(encoded_length).sum();
+        assert_eq!(growing.is_within(), ends < cut, "{cut}");
+        let rest = pieces(&mut growing, [behind]);
+        assert_eq!([first, rest].concat(), want, "{cut}");
+        assert!(!growing.is_within() && growing.entries() == 3);
+    }
+    let mut growing = Growing::new(DEFAULT);
+    assert_eq!(pieces(&mut growing, whole.chunks(1)), want);
+}
+
+fn encoded_length(record: &Record) -> usize {
+    let fields: Vec<_> = record.fields().map(|(_, bytes)| bytes).collect();
+    encoded(record.template.name(), &fields, record.digest.as_bytes()).len()
+}
+
+#[test]
+fn a_record_that_cannot_be_read_hides_none_behind_it() {
+    let bad = encoded("ima-next", &[b"x"], &[1; 20]);
+    let good = encoded("ima-ng", &[SHA256, b"/a\0"], &[1; 20]);
+    let mut growing = Growing::new(DEFAULT);
+    growing.push(&[&bad[..], &good].concat());
+    let error = growing.record().unwrap_err().to_string();
+    assert_eq!(error, "entry 1: template `ima-next` is not known");
+    assert_eq!(growing.record().unwrap().unwrap().name(), Some(&b"/a"[..]));
+    assert!(growing.record().unwrap().is_none() && !growing.is_over());
+    // A length that cannot be: where the next one begins nobody knows.
+    for at in [24, 34] {
+        let mut bytes = good.clone();
+        bytes[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+        let mut growing = Growing::new(DEFAULT);
+        growing.push(&[&bytes[..], &good].concat());
+        assert!(growing.record().is_err() && growing.is_over(), "{at}");
+        assert!(growing.record().unwrap().is_none());
     }
 }
 
