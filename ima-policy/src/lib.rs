@@ -24,3 +24,5 @@ pub mod sign;
 pub mod signature;
 pub mod survey;
 pub mod verity;
+#[cfg(feature = "signature")]
+pub mod watch;

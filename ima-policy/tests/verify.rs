@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 mod common;
+mod made;
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use common::{List, digest, text};
+use made::Made;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -23,62 +25,6 @@ fn verify(list: &Path, args: &[&str]) -> (i32, Value, String) {
         .unwrap();
     let told = serde_json::from_slice(&ran.stdout).unwrap_or(Value::Null);
     (ran.status.code().unwrap(), told, String::from_utf8(ran.stderr).unwrap())
-}
-
-fn openssl(args: &[&str]) {
-    let ran = Command::new("openssl").args(args).output().unwrap();
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-}
-
-/// A device: a root with signed files, the key, and a reference of the files.
-struct Made {
-    dir: tempfile::TempDir,
-}
-
-impl Made {
-    fn new() -> Self {
-        let made = Self { dir: tempfile::tempdir().unwrap() };
-        let root = made.path("root");
-        fs::create_dir(&root).unwrap();
-        for name in ["a", "b"] {
-            fs::write(Path::new(&root).join(name), name).unwrap();
-        }
-        for name in ["key", "other"] {
-            let (key, public) = (made.path(name), made.path(&format!("{name}.pub")));
-            openssl(&[
-                "genpkey",
-                "-quiet",
-                "-algorithm",
-                "EC",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-                "-out",
-                &key,
-            ]);
-            openssl(&["pkey", "-in", &key, "-pubout", "-out", &public]);
-        }
-        made.run(&["sign", &root, "--key", &made.path("key")]);
-        made.run(&["reference", &root, "--output", &made.path("reference")]);
-        made
-    }
-
-    fn run(&self, args: &[&str]) {
-        let ran = Command::new(env!("CARGO_BIN_EXE_ima-policy")).args(args).output().unwrap();
-        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.dir.path().join(name).to_str().unwrap().to_owned()
-    }
-
-    fn signature(&self, name: &str) -> Vec<u8> {
-        let path = Path::new(&self.path("root")).join(name);
-        let mut value = vec![0; 1024];
-        let file = fs::File::open(path).unwrap();
-        let length = rustix::fs::fgetxattr(&file, "security.ima", &mut value[..]).unwrap();
-        value.truncate(length);
-        value
-    }
 }
 
 fn faults(told: &Value) -> Vec<(u64, &str)> {

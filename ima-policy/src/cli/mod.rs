@@ -10,6 +10,7 @@ mod quarantine;
 mod reference;
 mod sign;
 mod verify;
+mod watch;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -41,6 +42,8 @@ enum Command {
     Sign(sign::SignArgs),
     /// Whether a measurement list leads to PCR 10, and what in it is not as it should be
     Verify(verify::VerifyArgs),
+    /// Follow this system's measurement list, and tell the log what is not as it should be
+    Watch(watch::WatchArgs),
     /// What a device says of itself, and whether that is a healthy one
     #[command(subcommand)]
     Attest(attest::AttestCommand),
@@ -61,6 +64,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Answer> {
         Command::Reference(args) => reference::run(args, cli.format),
         Command::Sign(args) => sign::run(args, cli.format),
         Command::Verify(args) => verify::run(args, cli.format),
+        Command::Watch(args) => watch::run(args, cli.format),
         Command::Attest(command) => attest::run(command, cli.format),
         Command::Quarantine(command) => quarantine::run(command, cli.format),
         Command::Docs(args) => docs::run::<Cli>(args),

@@ -44,7 +44,7 @@ pub(super) struct VerifyArgs {
     show: usize,
 }
 
-fn pcr(text: &str) -> Result<PcrIndex, String> {
+pub(super) fn pcr(text: &str) -> Result<PcrIndex, String> {
     let number = text.parse().map_err(|_| "no number".to_owned())?;
     PcrIndex::new(number).map_err(|error| error.to_string())
 }

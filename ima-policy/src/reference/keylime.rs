@@ -10,9 +10,9 @@ use std::path::PathBuf;
 
 use pcr_measure::text::printable;
 
-use super::learn::is_certificate;
 use super::{Names, Reference};
 use crate::list::{Field, FileDigest, Prefix, Record};
+use crate::signature::is_certificate;
 
 /// Directories below a root that Keylime's tool leaves out (`BASE_EXCLUDE_DIRS`).
 const SKIPPED: [&str; 10] =

@@ -1,9 +1,8 @@
 //! What a list teaches a reference.
 
-use openssl::x509::X509;
-
 use super::Reference;
 use crate::list::{Field, Record};
+use crate::signature::is_certificate;
 
 impl Reference {
     /// Takes over a record of a boot that was good: a file, a key, a buffer. A violation
@@ -25,11 +24,4 @@ impl Reference {
         }
         true
     }
-}
-
-/// Whether a buffer is a certificate, and nothing behind it: what the kernel measures of a
-/// key (`func=KEY_CHECK`).
-pub(super) fn is_certificate(buffer: &[u8]) -> bool {
-    let again = X509::from_der(buffer).and_then(|certificate| certificate.to_der());
-    again.is_ok_and(|der| der == buffer)
 }

@@ -25,6 +25,8 @@ use regex::bytes::{Regex, RegexSet, RegexSetBuilder};
 use crate::list::{Field, FileDigest, Prefix, Record};
 
 pub use json::{MAX_JSON, SCHEMA};
+#[cfg(feature = "signature")]
+pub(crate) use name::escaped;
 pub use name::of_path;
 
 /// A reference that cannot be read or made.

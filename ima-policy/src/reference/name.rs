@@ -18,7 +18,7 @@ pub fn of_path(path: &Path) -> Vec<u8> {
 }
 
 /// As text: bytes that are no UTF-8 become `%` and two digits, and `%` becomes `%25`.
-pub(super) fn escaped(name: &[u8]) -> String {
+pub(crate) fn escaped(name: &[u8]) -> String {
     let mut out = String::with_capacity(name.len());
     for chunk in name.utf8_chunks() {
         out.push_str(&chunk.valid().replace('%', "%25"));

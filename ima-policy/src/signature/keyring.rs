@@ -187,6 +187,17 @@ impl Keyring {
     }
 }
 
+/// Whether a buffer is a certificate, and nothing behind it: what the kernel measures of a
+/// key (`func=KEY_CHECK`).
+pub(crate) fn is_certificate(buffer: &[u8]) -> bool {
+    let again = X509::from_der(buffer).and_then(|certificate| certificate.to_der());
+    if again.is_err() {
+        // OpenSSL leaves on its queue why it is none.
+        drop(ErrorStack::get());
+    }
+    again.is_ok_and(|der| der == buffer)
+}
+
 /// Whether OpenSSL would ask for a passphrase on the terminal to read this (RFC 1421, 4.6.1.1).
 pub(super) fn asks(bytes: &[u8]) -> bool {
     contains(bytes, b"Proc-Type:")

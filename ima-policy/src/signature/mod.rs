@@ -22,6 +22,8 @@ use pcr_measure::digest::{Algorithm, Digest, DigestError};
 #[cfg(feature = "signature")]
 pub use key::{KeyError, MAX_KEY_FILE, SigningKey};
 #[cfg(feature = "signature")]
+pub(crate) use keyring::is_certificate;
+#[cfg(feature = "signature")]
 pub use keyring::{Keyring, PublicKey, Verdict};
 
 /// Bytes in front of the signature proper: type, version, hash, key (4), size (2).
