@@ -222,6 +222,39 @@ fn once_answers_as_the_other_commands_do() {
     assert!(said.contains("it takes root, a kernel with IMA"), "{said}");
 }
 
+/// As an image's service starts it: what an image has of it may be missing.
+#[test]
+fn what_an_image_has_is_taken_as_far_as_it_is_there() {
+    let mut device = Device::new();
+    device.grow(|list| list.file("/a", b"x", b""));
+    let known = device.path("known");
+    fs::create_dir(&known).unwrap();
+    let events = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ima-policy"));
+        command.args(["watch", "--once", "--format", "json", "--modules", "/nowhere"]);
+        command.arg("--list").arg(device.path("list")).arg("--known").arg(&known);
+        let ran = command.args(["--pcrs", "/nowhere"]).output().unwrap();
+        let out = String::from_utf8(ran.stdout).unwrap();
+        let line = |line| serde_json::from_str::<Value>(line).unwrap()["ima"].clone();
+        let told: Vec<Value> = out.lines().map(line).collect();
+        let events: Vec<_> = told.iter().map(|told| told["event"].as_str().unwrap()).collect();
+        (ran.status.code().unwrap(), events.join(" "), told[0]["detail"].to_string())
+    };
+    let (code, told, with) = events();
+    assert_eq!((code, told.as_str()), (0, "start stop"));
+    assert!(with.contains("no reference; keys: 0"), "{with}");
+    fs::copy(device.path("reference"), known.join("reference.json")).unwrap();
+    let (code, told, _) = events();
+    assert_eq!((code, told.as_str()), (1, "start changed stop"));
+    fs::copy(device.path("key.pub"), known.join("ima.der")).unwrap();
+    assert!(events().2.contains("keys: 1"));
+    // One that is there has to be one.
+    fs::write(known.join("reference.json"), "{").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ima-policy"));
+    command.args(["watch", "--once", "--known"]).arg(&known);
+    assert_eq!(command.output().unwrap().status.code(), Some(2));
+}
+
 #[test]
 fn modules_and_pcr_are_held_against_the_list() {
     let mut device = Device::new();

@@ -1,6 +1,6 @@
 //! What vouches for files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -21,6 +21,18 @@ pub(super) struct VouchArgs {
 }
 
 impl VouchArgs {
+    /// Takes over what an image has of it in this directory: `reference.json` and `ima.der`, as
+    /// far as they are there.
+    pub(super) fn with_known(&self, known: Option<&Path>) -> Self {
+        let mut all = Self { reference: self.reference.clone(), keyring: self.keyring.clone() };
+        if let Some(known) = known {
+            let there = |name: &str| Some(known.join(name)).filter(|path| path.exists());
+            all.reference.extend(there("reference.json"));
+            all.keyring.extend(there("ima.der"));
+        }
+        all
+    }
+
     /// All references as one; `None` if none was named.
     pub(super) fn reference(&self) -> Result<Option<Reference>> {
         let mut all: Option<Reference> = None;

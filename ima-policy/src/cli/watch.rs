@@ -35,6 +35,9 @@ const PCR_EVERY: Duration = Duration::from_secs(10);
 pub(super) struct WatchArgs {
     #[command(flatten)]
     vouch: VouchArgs,
+    /// Take reference.json and ima.der in this directory too, as far as they are there
+    #[arg(long, value_name = "DIRECTORY")]
+    known: Option<PathBuf>,
     /// The list, in the binary form
     #[arg(
         long,
@@ -110,7 +113,8 @@ struct Loop<'a> {
 
 /// Follows the list until it is told to end.
 pub(super) fn run(args: &WatchArgs, format: Format) -> Result<Answer> {
-    let (reference, keyring) = (args.vouch.reference()?, args.vouch.keyring()?);
+    let vouch = args.vouch.with_known(args.known.as_deref());
+    let (reference, keyring) = (vouch.reference()?, vouch.keyring()?);
     let pcrs = PcrFiles(&args.pcrs);
     // Nobody says in this boot what the firmware's PCRs were but the TPM.
     let aggregate = pcrs.boot_aggregate().ok();
