@@ -94,6 +94,8 @@ pub struct Artifacts {
     pub unseal: PathBuf,
     /// `msec-update`: static arm64 ELF.
     pub update: PathBuf,
+    /// `ima-policy`: static arm64 ELF, for a Debian root.
+    pub ima_policy: Option<PathBuf>,
     /// `mkimage` from the same U-Boot build.
     pub mkimage: PathBuf,
     /// `fit_check_sign` from the same U-Boot build.

@@ -15,12 +15,14 @@ mod device_tree;
 mod devmapper;
 mod environment;
 mod firmware;
+mod ima_policy;
 mod kernel;
 mod kernel_key;
 mod optee;
 mod qemu;
 mod source;
 mod static_lib;
+mod static_program;
 mod tf_a;
 mod tss;
 mod u_boot;
@@ -41,7 +43,7 @@ use job::Job;
 pub use crate::keys::{ensure_fit as ensure_signing_key, ensure_policy as ensure_policy_key};
 pub use optee::SAMPLE as SAMPLE_APPLICATION;
 pub use qemu::PROGRAM as QEMU;
-pub use unseal::linked::{Crate, Library, Linked};
+pub use static_program::linked::{Crate, Library, Linked};
 
 /// Prefix of the cross tools.
 pub(crate) const CROSS: &str = "aarch64-linux-gnu-";
@@ -62,6 +64,8 @@ pub enum Component {
     Cryptsetup,
     /// `initramfs-unseal`, one static file.
     Unseal,
+    /// `ima-policy`, one static file. For a Debian root.
+    ImaPolicy,
     /// U-Boot without its control DTB, and its tools.
     UBoot,
     /// U-Boot's control DTB with the key that it demands.
@@ -137,13 +141,14 @@ pub(crate) enum Files {
 
 impl Component {
     /// All of them: what an image is made of, and what it is tested with.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Kernel,
         Self::KernelKey,
         Self::Tss,
         Self::Devmapper,
         Self::Cryptsetup,
         Self::Unseal,
+        Self::ImaPolicy,
         Self::UBoot,
         Self::UBootKey,
         Self::Optee,
@@ -160,6 +165,9 @@ impl Component {
             vec![Self::Kernel, Self::Unseal, Self::UBoot, Self::UBootKey, Self::DeviceTree];
         if target.has_kernel_key() {
             components.push(Self::KernelKey);
+        }
+        if target.debian {
+            components.push(Self::ImaPolicy);
         }
         match target.board {
             Board::Rpi3 => components.push(Self::Firmware),
@@ -180,6 +188,7 @@ impl Component {
             Self::Devmapper => &devmapper::SPEC,
             Self::Cryptsetup => &cryptsetup::SPEC,
             Self::Unseal => &unseal::SPEC,
+            Self::ImaPolicy => &ima_policy::SPEC,
             Self::UBoot => &u_boot::SPEC,
             Self::UBootKey => &u_boot_key::SPEC,
             Self::Optee => &optee::SPEC,
@@ -315,6 +324,7 @@ pub fn artifacts(
         uboot_version,
         unseal: dir(Component::Unseal).join("initramfs-unseal"),
         update: dir(Component::Unseal).join("msec-update"),
+        ima_policy: target.debian.then(|| dir(Component::ImaPolicy).join("ima-policy")),
         mkimage: u_boot.join("mkimage"),
         fit_check_sign: u_boot.join("fit_check_sign"),
         uboot_dtb: dir(Component::UBootKey).join("control.dtb"),

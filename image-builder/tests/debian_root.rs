@@ -98,7 +98,8 @@ fn image(archive: &Path, dir: &Path, name: &str) -> PathBuf {
     let System::Debian(features) = &recipe.root.system else { panic!("a Debian") };
     let files = dir.join(format!("{name}-files"));
     root::begin(&files).unwrap();
-    let programs = Programs { unseal: b"unseal".to_vec(), update: b"update".to_vec() };
+    let programs =
+        Programs { unseal: b"unseal".to_vec(), update: b"update".to_vec(), ima_policy: None };
     debian::lay_out(archive, &recipe, features, 0x0102_0304, programs, &files).unwrap();
     let image = dir.join(name);
     ext4::make(&files, 32 << 20, "card", &image).unwrap();

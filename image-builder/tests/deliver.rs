@@ -59,7 +59,7 @@ struct Bench {
     image: Image,
     packages: Vec<Package>,
     built: Vec<Provenance>,
-    linked: Linked,
+    linked: [(&'static str, Linked); 1],
     keys: KeyDir,
 }
 
@@ -112,23 +112,26 @@ impl Bench {
                 }],
                 patches: vec![Patch { path: "uboot-patches/0001-a.patch".into(), sha256: digest }],
             }],
-            linked: Linked {
-                crates: [Crate {
-                    name: "initramfs-unseal".to_owned(),
-                    version: "0.1.0".to_owned(),
-                    licence: Some("MIT OR Apache-2.0".to_owned()),
-                    sha256: None,
-                }]
-                .into(),
-                libraries: [Library {
-                    name: "libargon2-dev".to_owned(),
-                    version: "0~20190702".to_owned(),
-                    architecture: "arm64".to_owned(),
-                    source: "argon2".to_owned(),
-                    source_version: "0~20190702".to_owned(),
-                }]
-                .into(),
-            },
+            linked: [(
+                "initramfs-unseal",
+                Linked {
+                    crates: [Crate {
+                        name: "initramfs-unseal".to_owned(),
+                        version: "0.1.0".to_owned(),
+                        licence: Some("MIT OR Apache-2.0".to_owned()),
+                        sha256: None,
+                    }]
+                    .into(),
+                    libraries: [Library {
+                        name: "libargon2-dev".to_owned(),
+                        version: "0~20190702".to_owned(),
+                        architecture: "arm64".to_owned(),
+                        source: "argon2".to_owned(),
+                        source_version: "0~20190702".to_owned(),
+                    }]
+                    .into(),
+                },
+            )],
             dir,
             recipe,
             image,

@@ -140,6 +140,7 @@ impl Bench {
                 uboot_version: version.to_vec(),
                 unseal: at("unseal"),
                 update: at("update"),
+                ima_policy: None,
                 mkimage: mkimage(),
                 // The real one comes out of the U-Boot build; the tests on the
                 // emulated board have it, and U-Boot's own check.

@@ -136,7 +136,10 @@ pub(super) fn build(
     deliver::withdraw(&out, &recipe, options)?;
     let image = image::assemble(&recipe, &artifacts, &origin, &out, progress)?;
 
-    let linked = Linked::beside(&artifacts.unseal)?;
+    let mut linked = vec![("initramfs-unseal", Linked::beside(&artifacts.unseal)?)];
+    if let Some(program) = &artifacts.ima_policy {
+        linked.push(("ima-policy", Linked::beside(program)?));
+    }
     let materials = Materials {
         packages: &packages,
         built: &provenance::of_image(context)?,

@@ -250,7 +250,7 @@ mod tests {
             "TF-A, OP-TEE, U-Boot, Linux",
             "I2C, binding pcr",
             "boot 63.00 MiB at 1.00 MiB, reserve 4.00 MiB at 64.00 MiB, root 320.00 MiB at 68.00",
-            "Debian with network, ssh, rsyslog, time, watchdog, update, named msec-{serial}",
+            "Debian with network, ssh, rsyslog, time, watchdog, update, watch, named msec-{serial}",
             "users          none",
             "nobody will be able to log in",
         ] {

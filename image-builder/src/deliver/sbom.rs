@@ -58,8 +58,8 @@ pub struct Materials<'a> {
     pub packages: &'a [Package],
     /// What was built, and from what.
     pub built: &'a [Provenance],
-    /// What initramfs-unseal was linked from.
-    pub linked: &'a Linked,
+    /// What our programs were linked from, by their names.
+    pub linked: &'a [(&'static str, Linked)],
     /// Where what packages say of themselves is kept.
     pub cache: &'a Path,
 }
@@ -81,7 +81,9 @@ pub(super) fn of(
     for built in materials.built {
         bill.built(built);
     }
-    bill.linked(materials.linked);
+    for (program, linked) in materials.linked {
+        bill.linked(program, linked);
+    }
     bill.boot_files(card)?;
     let mut text =
         serde_json::to_vec_pretty(&bill.document(name, sha256)).map_err(SbomError::Json)?;
@@ -95,8 +97,8 @@ struct Bill {
     components: BTreeMap<String, Value>,
     /// What the image consists of at once.
     direct: BTreeSet<String>,
-    /// What initramfs-unseal consists of.
-    unseal: BTreeSet<String>,
+    /// What each of our programs consists of.
+    programs: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Bill {
@@ -155,18 +157,21 @@ impl Bill {
                 put(&mut entry, "pedigree", json!({ "patches": patches }));
                 put(&mut entry, "properties", hashes.into());
             }
-            let owner = if is_linked(component) { &mut self.unseal } else { &mut self.direct };
+            let owner = match is_linked(component) {
+                true => self.programs.entry(UNSEAL.to_owned()).or_default(),
+                false => &mut self.direct,
+            };
             owner.insert(reference.clone());
             self.components.insert(reference, entry);
         }
     }
 
-    fn linked(&mut self, linked: &Linked) {
-        const PROGRAM: &str = "initramfs-unseal";
+    fn linked(&mut self, program: &str, linked: &Linked) {
+        let inside = self.programs.entry(program.to_owned()).or_default();
         for one in &linked.crates {
             let purl = format!("pkg:cargo/{}@{}", one.name, quoted(&one.version));
             let mut entry = json!({
-                "type": if one.name == PROGRAM { "application" } else { "library" },
+                "type": if one.name == program { "application" } else { "library" },
                 "bom-ref": purl,
                 "name": one.name,
                 "version": one.version,
@@ -179,20 +184,20 @@ impl Bill {
                 // That of the packed source, which is what a registry hands out.
                 put(&mut entry, "hashes", json!([hash(sha256)]));
             }
-            let owner = if one.name == PROGRAM { &mut self.direct } else { &mut self.unseal };
+            let owner = if one.name == program { &mut self.direct } else { &mut *inside };
             owner.insert(purl.clone());
             self.components.insert(purl, entry);
         }
         for library in &linked.libraries {
             let purl = deb_purl(&library.name, &library.version, &library.architecture);
-            self.unseal.insert(purl.clone());
+            inside.insert(purl.clone());
             self.components.entry(purl.clone()).or_insert_with(|| {
                 json!({
                     "type": "library",
                     "bom-ref": purl,
                     "name": library.name,
                     "version": library.version,
-                    "description": "linked statically into initramfs-unseal",
+                    "description": "linked statically",
                     "purl": purl,
                     "properties": source_of(&library.source, &library.source_version),
                 })
@@ -222,11 +227,12 @@ impl Bill {
     }
 
     fn document(self, name: &str, sha256: &str) -> Value {
-        let program =
-            self.components.keys().find(|name| name.starts_with("pkg:cargo/initramfs-unseal@"));
         let mut dependencies = vec![json!({ "ref": "image", "dependsOn": self.direct })];
-        if let Some(program) = program {
-            dependencies.push(json!({ "ref": program, "dependsOn": self.unseal }));
+        for (program, inside) in &self.programs {
+            let own = format!("pkg:cargo/{program}@");
+            if let Some(program) = self.components.keys().find(|name| name.starts_with(&own)) {
+                dependencies.push(json!({ "ref": program, "dependsOn": inside }));
+            }
         }
         json!({
             "$schema": "http://cyclonedx.org/schema/bom-1.5.schema.json",
@@ -278,7 +284,7 @@ fn kind(component: Component) -> &'static str {
     match component {
         Component::Kernel | Component::KernelKey => "operating-system",
         Component::Tss | Component::Devmapper | Component::Cryptsetup => "library",
-        Component::Unseal | Component::Qemu => "application",
+        Component::Unseal | Component::ImaPolicy | Component::Qemu => "application",
         Component::UBoot
         | Component::UBootKey
         | Component::Optee
@@ -288,7 +294,10 @@ fn kind(component: Component) -> &'static str {
     }
 }
 
-/// True for what ends inside of initramfs-unseal.
+/// The program that holds what components deliver as libraries.
+const UNSEAL: &str = "initramfs-unseal";
+
+/// True for what ends inside of it.
 fn is_linked(component: Component) -> bool {
     matches!(component, Component::Tss | Component::Devmapper | Component::Cryptsetup)
 }
@@ -355,16 +364,30 @@ mod tests {
             source_version: "0~1".to_owned(),
         };
         let digest = "ab".repeat(32);
-        bill.linked(&Linked {
-            crates: [own("initramfs-unseal", None), own("hex", Some(&digest))].into(),
-            libraries: [library].into(),
-        });
+        bill.linked(
+            "initramfs-unseal",
+            &Linked {
+                crates: [own("initramfs-unseal", None), own("hex", Some(&digest))].into(),
+                libraries: [library].into(),
+            },
+        );
+        bill.linked(
+            "ima-policy",
+            &Linked {
+                crates: [own("ima-policy", None), own("hex", Some(&digest))].into(),
+                libraries: BTreeSet::new(),
+            },
+        );
         let document = bill.document("x", &digest);
-        assert_eq!(document["components"].as_array().unwrap().len(), 3);
+        assert_eq!(document["components"].as_array().unwrap().len(), 4);
         assert_eq!(
             document["dependencies"],
             json!([
-                { "ref": "image", "dependsOn": ["pkg:cargo/initramfs-unseal@1.0.0"] },
+                { "ref": "image", "dependsOn": [
+                    "pkg:cargo/ima-policy@1.0.0",
+                    "pkg:cargo/initramfs-unseal@1.0.0",
+                ] },
+                { "ref": "pkg:cargo/ima-policy@1.0.0", "dependsOn": ["pkg:cargo/hex@1.0.0"] },
                 { "ref": "pkg:cargo/initramfs-unseal@1.0.0", "dependsOn": [
                     "pkg:cargo/hex@1.0.0",
                     "pkg:deb/debian/libargon2-dev@0~1?arch=arm64&distro=debian-13",

@@ -75,7 +75,11 @@ pub fn assemble(
     let root_dir = scratch.path().join("files");
     root::begin(&root_dir).map_err(file_error(&root_dir))?;
     let disk_id = identity("disk", recipe);
-    let programs = Programs { unseal: unseal.clone(), update: read(&artifacts.update)? };
+    let programs = Programs {
+        unseal: unseal.clone(),
+        update: read(&artifacts.update)?,
+        ima_policy: artifacts.ima_policy.as_deref().map(read).transpose()?,
+    };
     origin.lay_out(recipe, disk_id, programs, &root_dir)?;
     let mut integrity = integrity::complete(recipe, artifacts, &root_dir, &task)?;
 

@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod base;
 pub mod settings;
+pub mod watch;
 
 use std::fs;
 use std::io;

@@ -18,6 +18,8 @@ pub struct Programs {
     pub unseal: Vec<u8>,
     /// `msec-update`.
     pub update: Vec<u8>,
+    /// `ima-policy`; a busybox userland has none.
+    pub ima_policy: Option<Vec<u8>>,
 }
 
 /// What a root file system is made from.

@@ -312,7 +312,7 @@ mod tests {
         recipe: &Recipe,
         unseal: Vec<u8>,
     ) -> Result<(), UserlandError> {
-        let programs = Programs { unseal, update: b"update".to_vec() };
+        let programs = Programs { unseal, update: b"update".to_vec(), ima_policy: None };
         complete(tree, recipe, &recipe.root.busybox(), programs)
     }
 

@@ -67,12 +67,21 @@ pub enum Feature {
     Watchdog,
     /// An update that comes up is confirmed, one that does not is given up.
     Update,
+    /// What IMA measures and nobody knows is reported (`ima-policy watch`).
+    Watch,
 }
 
 impl Feature {
     /// All of them, which is what a recipe gets that does not say.
-    pub const ALL: [Self; 6] =
-        [Self::Network, Self::Ssh, Self::Rsyslog, Self::Time, Self::Watchdog, Self::Update];
+    pub const ALL: [Self; 7] = [
+        Self::Network,
+        Self::Ssh,
+        Self::Rsyslog,
+        Self::Time,
+        Self::Watchdog,
+        Self::Update,
+        Self::Watch,
+    ];
 
     /// Its name in recipes.
     #[must_use]
@@ -84,6 +93,7 @@ impl Feature {
             Self::Time => "time",
             Self::Watchdog => "watchdog",
             Self::Update => "update",
+            Self::Watch => "watch",
         }
     }
 
@@ -93,7 +103,7 @@ impl Feature {
             Self::Ssh => &["openssh-server"],
             Self::Rsyslog => &["rsyslog"],
             Self::Time => &["systemd-timesyncd"],
-            Self::Watchdog | Self::Update => &[],
+            Self::Watchdog | Self::Update | Self::Watch => &[],
         }
     }
 }
@@ -173,8 +183,8 @@ impl Root {
         if let System::Debian(features) = &self.system {
             let more = features.iter().flat_map(|feature| feature.packages());
             let sudo = sudo.then_some(&SUDO);
-            wanted
-                .extend(DEBIAN.iter().chain(more).chain(sudo).copied().map(PackageName::constant));
+            let all = DEBIAN.iter().chain(more).chain(sudo).copied();
+            wanted.extend(all.map(PackageName::constant));
         }
         wanted.into_iter().collect()
     }

@@ -20,6 +20,8 @@ fn context() -> (tempfile::TempDir, Context) {
         "initramfs-unseal/Cargo.toml",
         "initramfs-unseal/src/main.rs",
         "initramfs-unseal/src/deep/er.rs",
+        "ima-policy/Cargo.toml",
+        "ima-policy/src/lib.rs",
         "pcr-measure/Cargo.toml",
         "pcr-measure/src/lib.rs",
         "kernel-config/tpm.config",
@@ -113,11 +115,12 @@ fn changed_by(change: impl FnOnce(&mut Context)) -> Vec<C> {
 fn a_change_reaches_exactly_what_is_built_from_it() {
     let signed = [C::UBootKey, C::TfA];
     let trees = [C::UBootKey, C::TfA, C::DeviceTree];
-    let cases: [(&str, &[C]); 33] = [
-        ("Cargo.lock", &[C::Unseal]),
+    let cases: [(&str, &[C]); 34] = [
+        ("Cargo.lock", &[C::Unseal, C::ImaPolicy]),
         ("initramfs-unseal/src/deep/er.rs", &[C::Unseal]),
-        ("pcr-measure/src/lib.rs", &[C::Unseal]),
-        ("pcr-measure/src/new.rs", &[C::Unseal]),
+        ("ima-policy/src/lib.rs", &[C::ImaPolicy]),
+        ("pcr-measure/src/lib.rs", &[C::Unseal, C::ImaPolicy]),
+        ("pcr-measure/src/new.rs", &[C::Unseal, C::ImaPolicy]),
         ("kernel-config/tpm.config", &[C::Kernel, C::KernelKey, C::DeviceTree]),
         ("kernel-config/rpi3/board.config", &[C::Kernel, C::KernelKey, C::DeviceTree]),
         ("kernel-config/virt/emulation.config", &[]),

@@ -1,6 +1,7 @@
 //! What an image adds to an installed Debian: its name, its mounts, its services' settings,
 //! our program.
 
+use super::watch;
 use crate::image::root::Programs;
 use crate::image::tool::SOURCE_DATE_EPOCH;
 use crate::image::tree::{Node, Tree};
@@ -191,6 +192,9 @@ pub fn of(recipe: &Recipe, features: &Features, disk_id: u32, programs: Programs
         file("usr/lib/systemd/system/msec-update-give-up.timer", GIVE_UP_TIMER);
         file("etc/systemd/system/systemd-boot-check-no-failures.service.d/10-msec.conf", CHECK);
     }
+    if features.has(Feature::Watch) {
+        file(&format!("usr/lib/systemd/system/{}", watch::UNIT), watch::TEXT);
+    }
     let name = recipe.root.hostname.as_ref().map_or(recipe.name.as_str(), HostnamePattern::as_str);
     match name.split_once(HostnamePattern::SERIAL) {
         None => file("etc/hostname", &format!("{name}\n")),
@@ -218,9 +222,15 @@ pub fn of(recipe: &Recipe, features: &Features, disk_id: u32, programs: Programs
         let link = format!("etc/systemd/system/boot-complete.target.requires/{check}");
         tree.put(&link, Node::Symlink(format!("/usr/lib/systemd/system/{check}")));
     }
+    if features.has(Feature::Watch) {
+        wants(&mut tree, "sysinit.target", watch::UNIT);
+    }
     tree.put("boot/firmware", Node::Directory(0o755));
     tree.put("usr/sbin/initramfs-unseal", Node::File(0o755, programs.unseal));
     tree.put("usr/sbin/msec-update", Node::File(0o755, programs.update));
+    if let Some(program) = programs.ima_policy {
+        tree.put("usr/bin/ima-policy", Node::File(0o755, program));
+    }
     tree
 }
 
@@ -241,7 +251,11 @@ mod tests {
         );
         let recipe = Recipe::parse(&text, "test").unwrap();
         let crate::recipe::System::Debian(features) = &recipe.root.system else { panic!() };
-        let programs = Programs { unseal: b"unseal".to_vec(), update: b"update".to_vec() };
+        let programs = Programs {
+            unseal: b"unseal".to_vec(),
+            update: b"update".to_vec(),
+            ima_policy: Some(b"ima-policy".to_vec()),
+        };
         of(&recipe, features, 0xdead_0001, programs)
     }
 
@@ -279,6 +293,8 @@ mod tests {
             ("ssh", "etc/ssh/sshd_config.d/10-msec.conf"),
             ("update", "etc/systemd/system/multi-user.target.wants/msec-update-confirm.service"),
             ("update", "etc/systemd/system/timers.target.wants/msec-update-give-up.timer"),
+            ("watch", "usr/lib/systemd/system/ima-policy-watch.service"),
+            ("watch", "etc/systemd/system/sysinit.target.wants/ima-policy-watch.service"),
         ];
         for (feature, path) in places {
             assert!(tree("").get(path).is_some(), "{path}");
@@ -293,5 +309,6 @@ mod tests {
         assert!(fstab.contains("\nPARTUUID=dead0001-01 /boot/firmware vfat ro,"), "{fstab}");
         assert_eq!(text(&tree(""), "usr/sbin/initramfs-unseal"), "unseal");
         assert_eq!(text(&tree(""), "usr/sbin/msec-update"), "update");
+        assert_eq!(text(&tree(""), "usr/bin/ima-policy"), "ima-policy");
     }
 }

@@ -1,4 +1,4 @@
-//! What the linker was given for `initramfs-unseal`: the crates, and the static libraries
+//! What the linker was given for a program of ours: the crates, and the static libraries
 //! with the packages that they come from. It is kept beside the program, for the bill of
 //! materials of an image.
 
@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::super::static_lib::{TARGET, pkg_config_path};
-use super::super::{BuildError, Component, job::Job};
-use super::{RUST_TARGET, SPEC};
+use super::super::{BuildError, job::Job};
+use super::{Libraries, Program, RUST_TARGET};
 
 /// The file beside the program.
 const FILE: &str = "linked.json";
@@ -68,17 +68,19 @@ impl Linked {
 }
 
 /// Writes the list.
-pub(super) fn keep(job: &Job<'_>) -> Result<(), BuildError> {
-    let linked = Linked { crates: crates(job)?, libraries: libraries(job)? };
+pub(super) fn keep(job: &Job<'_>, program: &Program) -> Result<(), BuildError> {
+    let linked = Linked { crates: crates(job, program)?, libraries: libraries(job, program)? };
     let text = serde_json::to_vec_pretty(&linked).map_err(|error| job.wrong(error.to_string()))?;
     job.keep_bytes(&text, FILE)
 }
 
-fn crates(job: &Job<'_>) -> Result<BTreeSet<Crate>, BuildError> {
+fn crates(job: &Job<'_>, program: &Program) -> Result<BTreeSet<Crate>, BuildError> {
     let mut tree = job.command("cargo", &job.context.tree);
     // Neither what runs while building nor what expands code is in the program.
     Job::with_network(&mut tree)
-        .args(["tree", "--locked", "--package=initramfs-unseal", "--edges=normal,no-proc-macro"])
+        .args(["tree", "--locked", "--edges=normal,no-proc-macro"])
+        .arg(format!("--package={}", program.package))
+        .arg(format!("--features={}", program.features.join(",")))
         .args(["--prefix=none", "--format={p}|{l}", &format!("--target={RUST_TARGET}")]);
     let lock = job.read(&job.tree("Cargo.lock"))?;
     let checksums = checksums(&String::from_utf8_lossy(&lock))
@@ -123,9 +125,16 @@ fn checksums(lock: &str) -> Result<BTreeMap<(String, String), String>, toml::de:
 
 /// The packages with the static libraries that pkg-config names, with C's own and Rust's.
 /// What our components deliver is in the list of components.
-fn libraries(job: &Job<'_>) -> Result<BTreeSet<Library>, BuildError> {
+fn libraries(job: &Job<'_>, program: &Program) -> Result<BTreeSet<Library>, BuildError> {
     let mut names = Vec::new();
-    for need in [Component::Tss, Component::Cryptsetup] {
+    for libraries in program.libraries {
+        let need = match *libraries {
+            Libraries::Of(component) => component,
+            Libraries::Named(name) => {
+                names.push(name.to_owned());
+                continue;
+            }
+        };
         let dir = job.need(need).join("usr/lib/pkgconfig");
         for entry in
             std::fs::read_dir(&dir).map_err(|error| job.wrong(error.to_string()))?.flatten()
@@ -136,7 +145,7 @@ fn libraries(job: &Job<'_>) -> Result<BTreeSet<Library>, BuildError> {
     names.sort_unstable();
     let mut flags = job.command("pkg-config", &job.work);
     flags.args(["--static", "--libs"]).args(&names);
-    flags.env("PKG_CONFIG_LIBDIR", pkg_config_path(job, SPEC.needs));
+    flags.env("PKG_CONFIG_LIBDIR", pkg_config_path(job, program.needs));
     let flags = output(job, "pkg-config", flags)?;
     let mut archives = BTreeSet::new();
     let system = format!("/usr/lib/{TARGET}");
