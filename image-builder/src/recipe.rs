@@ -9,6 +9,7 @@ mod board;
 mod components;
 mod disk;
 mod integrity;
+mod logging;
 mod recipient;
 mod root;
 mod target;
@@ -25,6 +26,7 @@ pub use board::Board;
 pub use components::{Components, Firmware, SecureWorld};
 pub use disk::{Disk, MIB};
 pub use integrity::{Integrity, Profile};
+pub use logging::Logging;
 pub use recipient::Recipient;
 pub use root::{Busybox, Console, Feature, Features, Root, System};
 pub use target::{Purpose, Target};
@@ -130,6 +132,9 @@ pub struct Recipe {
     /// Who may log in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub users: Vec<User>,
+    /// Where the log goes, beside the device itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logging: Option<Logging>,
     /// What the first boot does, and how a boot by hand goes.
     #[serde(default)]
     pub provisioning: Provisioning,
@@ -165,6 +170,12 @@ impl Recipe {
             board.check_firmware(firmware, u_boot).map_err(serde::de::Error::custom)?;
             users::check(&recipe.users, recipe.root.is_debian())
                 .map_err(serde::de::Error::custom)?;
+            if recipe.logging.is_some() && !recipe.root.has(Feature::Rsyslog) {
+                return Err(serde::de::Error::custom(
+                    "[logging] is done by rsyslog: it takes system = \"debian\" with the feature \
+                     \"rsyslog\"",
+                ));
+            }
             Ok(recipe)
         };
         parse().map_err(|source| RecipeError::Parse {
@@ -193,6 +204,18 @@ impl Recipe {
         }
         if let Some(file) = &mut recipe.initramfs.file {
             beside(file);
+        }
+        if let Some(logging) = &mut recipe.logging {
+            beside(&mut logging.ca);
+            let wrong = |source| RecipeError::File {
+                key: "ca of [logging]",
+                path: logging.ca.clone(),
+                source,
+            };
+            let text = std::fs::read_to_string(&logging.ca).map_err(wrong)?;
+            let invalid = |why: ValueError| std::io::Error::other(why.to_string());
+            let text = logging::certificates(&text).map_err(invalid).map_err(wrong)?;
+            logging.ca_text = text;
         }
         for user in &mut recipe.users {
             for file in std::mem::take(&mut user.ssh_key_files) {
@@ -223,7 +246,8 @@ impl Recipe {
     /// The packages that are asked for: the recipe's, and those that its choices bring.
     #[must_use]
     pub fn wanted_packages(&self) -> Vec<PackageName> {
-        self.root.wanted(self.users.iter().any(|user| user.sudo))
+        let sudo = self.users.iter().any(|user| user.sudo);
+        self.root.wanted(sudo, self.logging.is_some())
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod accounts;
 pub mod base;
+pub mod logging;
 pub mod settings;
 pub mod watch;
 

@@ -156,6 +156,9 @@ impl From<Features> for Vec<Feature> {
 /// repairs its file system.
 const DEBIAN: [&str; 5] = ["dbus", "e2fsprogs", "systemd", "systemd-sysv", "udev"];
 
+/// What rsyslog needs to speak TLS.
+const LOG_BY_TLS: &str = "rsyslog-openssl";
+
 /// What a user needs who may become root.
 const SUDO: &str = "sudo";
 
@@ -164,6 +167,12 @@ impl Root {
     #[must_use]
     pub fn is_debian(&self) -> bool {
         matches!(self.system, System::Debian(_))
+    }
+
+    /// Whether it is a Debian with this feature.
+    #[must_use]
+    pub fn has(&self, feature: Feature) -> bool {
+        matches!(&self.system, System::Debian(features) if features.has(feature))
     }
 
     /// What is said of a busybox userland; for another one, what goes without saying.
@@ -178,12 +187,13 @@ impl Root {
     /// The packages that are asked for, by the recipe, the system and its features; `sudo`
     /// where some user needs it. In order, each once.
     #[must_use]
-    pub fn wanted(&self, sudo: bool) -> Vec<PackageName> {
+    pub fn wanted(&self, sudo: bool, remote_log: bool) -> Vec<PackageName> {
         let mut wanted: BTreeSet<PackageName> = self.packages.iter().cloned().collect();
         if let System::Debian(features) = &self.system {
             let more = features.iter().flat_map(|feature| feature.packages());
             let sudo = sudo.then_some(&SUDO);
-            let all = DEBIAN.iter().chain(more).chain(sudo).copied();
+            let log = remote_log.then_some(LOG_BY_TLS);
+            let all = DEBIAN.iter().chain(more).chain(sudo).copied().chain(log);
             wanted.extend(all.map(PackageName::constant));
         }
         wanted.into_iter().collect()

@@ -379,6 +379,15 @@ fn errors_name_line_key_and_reason() {
             "[components]\nfirmware = \"u-boot\"\nsecure_world = \"op-tee\"\n",
             "secure_world = \"none\"",
         ),
+        (MINIMAL, "[logging]\nserver = \"a\"\nca = \"ca.pem\"\n", "feature \"rsyslog\""),
+        (DEBIAN, "[logging]\nca = \"ca.pem\"\n", "missing field `server`"),
+        (DEBIAN, "[logging]\nserver = \"a\"\n", "missing field `ca`"),
+        (DEBIAN, "[logging]\nserver = \"a:\"\nca = \"c\"\n", "has no port"),
+        (DEBIAN, "[logging]\nserver = \"a:65536\"\nca = \"c\"\n", "has no port"),
+        (DEBIAN, "[logging]\nserver = \"::1\"\nca = \"c\"\n", "stands in brackets"),
+        (DEBIAN, "[logging]\nserver = \"[a]\"\nca = \"c\"\n", "is an IPv6 address"),
+        (DEBIAN, "[logging]\nserver = \"a\\\" b\"\nca = \"c\"\n", "is no name of a host"),
+        (DEBIAN, "[logging]\nserver = \"a\"\nca = \"c\"\nname = \"*\"\n", "is no name of a host"),
         ("name = \"../x\"\n", "", "line 1, column 8"),
     ];
     for (head, tail, expected) in cases {
@@ -408,4 +417,46 @@ fn command_lines_are_checked() {
     let longest = "x".repeat(CommandLine::MAX);
     assert!(CommandLine::try_from(longest.clone()).is_ok());
     assert!(CommandLine::try_from(longest + "x").is_err());
+}
+
+#[test]
+fn a_collector_has_a_port_and_a_name() {
+    for (server, name, host, port, peer) in [
+        ("log.example.org", None, "log.example.org", 6514, "log.example.org"),
+        ("log:514", Some("collector"), "log", 514, "collector"),
+        ("192.0.2.1", None, "192.0.2.1", 6514, "192.0.2.1"),
+        ("[2001:db8::1]:99", Some("x.y"), "2001:db8::1", 99, "x.y"),
+    ] {
+        let name = name.map_or(String::new(), |name| format!("name = \"{name}\"\n"));
+        let text = format!("{DEBIAN}[logging]\nserver = \"{server}\"\nca = \"ca.pem\"\n{name}");
+        let recipe = Recipe::parse(&text, "r.toml").unwrap();
+        let logging = recipe.logging.clone().unwrap();
+        assert_eq!((logging.server.host(), logging.server.port()), (host, port));
+        assert_eq!(logging.peer(), peer);
+        let packages: Vec<_> = recipe.wanted_packages().iter().map(ToString::to_string).collect();
+        assert!(packages.contains(&"rsyslog-openssl".to_owned()), "{packages:?}");
+        let again = Recipe::parse(&toml::to_string(&recipe).unwrap(), "again").unwrap();
+        assert_eq!(again, recipe);
+    }
+    let recipe = Recipe::parse(DEBIAN, "r.toml").unwrap();
+    let packages: Vec<_> = recipe.wanted_packages().iter().map(ToString::to_string).collect();
+    assert!(!packages.iter().any(|name| name.starts_with("rsyslog-")));
+}
+
+#[test]
+fn the_certificate_of_a_collector_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("r.toml");
+    std::fs::write(&path, format!("{DEBIAN}[logging]\nserver = \"a\"\nca = \"ca.pem\"\n")).unwrap();
+    for (content, says) in [
+        (None, "cannot read"),
+        (Some("x"), "no certificate"),
+        (Some("-----BEGIN PRIVATE KEY-----"), "a private key"),
+    ] {
+        if let Some(content) = content {
+            std::fs::write(dir.path().join("ca.pem"), content).unwrap();
+        }
+        let error = Recipe::load(&path).unwrap_err().to_string();
+        assert!(error.contains("ca of [logging]") && error.contains(says), "{error}");
+    }
 }

@@ -1,7 +1,7 @@
 //! What an image adds to an installed Debian: its name, its mounts, its services' settings,
 //! our program.
 
-use super::watch;
+use super::{logging, watch};
 use crate::image::root::Programs;
 use crate::image::tool::SOURCE_DATE_EPOCH;
 use crate::image::tree::{Node, Tree};
@@ -194,6 +194,10 @@ pub fn of(recipe: &Recipe, features: &Features, disk_id: u32, programs: Programs
     }
     if features.has(Feature::Watch) {
         file(&format!("usr/lib/systemd/system/{}", watch::UNIT), watch::TEXT);
+    }
+    if let Some(logging) = &recipe.logging {
+        file(logging::CONFIGURATION, &logging::configuration(logging));
+        file(logging::CA.trim_start_matches('/'), &logging.ca_text);
     }
     let name = recipe.root.hostname.as_ref().map_or(recipe.name.as_str(), HostnamePattern::as_str);
     match name.split_once(HostnamePattern::SERIAL) {
