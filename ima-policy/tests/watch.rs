@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
+mod common;
+mod made;
+
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixDatagram;
@@ -11,12 +14,11 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use made::{List, Made, digest, text};
+use common::{List, digest, text};
+use made::Made;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-
-mod made;
 
 /// For something that has to happen.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -258,7 +260,7 @@ fn what_an_image_has_is_taken_as_far_as_it_is_there() {
 #[test]
 fn modules_and_pcr_are_held_against_the_list() {
     let mut device = Device::new();
-    let boot = made::digest_of(&[0; 320]);
+    let boot = digest(&[0; 320]).1;
     device.grow(|list| list.add("ima-ng", &[(String::new(), boot), text("boot_aggregate")]));
     let value = device.list.sha256;
     device.pcrs(|index| if index == 10 { value } else { [0; 32] });

@@ -22,8 +22,7 @@ use pcr_measure::digest::Algorithm;
 use sd_notify::NotifyState;
 
 use super::list::algorithm;
-use super::verify::pcr;
-use super::vouch::VouchArgs;
+use super::verify::{keyring, pcr, reference};
 
 /// Between two looks: a report is out well within a second of what it is about.
 const TICK: u16 = 250;
@@ -33,8 +32,12 @@ const PCR_EVERY: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub(super) struct WatchArgs {
-    #[command(flatten)]
-    vouch: VouchArgs,
+    /// What is known to be good (ima-policy reference); may be given several times
+    #[arg(long, value_name = "FILE")]
+    reference: Vec<PathBuf>,
+    /// Who may sign files: certificates or public keys, PEM or DER; may be given several times
+    #[arg(long, value_name = "FILE")]
+    keyring: Vec<PathBuf>,
     /// Take reference.json and ima.der in this directory too, as far as they are there
     #[arg(long, value_name = "DIRECTORY")]
     known: Option<PathBuf>,
@@ -113,8 +116,15 @@ struct Loop<'a> {
 
 /// Follows the list until it is told to end.
 pub(super) fn run(args: &WatchArgs, format: Format) -> Result<Answer> {
-    let vouch = args.vouch.with_known(args.known.as_deref());
-    let (reference, keyring) = (vouch.reference()?, vouch.keyring()?);
+    let known = |name: &str| {
+        let path = args.known.as_ref().map(|known| known.join(name));
+        path.filter(|path| path.exists())
+    };
+    let all = |named: &[PathBuf], name: &str| -> Vec<PathBuf> {
+        named.iter().cloned().chain(known(name)).collect()
+    };
+    let reference = reference(&all(&args.reference, "reference.json"))?;
+    let keyring = keyring(&all(&args.keyring, "ima.der"))?;
     let pcrs = PcrFiles(&args.pcrs);
     // Nobody says in this boot what the firmware's PCRs were but the TPM.
     let aggregate = pcrs.boot_aggregate().ok();

@@ -27,6 +27,10 @@ use modules::Explained;
 pub use modules::of_proc;
 pub use report::{Event, Report, Severity};
 
+/// What the kernel calls a module that came as memory (Linux, ima_main.c,
+/// `ima_post_load_data`): its name is not told.
+const INIT_MODULE: &[u8] = b"init_module";
+
 /// What a record is about, as far as it tells: the list does not say which hook measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -42,6 +46,9 @@ impl Kind {
     fn of(record: &Record, name: &[u8]) -> Self {
         let is_below = |dirs: &[&str]| dirs.iter().any(|dir| name.starts_with(dir.as_bytes()));
         if let Some(buffer) = record.field(Field::Buffer) {
+            if name == INIT_MODULE {
+                return Self::Module;
+            }
             // A key is called by its keyring; the kernel's own keyrings begin with a dot. One of
             // somebody's own (`keyrings=`) is told by what was added.
             let is_key = name.starts_with(b".") || crate::signature::is_certificate(buffer);
@@ -92,6 +99,8 @@ pub struct Watch<'a> {
     pcr: Pcr,
     entries: u64,
     explained: Explained,
+    /// Known modules that came as memory, and have not been found among the loaded ones.
+    from_memory: u64,
     unexplained: BTreeSet<String>,
 }
 
@@ -114,6 +123,7 @@ impl<'a> Watch<'a> {
             pcr: Pcr::Explained,
             entries: 0,
             explained: Explained::default(),
+            from_memory: 0,
             unexplained: BTreeSet::new(),
         }
     }
@@ -143,6 +153,9 @@ impl<'a> Watch<'a> {
             self.explained.add(module);
         }
         let judged = self.judge.look(self.entries, record)?;
+        if name == INIT_MODULE && record.field(Field::Buffer).is_some() && judged.is_known {
+            self.from_memory += 1;
+        }
         Ok(self.reports(record, name, judged))
     }
 
@@ -210,6 +223,12 @@ impl<'a> Watch<'a> {
         // One that is unloaded and loaded again is told again.
         self.unexplained.retain(|name| modules.contains(name));
         for name in modules {
+            // One that is known is whichever has no record of its own.
+            let is_new = !self.explained.has(name) && !self.unexplained.contains(name);
+            if is_new && self.from_memory > 0 {
+                self.from_memory -= 1;
+                self.explained.add(name.clone());
+            }
             let room = self.unexplained.len() < MAX_UNEXPLAINED;
             if !self.explained.has(name) && room && self.unexplained.insert(name.clone()) {
                 let report = Report::new(Event::ModuleUnmeasured, Severity::Alert);

@@ -351,6 +351,27 @@ fn a_module_without_a_record_is_told_each_time_it_is_loaded() {
     assert_eq!(names(watch.is_read(&loaded(&["my_fs", "evil"]))), [b"evil"]);
 }
 
+/// The list has the digest of one that came as memory, and not its name.
+#[test]
+fn a_known_module_from_memory_explains_one_name() {
+    let loaded = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let mut reference = Reference::new();
+    let digest = FileDigest::new(None, "sha256", sha256(b"good").as_bytes().to_vec()).unwrap();
+    reference.add_buffer(INIT_MODULE, digest);
+    let judge = Judge { reference: Some(&reference), ..Judge::default() };
+    for (content, severity, told) in
+        [(&b"good"[..], Severity::Info, 1), (b"evil", Severity::Alert, 2)]
+    {
+        let mut watch = Watch::new(judge, ten());
+        watch.record(&file(b"/first", b"", b"")).unwrap();
+        let reports = watch.record(&buffer("init_module", content, content)).unwrap();
+        let events: Vec<_> = reports.iter().map(|one| (one.event, one.severity)).collect();
+        assert_eq!(events, [(Event::Module, severity)]);
+        assert_eq!(watch.is_read(&loaded(&["dummy", "second"])).len(), told);
+        assert_eq!(watch.is_read(&loaded(&["dummy", "second"])), []);
+    }
+}
+
 #[test]
 fn a_list_that_shrinks_is_read_anew() {
     let mut watch = Watch::new(Judge::default(), ten());

@@ -1,7 +1,7 @@
-//! `ima-policy` for the target, with OpenSSL inside.
+//! `ima-policy` for the target, with OpenSSL and tpm2-tss inside.
 
 use super::static_program::{self, Libraries, Program};
-use super::{BuildError, Chosen, Files, Spec, job::Job};
+use super::{BuildError, Chosen, Component, Files, Spec, job::Job};
 
 pub(super) const SPEC: Spec = Spec {
     name: "ima-policy",
@@ -13,7 +13,7 @@ pub(super) const SPEC: Spec = Spec {
         include_str!("static_lib.rs")
     ),
     sources: &[],
-    needs: &[],
+    needs: &[Component::Tss],
     series: None,
     files: &[
         Files::One("Cargo.toml"),
@@ -28,11 +28,11 @@ pub(super) const SPEC: Spec = Spec {
 
 const PROGRAM: Program = Program {
     package: "ima-policy",
-    features: &["cli"],
+    features: &["cli", "tpm"],
     files: &["ima-policy"],
     crates: &["ima-policy", "pcr-measure"],
     needs: SPEC.needs,
-    libraries: &[Libraries::Named("openssl")],
+    libraries: &[Libraries::Of(Component::Tss), Libraries::Named("openssl")],
     environment: &[("AARCH64_UNKNOWN_LINUX_GNU_OPENSSL_STATIC", "1")],
     size_limit: 12 << 20,
 };

@@ -15,6 +15,10 @@ const RUST_TARGET: &str = "aarch64-unknown-linux-gnu";
 /// The profile of the workspace that puts size first.
 const PROFILE: &str = "initramfs";
 
+/// The largest pages of a kernel that starts it, in bytes: ours has 4 KiB, and so have Debian's
+/// but for some with 16. The linker would fill segments up to 64 KiB.
+const PAGE: usize = 16 << 10;
+
 /// C libraries, by their pkg-config files.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Libraries {
@@ -52,7 +56,7 @@ pub(super) fn build(job: &Job<'_>, program: &Program) -> Result<(), BuildError> 
     let cargo_home = std::env::var("CARGO_HOME").unwrap_or_default();
     let flags = format!(
         "-C target-feature=+crt-static -C relocation-model=static -C link-arg=-Wl,--gc-sections \
-         --remap-path-prefix={}=msec-boot --remap-path-prefix={cargo_home}=cargo",
+         -C link-arg=-Wl,-z,max-page-size={PAGE} --remap-path-prefix={}=msec-boot --remap-path-prefix={cargo_home}=cargo",
         job.context.tree.display(),
     );
     // Cargo tells changed sources by their date. Another checkout that was built here

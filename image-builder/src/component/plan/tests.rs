@@ -142,7 +142,7 @@ fn a_change_reaches_exactly_what_is_built_from_it() {
         ("uboot-patches/tf-a/c.patch", &[C::TfA]),
         ("uboot-patches/optee/g.patch", &[C::Optee, C::TfA]),
         ("image-builder/patches/cryptsetup/d.patch", &[C::Cryptsetup, C::Unseal]),
-        ("image-builder/patches/tpm2-tss/e.patch", &[C::Tss, C::Unseal]),
+        ("image-builder/patches/tpm2-tss/e.patch", &[C::Tss, C::Unseal, C::ImaPolicy]),
         ("tests/qemu/f.patch", &[C::Qemu]),
         ("tests/qemu/board.mak", &[C::Qemu]),
         ("kernel-config/virt/new.config", &[]),
@@ -336,8 +336,8 @@ fn a_series_is_for_the_only_source_that_a_component_always_has() {
 #[test]
 fn an_image_is_made_of_what_its_board_needs() {
     for (board, without) in [
-        (Board::Rpi3, &[C::KernelKey, C::Qemu][..]),
-        (Board::Virt, &[C::KernelKey, C::Firmware, C::Qemu]),
+        (Board::Rpi3, &[C::KernelKey, C::ImaPolicy, C::Qemu][..]),
+        (Board::Virt, &[C::KernelKey, C::ImaPolicy, C::Firmware, C::Qemu]),
     ] {
         let (_dir, mut context) = context();
         context.target = on(board);
@@ -345,6 +345,8 @@ fn an_image_is_made_of_what_its_board_needs() {
         let plan = Plan::new(&context, &image).unwrap();
         let rest: Vec<C> = C::ALL.into_iter().filter(|c| plan.get(*c).is_none()).collect();
         assert_eq!(rest, without, "{board}");
+        context.target.debian = true;
+        assert!(C::of_image(&context.target).contains(&C::ImaPolicy));
     }
 }
 
