@@ -213,7 +213,10 @@ fn an_image_is_clean_complete_and_reproducible() {
     assert_eq!(bench.image("one"), image);
     assert!(fs::read(&image.path).unwrap() == first, "the second build differs");
     let left = fs::read_dir(bench.dir.path().join("out")).unwrap().count();
-    assert_eq!(left, 5, "image, manifest, inventory, reference, configuration, and nothing half-written");
+    assert_eq!(
+        left, 5,
+        "image, manifest, inventory, reference, configuration, and nothing half-written"
+    );
 
     let path = image.path.to_str().unwrap();
     run("sfdisk", &["--verify", path]);

@@ -24,6 +24,7 @@ use ima_policy::survey::survey;
 use pcr_measure::manifest::Manifest;
 use pcr_measure::{Algorithm, PcrIndex, Sha256Digest};
 
+use super::debian::watch;
 use super::initramfs::{Entry, InitramfsError};
 use super::tool::{SOURCE_DATE_EPOCH, Tool, ToolError};
 use crate::artifacts::Artifacts;
@@ -35,8 +36,6 @@ use crate::recipe::Recipe;
 const POLICY: &str = "etc/ima/ima-policy";
 /// Where the certificate lies there.
 const CERTIFICATE: &str = "etc/keys/ima.der";
-/// Where a root has what it is judged by.
-const OWN: &str = "usr/lib/msec";
 /// What IMA calls a module that came as memory.
 const INIT_MODULE: &[u8] = b"init_module";
 /// The keyrings that it comes into, as IMA measures it.
@@ -149,7 +148,7 @@ pub fn complete(
     let reference = reference(root, trusted.as_deref())?;
     if recipe.root.is_debian() {
         // For whoever watches on the device.
-        let dir = root.join(OWN);
+        let dir = root.join(watch::KNOWN.trim_start_matches('/'));
         fs::create_dir_all(&dir).map_err(failed(&dir))?;
         put(&dir.join("reference.json"), reference.to_json()?.as_bytes())?;
         if let Some(certificate) = &trusted {
