@@ -250,7 +250,10 @@ impl Built {
         more: Vec<Package>,
         dir: &Path,
     ) -> Card {
-        let recipe = Recipe::parse(&table.to_string(), "the test's recipe").expect("a recipe");
+        // From a file: what a recipe names lies beside it, or has a whole path.
+        let file = dir.join("recipe.toml");
+        fs::write(&file, table.to_string()).expect("the test's recipe");
+        let recipe = Recipe::load(&file).expect("a recipe");
         if let Binding::Signed(_) = recipe.tpm.binding {
             component::ensure_policy_key(&self.context.signing_key, false).expect("a policy key");
         }

@@ -5,7 +5,7 @@ use std::{
     io::{self, Read as _},
     net::{SocketAddrV4, TcpStream},
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -31,6 +31,17 @@ pub fn answers(address: SocketAddrV4, limit: Duration) -> bool {
         std::thread::sleep(PAUSE);
     }
     false
+}
+
+/// A port that is lent ([`SshOperator::lend`]).
+#[derive(Debug)]
+pub struct Lent(Child);
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// A key pair in a directory, and the host keys that its client has seen.
@@ -96,6 +107,20 @@ impl SshOperator {
             .stdin(fs::File::open(file).expect("the file"))
             .status();
         assert!(status.expect("ssh").success(), "{name} was not taken");
+    }
+
+    /// Lets the host reach a port of this machine's loopback at one of its own, until the
+    /// returned client is dropped.
+    ///
+    /// # Panics
+    /// When ssh cannot be started.
+    #[must_use]
+    pub fn lend(&self, address: SocketAddrV4, user: &str, there: u16, here: u16) -> Lent {
+        let mut ssh = self.ssh(address, user);
+        ssh.args(["-N", "-o", "ExitOnForwardFailure=yes", "-R"])
+            .arg(format!("127.0.0.1:{there}:127.0.0.1:{here}"))
+            .stdin(Stdio::null());
+        Lent(ssh.spawn().expect("ssh: openssh-client belongs to the build root"))
     }
 
     /// A client that lacks a command. The host's key has to be the one of the first time.

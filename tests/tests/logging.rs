@@ -1,0 +1,169 @@
+//! What `[logging]` gives a device, between two rsyslogd: a device with its configuration, and
+//! a collector that speaks TLS.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+use std::{fs, os::unix::net::UnixDatagram};
+
+use image_builder::{
+    image::debian::logging::{CA, SPOOL, configuration},
+    recipe::Recipe,
+};
+use msec_tests::collector::{NAME, Place, Rsyslog, wait};
+
+/// From here on numbers are of messages that may be lost: the device did not know yet.
+const PROBE: u32 = 10_000;
+
+/// A device, and what it speaks to.
+struct Bench(Place);
+
+impl Bench {
+    /// A device: its configuration as it is made, but for the paths.
+    fn device(&self) -> Rsyslog {
+        let recipe = format!(
+            "name = \"d\"\nboard = \"rpi3\"\n[kernel]\ncommand_line = \"quiet\"\n[root]\nsystem = \
+             \"debian\"\n[logging]\nserver = \"127.0.0.1:{}\"\nca = \"ca.pem\"\nname = \"{NAME}\"
+",
+            self.0.port
+        );
+        fs::write(self.0.path("d.toml"), recipe).unwrap();
+        let recipe = Recipe::load(&self.0.path("d.toml")).unwrap();
+        let logging = recipe.logging.unwrap();
+        fs::write(self.0.path("image-ca.pem"), &logging.ca_text).unwrap();
+        let made = configuration(&logging);
+        assert!(made.contains(CA) && made.contains(SPOOL));
+        fs::create_dir_all(self.0.path("spool")).unwrap();
+        let made = made.replace(CA, &self.0.shown("image-ca.pem"));
+        let made = made.replace(SPOOL, &self.0.shown("spool"));
+        let text = format!(
+            "global(workDirectory=\"{}\" processInternalMessages=\"on\")\n\
+             module(load=\"imuxsock\" SysSock.Use=\"off\")\n\
+             input(type=\"imuxsock\" Socket=\"{}\")\n{made}\
+             action(type=\"omfile\" file=\"{}\")\n",
+            self.0.shown("spool"),
+            self.0.shown("log"),
+            self.0.shown("local"),
+        );
+        fs::remove_file(self.0.path("log")).ok();
+        let started = self.0.start("device", &text);
+        wait(|| self.0.path("log").exists(), || "no socket".to_owned());
+        started
+    }
+
+    /// Logs these numbers on the device; they are in its own log when it returns.
+    fn log(&self, numbers: std::ops::Range<u32>) {
+        let socket = UnixDatagram::unbound().unwrap();
+        socket.connect(self.0.path("log")).unwrap();
+        for number in numbers.clone() {
+            let json = format!("{{\"ima\":{{\"event\":\"test\",\"number\":{number}}}}}");
+            let message = format!("<84>ima-policy[7]: @cee: {json}");
+            socket.send(message.as_bytes()).unwrap();
+        }
+        let last = format!("\"number\":{}}}", numbers.end - 1);
+        let is_there =
+            || fs::read_to_string(self.0.path("local")).unwrap_or_default().contains(&last);
+        wait(is_there, || "not in the device's log".to_owned());
+    }
+
+    fn local(&self) -> String {
+        fs::read_to_string(self.0.path("local")).unwrap_or_default()
+    }
+
+    /// How often the device has found that it cannot reach the collector.
+    fn suspensions(&self) -> usize {
+        self.local().matches("'msec-remote' suspended").count()
+    }
+
+    /// Logs one by one until the device has seen that nobody is there any more.
+    fn log_until_suspended(&self, round: u32) {
+        let before = self.suspensions();
+        let mut number = PROBE * round;
+        wait(
+            || {
+                number += 1;
+                self.log(number..number + 1);
+                self.suspensions() > before
+            },
+            || self.local(),
+        );
+    }
+
+    fn has_spooled(&self) -> bool {
+        fs::read_dir(self.0.path("spool")).unwrap().count() > 0
+    }
+
+    /// The numbers that the collector has, in order.
+    fn collected(&self) -> Vec<u32> {
+        let text = self.0.collected();
+        let numbers = text.lines().filter_map(|line| {
+            let (head, json) = line.split_once("@cee: ")?;
+            // RFC 5424: what the device's program sent as one field more is still that.
+            assert!(head.starts_with("<84>1 20") && head.contains(" ima-policy 7 - - "), "{line}");
+            let json: serde_json::Value = serde_json::from_str(json).unwrap();
+            u32::try_from(json["ima"]["number"].as_u64()?).ok()
+        });
+        numbers.collect()
+    }
+
+    fn wait_for(&self, number: u32) {
+        let is_there = || self.collected().contains(&number);
+        wait(is_there, || {
+            let said = ["device.err", "collector.err"]
+                .map(|name| fs::read_to_string(self.0.path(name)).unwrap_or_default());
+            format!("{} collected, {number} missing: {said:?}", self.collected().len())
+        });
+    }
+}
+
+#[test]
+fn what_is_logged_while_the_collector_or_the_device_is_away_arrives_in_order() {
+    let place = Bench(Place::new());
+    let collector = place.0.collector("right");
+    let device = place.device();
+    place.log(0..50);
+    place.wait_for(49);
+    // The collector goes away, which the device learns by sending. From there on some wait in
+    // memory, the rest on the disk.
+    collector.end();
+    place.log_until_suspended(1);
+    place.log(100..700);
+    wait(|| place.has_spooled(), || "nothing on the disk".to_owned());
+    let collector = place.0.collector("right");
+    place.wait_for(699);
+    // Both go: the device with messages that nobody has taken.
+    collector.end();
+    place.log_until_suspended(2);
+    place.log(700..1000);
+    device.end();
+    assert!(place.has_spooled());
+    let device = place.device();
+    place.log(1000..1050);
+    let _collector = place.0.collector("right");
+    place.wait_for(1049);
+    let collected: Vec<u32> = place.collected().into_iter().filter(|n| *n < PROBE).collect();
+    let logged: Vec<u32> = (0..50).chain(100..1050).collect();
+    assert_eq!(collected, logged);
+    device.end();
+}
+
+#[test]
+fn a_collector_that_is_another_gets_nothing() {
+    for certificate in ["name", "ca2", "right"] {
+        let place = Bench(Place::new());
+        let collector = place.0.collector(certificate);
+        let device = place.device();
+        place.log(0..10);
+        if certificate == "right" {
+            // Premise: nothing else keeps them from the others.
+            place.wait_for(9);
+        } else {
+            // It tries again, and is told the same.
+            let refused = || place.local().matches("TLS session terminated").count();
+            wait(|| refused() > 2, || format!("{certificate}: {}", place.local()));
+            let got = place.0.collected();
+            assert!(!got.contains("@cee"), "{certificate}: {got}");
+        }
+        device.end();
+        collector.end();
+    }
+}
