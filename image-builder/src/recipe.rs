@@ -247,7 +247,7 @@ impl Recipe {
     #[must_use]
     pub fn wanted_packages(&self) -> Vec<PackageName> {
         let sudo = self.users.iter().any(|user| user.sudo);
-        self.root.wanted(sudo, self.logging.is_some())
+        self.root.wanted(sudo)
     }
 }
 

@@ -101,7 +101,8 @@ impl Feature {
         match self {
             Self::Network => &["systemd-resolved"],
             Self::Ssh => &["openssh-server"],
-            Self::Rsyslog => &["rsyslog"],
+            // With TLS, which a recipe may come to need: its lock file has the package then.
+            Self::Rsyslog => &["rsyslog", "rsyslog-openssl"],
             Self::Time => &["systemd-timesyncd"],
             Self::Watchdog | Self::Update | Self::Watch => &[],
         }
@@ -156,9 +157,6 @@ impl From<Features> for Vec<Feature> {
 /// repairs its file system.
 const DEBIAN: [&str; 5] = ["dbus", "e2fsprogs", "systemd", "systemd-sysv", "udev"];
 
-/// What rsyslog needs to speak TLS.
-const LOG_BY_TLS: &str = "rsyslog-openssl";
-
 /// What a user needs who may become root.
 const SUDO: &str = "sudo";
 
@@ -187,14 +185,13 @@ impl Root {
     /// The packages that are asked for, by the recipe, the system and its features; `sudo`
     /// where some user needs it. In order, each once.
     #[must_use]
-    pub fn wanted(&self, sudo: bool, remote_log: bool) -> Vec<PackageName> {
+    pub fn wanted(&self, sudo: bool) -> Vec<PackageName> {
         let mut wanted: BTreeSet<PackageName> = self.packages.iter().cloned().collect();
         if let System::Debian(features) = &self.system {
             let more = features.iter().flat_map(|feature| feature.packages());
             let sudo = sudo.then_some(&SUDO);
-            let log = remote_log.then_some(LOG_BY_TLS);
-            let all = DEBIAN.iter().chain(more).chain(sudo).copied().chain(log);
-            wanted.extend(all.map(PackageName::constant));
+            wanted
+                .extend(DEBIAN.iter().chain(more).chain(sudo).copied().map(PackageName::constant));
         }
         wanted.into_iter().collect()
     }
