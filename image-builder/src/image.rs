@@ -20,6 +20,7 @@ pub mod inspect;
 pub mod integrity;
 pub mod inventory;
 pub mod mbr;
+mod modules;
 pub mod packages;
 pub mod policy;
 pub mod root;

@@ -1,10 +1,8 @@
-//! What lets the running system be held to something: kernel modules and their signatures,
-//! signatures of the root's code, the policy that the initramfs loads, and the reference by
+//! What lets the running system be held to something: signatures of the root's code, the policy that the initramfs loads, and the reference by
 //! which others judge what was measured.
 //!
 //! It comes last, when all other files of the root are in their places.
 
-use std::ffi::CStr;
 use std::fs::{self, File, FileTimes};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -26,9 +24,10 @@ use pcr_measure::{Algorithm, PcrIndex, Sha256Digest};
 
 use super::debian::watch;
 use super::initramfs::{Entry, InitramfsError};
-use super::tool::{SOURCE_DATE_EPOCH, Tool, ToolError};
+use super::modules;
+use super::tool::{SOURCE_DATE_EPOCH, ToolError};
 use crate::artifacts::Artifacts;
-use crate::keys::{self, KeysError, Role};
+use crate::keys::{self, KeysError};
 use crate::progress::Task;
 use crate::recipe::Recipe;
 
@@ -93,7 +92,7 @@ pub enum IntegrityError {
     Initramfs(#[from] InitramfsError),
 }
 
-fn failed(path: &Path) -> impl FnOnce(io::Error) -> IntegrityError + '_ {
+pub(super) fn failed(path: &Path) -> impl FnOnce(io::Error) -> IntegrityError + '_ {
     move |source| IntegrityError::File { path: path.to_owned(), source }
 }
 
@@ -106,8 +105,6 @@ pub struct Outcome {
     pub config: serde_json::Value,
     /// What a healthy system may have measured; none where nothing is.
     pub reference: Option<Reference>,
-    /// Files that were signed.
-    pub signed: u64,
 }
 
 /// Completes a root.
@@ -123,12 +120,12 @@ pub fn complete(
     let profile = recipe.integrity.profile();
     if let Some(modules) = &artifacts.modules {
         task.step("kernel modules");
-        put_modules(modules, artifacts, root)?;
+        modules::install(modules, artifacts, root)?;
     }
     let mut outcome = Outcome::default();
     if profile.appraises() {
         task.step("signatures of the root's code");
-        outcome.signed = sign_code(root, &key(artifacts)?)?;
+        sign_code(root, &keys::ima(&artifacts.signing_key)?)?;
     }
     let Some(profile) = profile.policy() else { return Ok(outcome) };
     let policy = policy(profile, artifacts)?;
@@ -170,14 +167,8 @@ fn policy(profile: Profile, artifacts: &Artifacts) -> Result<String, IntegrityEr
     Ok(profile::text(&head, &rules))
 }
 
-/// The key that signs files.
-fn key(artifacts: &Artifacts) -> Result<SigningKey, IntegrityError> {
-    let keys = &artifacts.signing_key;
-    Ok(keys::ima(keys)?)
-}
-
 /// Signs all that can become code, contents and metadata alike.
-fn sign_code(dir: &Path, key: &SigningKey) -> Result<u64, IntegrityError> {
+fn sign_code(dir: &Path, key: &SigningKey) -> Result<(), IntegrityError> {
     let root = Root::open(dir).map_err(failed(dir))?;
     let code = survey(&root).map_err(|(path, source)| IntegrityError::File { path, source })?;
     let paths: Vec<PathBuf> = code.code.into_iter().map(|found| found.path).collect();
@@ -190,7 +181,7 @@ fn sign_code(dir: &Path, key: &SigningKey) -> Result<u64, IntegrityError> {
     };
     let outcome = sign::sign(&root, Plan::of(&root, &paths), key, options, &|_| ())?;
     if outcome.failed.is_empty() {
-        return Ok(outcome.signed + outcome.kept);
+        return Ok(());
     }
     let some = outcome.failed.iter().take(NAMED);
     let names: Vec<String> =
@@ -244,56 +235,13 @@ fn sha256(digest: Sha256Digest) -> FileDigest {
     FileDigest { prefix: None, algorithm: "sha256".to_owned(), bytes }
 }
 
-/// Puts the kernel's modules where modprobe looks for them, each signed, and works out which
-/// need which.
-fn put_modules(modules: &Path, artifacts: &Artifacts, root: &Path) -> Result<(), IntegrityError> {
-    let release = &artifacts.kernel_version;
-    let from = modules.join("lib/modules").join(release);
-    // A Debian's /lib is a link.
-    let lib = if root.join("lib").is_symlink() { "usr/lib" } else { "lib" };
-    let to = root.join(lib).join("modules").join(release);
-    copy(&from, &to, &|path, to| {
-        let mut module = fs::read(path).map_err(failed(path))?;
-        if path.extension().is_some_and(|end| end == "ko") {
-            append_signature(path, &mut module, artifacts)?;
-        }
-        put(to, &module)
-    })?;
-    Tool::new("depmod", format!("tell which modules of {release} need which"))
-        .arg("--basedir")
-        .arg(root)
-        .arg(release)
-        .run()?;
-    age(&to)
-}
-
-/// Copies a tree of directories and files; `file` copies one of the latter.
-fn copy(
-    from: &Path,
-    to: &Path,
-    file: &dyn Fn(&Path, &Path) -> Result<(), IntegrityError>,
-) -> Result<(), IntegrityError> {
-    fs::create_dir_all(to).map_err(failed(to))?;
-    for entry in fs::read_dir(from).map_err(failed(from))? {
-        let entry = entry.map_err(failed(from))?;
-        let to = to.join(entry.file_name());
-        let kind = entry.file_type().map_err(failed(from))?;
-        if kind.is_dir() {
-            copy(&entry.path(), &to, file)?;
-        } else if kind.is_file() {
-            file(&entry.path(), &to)?;
-        }
-    }
-    Ok(())
-}
-
-fn put(path: &Path, bytes: &[u8]) -> Result<(), IntegrityError> {
+pub(super) fn put(path: &Path, bytes: &[u8]) -> Result<(), IntegrityError> {
     fs::write(path, bytes).map_err(failed(path))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).map_err(failed(path))
 }
 
 /// Everything below is as old as the image, and readable whatever the umask.
-fn age(dir: &Path) -> Result<(), IntegrityError> {
+pub(super) fn age(dir: &Path) -> Result<(), IntegrityError> {
     let date = SystemTime::UNIX_EPOCH + Duration::from_secs(SOURCE_DATE_EPOCH);
     let times = FileTimes::new().set_accessed(date).set_modified(date);
     let mode = |path: &Path, mode| {
@@ -311,39 +259,4 @@ fn age(dir: &Path) -> Result<(), IntegrityError> {
     }
     mode(dir, 0o755)?;
     File::open(dir).and_then(|file| file.set_times(times)).map_err(failed(dir))
-}
-
-/// What stands behind the signature of a module (Linux, include/linux/module_signature.h).
-const MAGIC: &CStr = c"~Module signature appended~\n";
-/// `PKEY_ID_PKCS7`.
-const PKCS7: u8 = 2;
-
-/// Signs a module as Linux's `scripts/sign-file` does: a CMS message without the data, the
-/// certificates and signed attributes behind the module, its length, and a magic text.
-fn append_signature(
-    path: &Path,
-    module: &mut Vec<u8>,
-    artifacts: &Artifacts,
-) -> Result<(), IntegrityError> {
-    let keys = &artifacts.signing_key;
-    let mut tool = Tool::new("openssl", format!("sign the module {}", path.display()))
-        .args(["cms", "-sign", "-binary", "-noattr", "-nocerts", "-nosmimecap", "-md", "sha256"])
-        .args(["-outform", "DER", "-signer"])
-        .arg(keys.certificate_of(Role::Ima))
-        .arg("-inkey")
-        .arg(keys.private(Role::Ima))
-        .arg("-in")
-        .arg(path);
-    if let Some(conf) = keys::openssl_conf(keys, Role::Ima) {
-        tool = tool.env("OPENSSL_CONF", conf);
-    }
-    let signature = tool.run()?;
-    let length = u32::try_from(signature.len())
-        .map_err(|_| failed(path)(io::Error::other("its signature is too long")))?;
-    module.extend(signature);
-    // Algorithm, hash: none; what it is; lengths of signer and key identifier: none; padding.
-    module.extend([0, 0, PKCS7, 0, 0, 0, 0, 0]);
-    module.extend(length.to_be_bytes());
-    module.extend(MAGIC.to_bytes());
-    Ok(())
 }
