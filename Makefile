@@ -25,7 +25,7 @@ reproduce: ## build everything twice, in two places, and compare it byte for byt
 deb: ## build the Debian package of initramfs-unseal into build/
 	$(ENTER) $(BUILDER) deb
 
-demo: ## build the image and boot it: provisioning, unlock, two attacks, a summary
+demo: ## build the images and boot them: provisioning, unlock, two attacks, a device that watches itself, a summary
 	$(ENTER) $(BUILDER) demo
 
 test: ## format, lints, unit tests, and the demo's journey as assertions

@@ -55,6 +55,22 @@ pub struct Allowed {
     prefix: u8,
 }
 
+impl Allowed {
+    /// Whether an address is one of these.
+    #[must_use]
+    pub fn covers(&self, address: IpAddr) -> bool {
+        let (own, other, bits) = match (self.address, address) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                (u128::from(own.to_bits()), u128::from(other.to_bits()), 32)
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => (own.to_bits(), other.to_bits(), 128),
+            _ => return false,
+        };
+        // 1 to `bits` of them count: no shift by all of them.
+        (own ^ other) >> (bits - self.prefix) == 0
+    }
+}
+
 impl FromStr for Allowed {
     type Err = QuarantineError;
 
@@ -247,6 +263,24 @@ pub fn is_in_force(listing: &[u8]) -> Result<bool, QuarantineError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_covers_those_that_begin_like_it() {
+        for (own, other, covered) in [
+            ("192.0.2.1", "192.0.2.1", true),
+            ("192.0.2.1", "192.0.2.2", false),
+            ("192.0.2.0/24", "192.0.2.255", true),
+            ("192.0.2.0/24", "192.0.3.0", false),
+            ("128.0.0.0/1", "255.0.0.1", true),
+            ("2001:db8::/64", "2001:db8::ffff:0:0:1", true),
+            ("2001:db8::/64", "2001:db8:0:1::1", false),
+            ("8000::/1", "c000:201::", true),
+            ("192.0.2.1", "::ffff:192.0.2.1", false),
+        ] {
+            let own: Allowed = own.parse().unwrap();
+            assert_eq!(own.covers(other.parse().unwrap()), covered, "{own} {other}");
+        }
+    }
 
     #[test]
     fn addresses_are_a_few() {

@@ -166,7 +166,7 @@ impl Component {
         if target.has_kernel_key() {
             components.push(Self::KernelKey);
         }
-        if target.debian {
+        if target.ima_policy {
             components.push(Self::ImaPolicy);
         }
         match target.board {
@@ -324,7 +324,7 @@ pub fn artifacts(
         uboot_version,
         unseal: dir(Component::Unseal).join("initramfs-unseal"),
         update: dir(Component::Unseal).join("msec-update"),
-        ima_policy: target.debian.then(|| dir(Component::ImaPolicy).join("ima-policy")),
+        ima_policy: target.ima_policy.then(|| dir(Component::ImaPolicy).join("ima-policy")),
         mkimage: u_boot.join("mkimage"),
         fit_check_sign: u_boot.join("fit_check_sign"),
         uboot_dtb: dir(Component::UBootKey).join("control.dtb"),

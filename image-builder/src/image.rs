@@ -19,6 +19,7 @@ pub mod initramfs;
 pub mod inspect;
 pub mod integrity;
 pub mod inventory;
+pub mod logging;
 pub mod mbr;
 mod modules;
 pub mod packages;

@@ -9,9 +9,11 @@ mod board;
 mod components;
 mod disk;
 mod integrity;
+mod keylime;
 mod logging;
 mod recipient;
 mod root;
+mod server;
 mod target;
 mod tpm;
 mod trusted_apps;
@@ -26,6 +28,7 @@ pub use board::Board;
 pub use components::{Components, Firmware, SecureWorld};
 pub use disk::{Disk, MIB};
 pub use integrity::{Integrity, Profile};
+pub use keylime::Keylime;
 pub use logging::Logging;
 pub use recipient::Recipient;
 pub use root::{Busybox, Console, Feature, Features, Root, System};
@@ -135,6 +138,9 @@ pub struct Recipe {
     /// Where the log goes, beside the device itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logging: Option<Logging>,
+    /// Whom the device reports its integrity to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keylime: Option<Keylime>,
     /// What the first boot does, and how a boot by hand goes.
     #[serde(default)]
     pub provisioning: Provisioning,
@@ -172,9 +178,16 @@ impl Recipe {
                 .map_err(serde::de::Error::custom)?;
             if recipe.logging.is_some() && !recipe.root.has(Feature::Rsyslog) {
                 return Err(serde::de::Error::custom(
-                    "[logging] is done by rsyslog: it takes system = \"debian\" with the feature \
-                     \"rsyslog\"",
+                    "[logging] is done by rsyslog: it takes the feature \"rsyslog\" in [root]",
                 ));
+            }
+            if let Some(keylime) = &recipe.keylime {
+                keylime.check().map_err(serde::de::Error::custom)?;
+                if !recipe.root.has(Feature::Attest) {
+                    return Err(serde::de::Error::custom(
+                        "[keylime] takes system = \"debian\" with the feature \"attest\"",
+                    ));
+                }
             }
             Ok(recipe)
         };
@@ -205,17 +218,18 @@ impl Recipe {
         if let Some(file) = &mut recipe.initramfs.file {
             beside(file);
         }
-        if let Some(logging) = &mut recipe.logging {
-            beside(&mut logging.ca);
-            let wrong = |source| RecipeError::File {
-                key: "ca of [logging]",
-                path: logging.ca.clone(),
-                source,
-            };
-            let text = std::fs::read_to_string(&logging.ca).map_err(wrong)?;
+        let certificates = |key: &'static str, ca: &mut PathBuf| {
+            beside(ca);
+            let wrong = |source| RecipeError::File { key, path: ca.clone(), source };
+            let text = std::fs::read_to_string(&ca).map_err(wrong)?;
             let invalid = |why: ValueError| std::io::Error::other(why.to_string());
-            let text = logging::certificates(&text).map_err(invalid).map_err(wrong)?;
-            logging.ca_text = text;
+            logging::certificates(&text).map_err(invalid).map_err(wrong)
+        };
+        if let Some(logging) = &mut recipe.logging {
+            logging.ca_text = certificates("ca of [logging]", &mut logging.ca)?;
+        }
+        if let Some(keylime) = &mut recipe.keylime {
+            keylime.ca_text = certificates("ca of [keylime]", &mut keylime.ca)?;
         }
         for user in &mut recipe.users {
             for file in std::mem::take(&mut user.ssh_key_files) {

@@ -6,7 +6,7 @@
 //! are on at once within what two cores carry ([`slots`]), speaks to a device's TPM
 //! without its board ([`host_tpm`]), reads device records as the one they are made for
 //! ([`operator`]), log in over the network ([`operator_ssh`]), rewrites volumes as an attacker would ([`attacker`]), makes small
-//! programs for boards ([`program`]), asks OP-TEE for applications ([`tee`]), collects logs ([`collector`]), and lays out
+//! programs for boards ([`program`]), asks OP-TEE for applications ([`tee`]), waits ([`patience`]), and lays out
 //! what is measured beside us ([`peers`]).
 //!
 //! It builds nothing, never touches the built image, and trusts that image no more
@@ -23,12 +23,12 @@
 
 pub mod attacker;
 pub mod built;
-pub mod collector;
 pub mod debian;
 pub mod host_tpm;
 pub mod instants;
 pub mod operator;
 pub mod operator_ssh;
+pub mod patience;
 pub mod peers;
 pub mod program;
 pub mod shared;

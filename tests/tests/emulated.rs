@@ -68,3 +68,5 @@ mod update;
 mod virt;
 #[path = "emulated/volume.rs"]
 mod volume;
+#[path = "emulated/watched.rs"]
+mod watched;

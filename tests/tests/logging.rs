@@ -6,18 +6,24 @@
 use std::{fs, os::unix::net::UnixDatagram};
 
 use image_builder::{
-    image::debian::logging::{CA, SPOOL, configuration},
+    demo::collector::{NAME, Place, Rsyslog},
+    image::logging::{CA, SPOOL, configuration},
     recipe::Recipe,
 };
-use msec_tests::collector::{NAME, Place, Rsyslog, wait};
+use msec_tests::patience::wait;
 
 /// From here on numbers are of messages that may be lost: the device did not know yet.
 const PROBE: u32 = 10_000;
 
 /// A device, and what it speaks to.
-struct Bench(Place);
+struct Bench(Place, #[expect(dead_code, reason = "goes with it")] tempfile::TempDir);
 
 impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self(Place::new(dir.path()).unwrap(), dir)
+    }
+
     /// A device: its configuration as it is made, but for the paths.
     fn device(&self) -> Rsyslog {
         let recipe = format!(
@@ -45,7 +51,7 @@ impl Bench {
             self.0.shown("local"),
         );
         fs::remove_file(self.0.path("log")).ok();
-        let started = self.0.start("device", &text);
+        let started = self.0.start("device", &text).unwrap();
         wait(|| self.0.path("log").exists(), || "no socket".to_owned());
         started
     }
@@ -117,40 +123,40 @@ impl Bench {
 
 #[test]
 fn what_is_logged_while_the_collector_or_the_device_is_away_arrives_in_order() {
-    let place = Bench(Place::new());
-    let collector = place.0.collector("right");
+    let place = Bench::new();
+    let collector = place.0.collector("right").unwrap();
     let device = place.device();
     place.log(0..50);
     place.wait_for(49);
     // The collector goes away, which the device learns by sending. From there on some wait in
     // memory, the rest on the disk.
-    collector.end();
+    collector.end().unwrap();
     place.log_until_suspended(1);
     place.log(100..700);
     wait(|| place.has_spooled(), || "nothing on the disk".to_owned());
-    let collector = place.0.collector("right");
+    let collector = place.0.collector("right").unwrap();
     place.wait_for(699);
     // Both go: the device with messages that nobody has taken.
-    collector.end();
+    collector.end().unwrap();
     place.log_until_suspended(2);
     place.log(700..1000);
-    device.end();
+    device.end().unwrap();
     assert!(place.has_spooled());
     let device = place.device();
     place.log(1000..1050);
-    let _collector = place.0.collector("right");
+    let _collector = place.0.collector("right").unwrap();
     place.wait_for(1049);
     let collected: Vec<u32> = place.collected().into_iter().filter(|n| *n < PROBE).collect();
     let logged: Vec<u32> = (0..50).chain(100..1050).collect();
     assert_eq!(collected, logged);
-    device.end();
+    device.end().unwrap();
 }
 
 #[test]
 fn a_collector_that_is_another_gets_nothing() {
     for certificate in ["name", "ca2", "right"] {
-        let place = Bench(Place::new());
-        let collector = place.0.collector(certificate);
+        let place = Bench::new();
+        let collector = place.0.collector(certificate).unwrap();
         let device = place.device();
         place.log(0..10);
         if certificate == "right" {
@@ -163,7 +169,7 @@ fn a_collector_that_is_another_gets_nothing() {
             let got = place.0.collected();
             assert!(!got.contains("@cee"), "{certificate}: {got}");
         }
-        device.end();
-        collector.end();
+        device.end().unwrap();
+        collector.end().unwrap();
     }
 }

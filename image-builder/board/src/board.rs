@@ -209,6 +209,14 @@ pub enum Network {
     /// A network of its own, with DHCP, from which nothing outside can be reached. Connections
     /// to [`Board::forwarded`], on this machine's loopback, arrive at this TCP port.
     Forward(u16),
+    /// A network of its own, with DHCP. All of what is outside that the board reaches is a TCP
+    /// port of this machine's loopback, which it has at [`Network::REACHED`].
+    Reach(u16),
+}
+
+impl Network {
+    /// Where a board has the port that it may reach ([`Network::Reach`]).
+    pub const REACHED: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 100), 6514);
 }
 
 /// What is put on the table before power-on.
@@ -328,7 +336,7 @@ impl Board {
         let streams =
             Streams::duplex(OwnedFd::from(far), stderr).map_err(system("make the console"))?;
         let forwarded = match config.network {
-            Network::None => None,
+            Network::None | Network::Reach(_) => None,
             Network::Forward(_) => Some(free_port().map_err(system("find a free port"))?),
         };
         let args = arguments::arguments(&config, sockets.path(), forwarded);

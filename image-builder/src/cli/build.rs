@@ -26,6 +26,9 @@ pub(super) const DEVICE: &str = "image-builder/recipes/rpi3.toml";
 /// The demonstration's.
 pub(super) const DEMONSTRATION: &str = "image-builder/recipes/rpi3-tiny.toml";
 
+/// The demonstration's device that watches itself.
+pub(super) const WATCHED: &str = "image-builder/recipes/rpi3-watched.toml";
+
 /// Where results go, in the checkout.
 pub(super) const OUT: &str = "build";
 

@@ -123,22 +123,20 @@ fn summary(recipe: &Recipe, path: &Path) -> Summary {
         }
         Some(_) => {}
     }
+    let names: Vec<&str> = recipe.root.features().iter().map(|feature| feature.name()).collect();
+    let names = if names.is_empty() { "nothing".into() } else { names.join(", ") };
     let system = match &recipe.root.system {
         System::Busybox(busybox) => {
             if busybox.console == Console::Shell {
                 note("a root shell without a password on the serial console: for the lab only");
             }
-            "busybox".to_owned()
+            format!("busybox with {names}")
         }
-        System::Debian(features) => {
-            let names: Vec<&str> = features.iter().map(|feature| feature.name()).collect();
+        System::Debian(_) => {
             if recipe.nobody_gets_in() {
                 note("no user has a key: nobody will be able to log in");
             }
-            format!(
-                "Debian with {}",
-                if names.is_empty() { "nothing".into() } else { names.join(", ") }
-            )
+            format!("Debian with {names}")
         }
     };
     for (development, what) in [
@@ -250,7 +248,7 @@ mod tests {
             "TF-A, OP-TEE, U-Boot, Linux",
             "I2C, binding pcr",
             "boot 63.00 MiB at 1.00 MiB, reserve 4.00 MiB at 64.00 MiB, root 320.00 MiB at 68.00",
-            "Debian with network, ssh, rsyslog, time, watchdog, update, watch, named msec-{serial}",
+            "Debian with network, ssh, rsyslog, time, watchdog, update, watch, attest, named msec-{serial}",
             "users          none",
             "nobody will be able to log in",
         ] {
@@ -258,7 +256,10 @@ mod tests {
         }
         assert!(!debian.contains("lock file"), "{debian}");
         let tiny = of("rpi3-tiny.toml");
-        assert!(tiny.contains("busybox, named msec-rpi3") && tiny.contains("root shell"), "{tiny}");
+        assert!(
+            tiny.contains("busybox with nothing, named msec-rpi3") && tiny.contains("root shell"),
+            "{tiny}"
+        );
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(super) const SPEC: Spec = Spec {
 
 const PROGRAM: Program = Program {
     package: "ima-policy",
-    features: &["cli", "tpm"],
+    features: &["cli", "keylime"],
     files: &["ima-policy"],
     crates: &["ima-policy", "pcr-measure"],
     needs: SPEC.needs,

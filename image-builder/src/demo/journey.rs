@@ -14,6 +14,7 @@ use crate::{
 
 use ima_policy::{list::ListError, reference::Reference};
 
+use super::collector::CollectorError;
 use super::record::{BootRecord, Journey, Ran};
 
 /// The images of a journey, all of one recipe and signed by one key.
@@ -48,6 +49,9 @@ pub enum JourneyError {
     /// A list cannot be judged.
     #[error(transparent)]
     List(#[from] ListError),
+    /// No collector of logs.
+    #[error(transparent)]
+    Collector(#[from] CollectorError),
 }
 
 /// A program of the root that is changed in the last boot.

@@ -15,6 +15,7 @@ use pcr_measure::text::printable;
 use pcr_measure::{Algorithm, PcrBank, PcrIndex, Sha256Digest, manifest::Manifest};
 use serde::Serialize;
 
+use super::watched::Watching;
 use crate::emu::{boot::Boot, shell::Status};
 
 /// The PCRs that firmware and boot loader measure into: 0 to 9.
@@ -37,6 +38,8 @@ pub struct Journey {
     pub image: Option<Sizes>,
     /// The boots, in order.
     pub boots: Vec<BootRecord>,
+    /// The device that watches itself.
+    pub watched: Option<Watching>,
 }
 
 /// Sizes in bytes.

@@ -5,6 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use pcr_measure::Sha256Digest;
 
 use super::record::{BootRecord, Journey, PcrRow};
+use super::watched::{Report, Told, Watching};
 
 /// How many hex digits of a PCR are shown; all of them are in the JSON form.
 const SHOWN: usize = 16;
@@ -21,6 +22,9 @@ impl Display for Journey {
         }
         for boot in &self.boots {
             writeln!(f, "\n{boot}")?;
+        }
+        if let Some(watched) = &self.watched {
+            writeln!(f, "\n{watched}")?;
         }
         Ok(())
     }
@@ -61,6 +65,25 @@ impl Display for BootRecord {
             writeln!(f, "              {told}")?;
         }
         write!(f, "  logs        {}", self.logs.display())
+    }
+}
+
+impl Display for Watching {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.boot)?;
+        writeln!(f, "  refused     {}", self.refusal)?;
+        let after = self.told_after.as_secs_f64();
+        writeln!(f, "              told in its log {after:.2} s after it was started, at most")?;
+        write!(f, "  told        {:<8} {:<8} where", "what", "how bad")?;
+        for Told { report: Report { event, severity, name }, here, elsewhere } in &self.told {
+            let place = match (here, elsewhere) {
+                (true, true) => "here and at the collector",
+                (true, false) => "HERE ALONE",
+                _ => "AT THE COLLECTOR ALONE",
+            };
+            write!(f, "\n              {event:<8} {severity:<8} {place}: {name}")?;
+        }
+        Ok(())
     }
 }
 
@@ -153,7 +176,7 @@ mod tests {
             initramfs: 900_000,
             fit: 3_400_000,
         };
-        let journey = Journey { image: Some(image), boots: vec![boot] };
+        let journey = Journey { image: Some(image), boots: vec![boot], watched: None };
         let expected = "\
 image      pi.img
            initramfs-unseal   2000000 bytes

@@ -6,9 +6,8 @@
 
 pub mod accounts;
 pub mod base;
-pub mod logging;
+pub mod ima_policy;
 pub mod settings;
-pub mod watch;
 
 use std::fs;
 use std::io;

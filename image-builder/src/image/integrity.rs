@@ -22,7 +22,6 @@ use ima_policy::survey::survey;
 use pcr_measure::manifest::Manifest;
 use pcr_measure::{Algorithm, PcrIndex, Sha256Digest};
 
-use super::debian::watch;
 use super::initramfs::{Entry, InitramfsError};
 use super::modules;
 use super::tool::{SOURCE_DATE_EPOCH, ToolError};
@@ -92,6 +91,9 @@ pub enum IntegrityError {
     Initramfs(#[from] InitramfsError),
 }
 
+/// Where `ima-policy watch` finds what it judges by: `reference.json` and `ima.der`.
+pub const KNOWN: &str = "/usr/lib/msec";
+
 pub(super) fn failed(path: &Path) -> impl FnOnce(io::Error) -> IntegrityError + '_ {
     move |source| IntegrityError::File { path: path.to_owned(), source }
 }
@@ -143,9 +145,9 @@ pub fn complete(
     }
     task.step("reference");
     let reference = reference(root, trusted.as_deref())?;
-    if recipe.root.is_debian() {
+    if recipe.root.has_ima_policy() {
         // For whoever watches on the device.
-        let dir = root.join(watch::KNOWN.trim_start_matches('/'));
+        let dir = root.join(KNOWN.trim_start_matches('/'));
         fs::create_dir_all(&dir).map_err(failed(&dir))?;
         put(&dir.join("reference.json"), reference.to_json()?.as_bytes())?;
         if let Some(certificate) = &trusted {

@@ -1,9 +1,11 @@
 //! What the image adds to the packages of a root file system: busybox as init,
 //! its table, the scripts that start and stop the system, and a name.
 
+use super::integrity::KNOWN;
+use super::logging;
 use super::root::Programs;
 use super::tree::{Node, Tree};
-use crate::recipe::{Busybox, Console, Recipe};
+use crate::recipe::{Busybox, Console, Feature, Recipe};
 
 /// Where busybox lies.
 const BUSYBOX: &str = "usr/bin/busybox";
@@ -97,6 +99,12 @@ const SYSTEM_COMMANDS: [&str; 10] = [
 /// keep their objects in.
 const SUPPLICANT: &str = "usr/sbin/tee-supplicant";
 
+/// Watches what runs.
+const IMA_POLICY: &str = "usr/bin/ima-policy";
+
+/// The applet that asks for an address.
+const DHCP: &str = "udhcpc";
+
 /// Why there is no userland.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -105,7 +113,7 @@ pub enum UserlandError {
     #[error("the packages bring no /usr/bin/busybox: add busybox-static to `packages` in [root]")]
     NoBusybox,
     /// This busybox lacks an applet.
-    #[error("the busybox of the packages has no `{0}`, which this userland is built on")]
+    #[error("the busybox of the packages has no `{0}`, which this userland needs")]
     Applet(String),
     /// Trusted applications, and no tee-supplicant.
     #[error(
@@ -152,21 +160,90 @@ mount -o remount,ro /
 umount -a -r 2>/dev/null
 "#;
 
+/// Asks for an address, on the first adapter that is a device's; init calls it again.
+const NETWORK: (&str, &str) = (
+    "usr/lib/msec-boot/network",
+    r#"#!/bin/sh
+# Gets an address by DHCP for the first Ethernet adapter. Kept running by init.
+PATH=/usr/sbin:/usr/bin
+export PATH
+for adapter in /sys/class/net/*; do
+    [ -e "$adapter/device" ] && [ "$(cat "$adapter/type")" = 1 ] || continue
+    exec busybox udhcpc -f -S -i "${adapter##*/}" -s /usr/lib/msec-boot/address
+done
+# None yet: USB takes its time.
+sleep 1
+"#,
+);
+
+/// What udhcpc calls with what it got.
+const ADDRESS: (&str, &str) = (
+    "usr/lib/msec-boot/address",
+    r#"#!/bin/sh
+# Does with the adapter what DHCP said. Called by udhcpc, which checks what it hands over.
+case $1 in
+deconfig)
+    ip address flush dev "$interface"
+    ip link set "$interface" up
+    ;;
+bound | renew)
+    ip address replace "$ip/$mask" dev "$interface"
+    for gateway in $router; do
+        ip route replace default via "$gateway" dev "$interface" && break
+    done
+    for server in $dns; do echo "nameserver $server"; done >/etc/.resolv.conf.new
+    mv /etc/.resolv.conf.new /etc/resolv.conf
+    ;;
+esac
+"#,
+);
+
+/// What init keeps running.
+#[derive(Debug)]
+struct Services<'a> {
+    settings: &'a Busybox,
+    /// Whether the kernel has a policy whose list can be watched.
+    measures: bool,
+    supplicant: bool,
+}
+
+impl Services<'_> {
+    fn lines(&self) -> String {
+        let has = |feature| self.settings.features.has(feature);
+        let mut lines = String::new();
+        let mut keep = |command: &str| lines += &format!("::respawn:{command}\n");
+        if has(Feature::Rsyslog) {
+            keep("/usr/sbin/rsyslogd -n -i NONE");
+        } else {
+            keep("/usr/sbin/syslogd -n -s 256 -b 1");
+            keep("/usr/sbin/klogd -n");
+        }
+        if has(Feature::Network) {
+            keep(&format!("/{}", NETWORK.0));
+        }
+        if has(Feature::Watch) && self.measures {
+            keep(&format!("/{IMA_POLICY} watch --known {KNOWN}"));
+        }
+        if self.supplicant {
+            keep(&format!("/{SUPPLICANT}"));
+        }
+        lines
+    }
+}
+
 /// `/etc/inittab` of busybox's init.
-fn inittab(console: Console, terminal: &str, supplicant: bool) -> String {
-    let supplicant = if supplicant { format!("::respawn:/{SUPPLICANT}\n") } else { String::new() };
-    let shell = match console {
+fn inittab(services: &Services<'_>, terminal: &str) -> String {
+    let shell = match services.settings.console {
         Console::None => String::new(),
         Console::Shell => format!("{terminal}::askfirst:-/bin/sh\n"),
     };
     format!(
         "::sysinit:/etc/init.d/start\n\
-         ::respawn:/usr/sbin/syslogd -n -s 256 -b 1\n\
-         ::respawn:/usr/sbin/klogd -n\n\
-         {supplicant}\
+         {}\
          {shell}\
          ::ctrlaltdel:/usr/sbin/reboot\n\
-         ::shutdown:/etc/init.d/stop\n"
+         ::shutdown:/etc/init.d/stop\n",
+        services.lines()
     )
 }
 
@@ -193,7 +270,8 @@ pub fn complete(
     let Some(Node::File(_, busybox)) = tree.get(BUSYBOX) else {
         return Err(UserlandError::NoBusybox);
     };
-    check_applets(busybox)?;
+    let has = |feature| settings.features.has(feature);
+    check_applets(busybox, has(Feature::Network).then_some(DHCP))?;
     let supplicant = tree.get(SUPPLICANT).is_some();
     if !supplicant && !recipe.components.trusted_applications.is_empty() {
         return Err(UserlandError::NoSupplicant);
@@ -225,12 +303,14 @@ pub fn complete(
         tree.put(name, Node::Directory(mode));
     }
 
+    let measures = recipe.integrity.profile().policy().is_some();
+    let services = Services { settings, measures, supplicant };
     let hostname = recipe.root.hostname.as_ref().map_or(recipe.name.as_str(), |name| name.as_str());
     let terminal = terminal(recipe.kernel.command_line.as_str());
     for (path, mode, text) in [
         ("etc/hostname", 0o644, format!("{hostname}\n")),
         ("etc/hosts", 0o644, format!("127.0.0.1 localhost\n127.0.1.1 {hostname}\n::1 localhost\n")),
-        ("etc/inittab", 0o644, inittab(settings.console, terminal, supplicant)),
+        ("etc/inittab", 0o644, inittab(&services, terminal)),
         ("etc/init.d/start", 0o755, START.to_owned()),
         ("etc/init.d/stop", 0o755, STOP.to_owned()),
         // No password fits `*`: nobody logs in.
@@ -250,8 +330,25 @@ pub fn complete(
     ] {
         tree.put(path, Node::File(mode, text.into_bytes()));
     }
+    if has(Feature::Network) {
+        for (path, text) in [NETWORK, ADDRESS] {
+            tree.put(path, Node::File(0o755, text.as_bytes().to_vec()));
+        }
+    }
+    if has(Feature::Rsyslog) {
+        for ((path, text), mode) in [(logging::OF_BUSYBOX, 0o644), (logging::ROTATE, 0o755)] {
+            tree.put(path, Node::File(mode, text.as_bytes().to_vec()));
+        }
+        tree.put(logging::SPOOL.trim_start_matches('/'), Node::Directory(0o700));
+    }
+    for (path, text) in recipe.logging.iter().flat_map(logging::files) {
+        tree.put(path, Node::File(0o644, text.into_bytes()));
+    }
     tree.put("usr/sbin/initramfs-unseal", Node::File(0o755, programs.unseal));
     tree.put("usr/sbin/msec-update", Node::File(0o755, programs.update));
+    if let Some(program) = programs.ima_policy {
+        tree.put(IMA_POLICY, Node::File(0o755, program));
+    }
     Ok(())
 }
 
@@ -264,7 +361,7 @@ fn link(tree: &mut Tree, path: &str, target: &str) {
 
 /// Looks every applet up in busybox's table of names (NUL between them), since
 /// a busybox for another machine cannot be asked.
-fn check_applets(busybox: &[u8]) -> Result<(), UserlandError> {
+fn check_applets(busybox: &[u8], more: Option<&str>) -> Result<(), UserlandError> {
     // The table begins with its two odd names (busybox, include/applets.src.h)
     // and is some 3 KiB long.
     const START: &[u8] = b"[\0[[\0";
@@ -276,8 +373,8 @@ fn check_applets(busybox: &[u8]) -> Result<(), UserlandError> {
         let entry = [&b"\0"[..], name.as_bytes(), b"\0"].concat();
         table.windows(entry.len()).any(|window| window == entry)
     };
-    match COMMANDS.iter().chain(&SYSTEM_COMMANDS).find(|name| !has(name)) {
-        Some(name) => Err(UserlandError::Applet((*name).to_owned())),
+    match COMMANDS.iter().chain(&SYSTEM_COMMANDS).copied().chain(more).find(|name| !has(name)) {
+        Some(name) => Err(UserlandError::Applet(name.to_owned())),
         None => Ok(()),
     }
 }
@@ -296,7 +393,7 @@ mod tests {
 
     fn busybox(without: &str) -> Tree {
         let mut table = b"\x7fELF [\0[[\0".to_vec();
-        for name in COMMANDS.iter().chain(&SYSTEM_COMMANDS) {
+        for name in COMMANDS.iter().chain(&SYSTEM_COMMANDS).chain(&[DHCP]) {
             if *name != without {
                 table.extend_from_slice(name.as_bytes());
                 table.push(0);
@@ -312,7 +409,8 @@ mod tests {
         recipe: &Recipe,
         unseal: Vec<u8>,
     ) -> Result<(), UserlandError> {
-        let programs = Programs { unseal, update: b"update".to_vec(), ima_policy: None };
+        let ima_policy = recipe.root.has_ima_policy().then(|| b"ima-policy".to_vec());
+        let programs = Programs { unseal, update: b"update".to_vec(), ima_policy };
         complete(tree, recipe, &recipe.root.busybox(), programs)
     }
 
@@ -322,7 +420,7 @@ mod tests {
         tree
     }
 
-    fn text(tree: &Tree, path: &str) -> String {
+    fn text_of(tree: &Tree, path: &str) -> String {
         match tree.get(path) {
             Some(Node::File(_, bytes)) => String::from_utf8(bytes.clone()).unwrap(),
             other => panic!("{path}: {other:?}"),
@@ -332,10 +430,10 @@ mod tests {
     #[test]
     fn only_a_recipe_that_asks_for_it_gets_a_shell() {
         let shell = "ttyAMA0::askfirst:-/bin/sh\n";
-        assert!(text(&completed("shell"), "etc/inittab").contains(shell));
-        let without = text(&completed("none"), "etc/inittab");
+        assert!(text_of(&completed("shell"), "etc/inittab").contains(shell));
+        let without = text_of(&completed("none"), "etc/inittab");
         assert!(!without.contains("sh\n"), "{without}");
-        assert!(text(&completed("none"), "etc/passwd").starts_with("root:*:"));
+        assert!(text_of(&completed("none"), "etc/passwd").starts_with("root:*:"));
     }
 
     #[test]
@@ -344,9 +442,9 @@ mod tests {
         let init = Node::Symlink("../bin/busybox".to_owned());
         assert_eq!(tree.get("usr/sbin/init"), Some(&init));
         assert_eq!(tree.get("sbin"), Some(&Node::Symlink("usr/sbin".to_owned())));
-        assert_eq!(text(&tree, "usr/sbin/initramfs-unseal"), "unseal");
-        assert_eq!(text(&tree, "usr/sbin/msec-update"), "update");
-        assert_eq!(text(&tree, "etc/hostname"), "card\n");
+        assert_eq!(text_of(&tree, "usr/sbin/initramfs-unseal"), "unseal");
+        assert_eq!(text_of(&tree, "usr/sbin/msec-update"), "update");
+        assert_eq!(text_of(&tree, "etc/hostname"), "card\n");
         assert_eq!(tree.get("tmp"), Some(&Node::Directory(0o1777)));
     }
 
@@ -355,7 +453,7 @@ mod tests {
         let mut tree = busybox("");
         tree.put("usr/bin/ls", Node::File(0o755, b"real".to_vec()));
         complete_for(&mut tree, &recipe("none"), vec![]).unwrap();
-        assert_eq!(text(&tree, "usr/bin/ls"), "real");
+        assert_eq!(text_of(&tree, "usr/bin/ls"), "real");
     }
 
     #[test]
@@ -369,8 +467,8 @@ mod tests {
         tree.put(SUPPLICANT, Node::File(0o755, vec![]));
         complete_for(&mut tree, &recipe, vec![]).unwrap();
         let line = "::respawn:/usr/sbin/tee-supplicant\n";
-        assert!(text(&tree, "etc/inittab").contains(line));
-        assert!(!text(&completed("none"), "etc/inittab").contains("tee-supplicant"));
+        assert!(text_of(&tree, "etc/inittab").contains(line));
+        assert!(!text_of(&completed("none"), "etc/inittab").contains("tee-supplicant"));
     }
 
     #[test]
@@ -380,6 +478,38 @@ mod tests {
         assert_eq!(error, UserlandError::Applet("init".to_owned()));
         let error = complete_for(&mut Tree::default(), &recipe("none"), vec![]).unwrap_err();
         assert_eq!(error, UserlandError::NoBusybox);
+    }
+
+    #[test]
+    fn services_follow_the_features() {
+        let with = |features: &[&str], profile: &str| {
+            let text = format!(
+                "name = \"card\"\nboard = \"rpi3\"\n[kernel]\ncommand_line = \"quiet\"\n[root]\n\
+                 features = {features:?}\n[integrity]\nprofile = \"{profile}\"\n"
+            );
+            let mut tree = busybox("");
+            complete_for(&mut tree, &Recipe::parse(&text, "test").unwrap(), vec![]).unwrap();
+            let lines = text_of(&tree, "etc/inittab");
+            let kept = lines.lines().filter_map(|line| line.strip_prefix("::respawn:"));
+            let kept: Vec<_> = kept.map(str::to_owned).collect();
+            assert!(kept.iter().all(|command| {
+                let path = command.split(' ').next().unwrap().trim_start_matches('/');
+                path == "usr/sbin/rsyslogd" || tree.get(path).is_some()
+            }));
+            kept
+        };
+        let watch = "/usr/bin/ima-policy watch --known /usr/lib/msec";
+        let log = ["/usr/sbin/syslogd -n -s 256 -b 1", "/usr/sbin/klogd -n"];
+        assert_eq!(with(&[], "measure"), log);
+        assert_eq!(with(&["watch"], "measure"), [log[0], log[1], watch]);
+        assert_eq!(with(&["watch"], "none"), log);
+        let all = ["/usr/sbin/rsyslogd -n -i NONE", "/usr/lib/msec-boot/network", watch];
+        assert_eq!(with(&["network", "rsyslog", "watch"], "appraise"), all);
+        let text = "name = \"card\"\nboard = \"rpi3\"\n[kernel]\ncommand_line = \"quiet\"\n[root]\n\
+                    features = [\"network\"]\n";
+        let recipe = Recipe::parse(text, "test").unwrap();
+        let error = complete_for(&mut busybox(DHCP), &recipe, vec![]).unwrap_err();
+        assert_eq!(error, UserlandError::Applet(DHCP.to_owned()));
     }
 
     #[test]

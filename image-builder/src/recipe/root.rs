@@ -30,13 +30,21 @@ pub enum System {
 }
 
 /// What is said of a busybox userland alone.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Busybox {
     /// Dependencies that are taken as given: what only maintainer scripts or
     /// services need, and neither run in this userland.
     pub assume: Vec<PackageName>,
     /// What the serial console offers once the userland runs.
     pub console: Console,
+    /// What runs, of [`Features::OF_BUSYBOX`].
+    pub features: Features,
+}
+
+impl Default for Busybox {
+    fn default() -> Self {
+        Self { assume: Vec::new(), console: Console::None, features: Features::none() }
+    }
 }
 
 /// What the serial console of a busybox userland offers.
@@ -50,16 +58,17 @@ pub enum Console {
     Shell,
 }
 
-/// A service of a Debian root, with its packages and its settings.
+/// A service of a root, with its packages and its settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Feature {
     /// Addresses by DHCP and router advertisements on every Ethernet adapter
-    /// (systemd-networkd), names by systemd-resolved.
+    /// (systemd-networkd), names by systemd-resolved. With busybox: an address by DHCP on the
+    /// first of them.
     Network,
     /// An SSH server that takes keys alone.
     Ssh,
-    /// Logs in `/var/log`, beside the journal.
+    /// Logs in `/var/log`, beside the journal; with busybox in place of its own.
     Rsyslog,
     /// The time by NTP (systemd-timesyncd).
     Time,
@@ -69,11 +78,14 @@ pub enum Feature {
     Update,
     /// What IMA measures and nobody knows is reported (`ima-policy watch`).
     Watch,
+    /// A verifier elsewhere can be answered, and a device that it refuses keeps to itself
+    /// (`ima-policy attest` and `quarantine`).
+    Attest,
 }
 
 impl Feature {
-    /// All of them, which is what a recipe gets that does not say.
-    pub const ALL: [Self; 7] = [
+    /// All of them, which is what a Debian gets whose recipe does not say.
+    pub const ALL: [Self; 8] = [
         Self::Network,
         Self::Ssh,
         Self::Rsyslog,
@@ -81,6 +93,7 @@ impl Feature {
         Self::Watchdog,
         Self::Update,
         Self::Watch,
+        Self::Attest,
     ];
 
     /// Its name in recipes.
@@ -94,16 +107,21 @@ impl Feature {
             Self::Watchdog => "watchdog",
             Self::Update => "update",
             Self::Watch => "watch",
+            Self::Attest => "attest",
         }
     }
 
-    fn packages(self) -> &'static [&'static str] {
+    fn packages(self, debian: bool) -> &'static [&'static str] {
         match self {
+            // busybox brings what it needs.
+            Self::Network if !debian => &[],
             Self::Network => &["systemd-resolved"],
             Self::Ssh => &["openssh-server"],
             // With TLS, which a recipe may come to need: its lock file has the package then.
             Self::Rsyslog => &["rsyslog", "rsyslog-openssl"],
             Self::Time => &["systemd-timesyncd"],
+            // The packet filter's program.
+            Self::Attest => &["nftables"],
             Self::Watchdog | Self::Update | Self::Watch => &[],
         }
     }
@@ -115,6 +133,15 @@ impl Feature {
 pub struct Features(BTreeSet<Feature>);
 
 impl Features {
+    /// What busybox's init can start.
+    pub const OF_BUSYBOX: [Feature; 3] = [Feature::Network, Feature::Rsyslog, Feature::Watch];
+
+    /// None.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(BTreeSet::new())
+    }
+
     /// Whether a feature is one of them.
     #[must_use]
     pub fn has(&self, feature: Feature) -> bool {
@@ -153,9 +180,9 @@ impl From<Features> for Vec<Feature> {
     }
 }
 
-/// What every Debian root has: init, devices, the bus that its services speak on, and what
-/// repairs its file system.
-const DEBIAN: [&str; 5] = ["dbus", "e2fsprogs", "systemd", "systemd-sysv", "udev"];
+/// What every Debian root has: init, devices, the bus that its services speak on, what repairs
+/// its file system, and what loads a kernel's modules, if it has any.
+const DEBIAN: [&str; 6] = ["dbus", "e2fsprogs", "kmod", "systemd", "systemd-sysv", "udev"];
 
 /// What a user needs who may become root.
 const SUDO: &str = "sudo";
@@ -167,10 +194,25 @@ impl Root {
         matches!(self.system, System::Debian(_))
     }
 
-    /// Whether it is a Debian with this feature.
+    /// What runs.
+    #[must_use]
+    pub const fn features(&self) -> &Features {
+        match &self.system {
+            System::Debian(features) => features,
+            System::Busybox(busybox) => &busybox.features,
+        }
+    }
+
+    /// Whether it has this feature.
     #[must_use]
     pub fn has(&self, feature: Feature) -> bool {
-        matches!(&self.system, System::Debian(features) if features.has(feature))
+        self.features().has(feature)
+    }
+
+    /// Whether `/usr/bin/ima-policy` is in it: a Debian has our programs, a busybox what runs.
+    #[must_use]
+    pub fn has_ima_policy(&self) -> bool {
+        self.is_debian() || self.has(Feature::Watch)
     }
 
     /// What is said of a busybox userland; for another one, what goes without saying.
@@ -186,12 +228,13 @@ impl Root {
     /// where some user needs it. In order, each once.
     #[must_use]
     pub fn wanted(&self, sudo: bool) -> Vec<PackageName> {
+        let debian = self.is_debian();
         let mut wanted: BTreeSet<PackageName> = self.packages.iter().cloned().collect();
-        if let System::Debian(features) = &self.system {
-            let more = features.iter().flat_map(|feature| feature.packages());
+        let more = self.features().iter().flat_map(|feature| feature.packages(debian));
+        wanted.extend(more.copied().map(PackageName::constant));
+        if debian {
             let sudo = sudo.then_some(&SUDO);
-            wanted
-                .extend(DEBIAN.iter().chain(more).chain(sudo).copied().map(PackageName::constant));
+            wanted.extend(DEBIAN.iter().chain(sudo).copied().map(PackageName::constant));
         }
         wanted.into_iter().collect()
     }
@@ -201,7 +244,11 @@ impl Default for Root {
     fn default() -> Self {
         let assume = ["awk", "tpm-udev"].map(PackageName::constant).to_vec();
         Self {
-            system: System::Busybox(Busybox { assume, console: Console::None }),
+            system: System::Busybox(Busybox {
+                assume,
+                console: Console::None,
+                features: Features::none(),
+            }),
             packages: ["base-files", "busybox-static", "tpm2-tools"]
                 .map(PackageName::constant)
                 .to_vec(),
@@ -239,15 +286,18 @@ struct Table {
 impl From<Root> for Table {
     fn from(root: Root) -> Self {
         let (system, busybox, features) = match root.system {
-            System::Busybox(busybox) => (SystemName::Busybox, Some(busybox), None),
-            System::Debian(features) => (SystemName::Debian, None, Some(features)),
+            System::Busybox(mut busybox) => {
+                let features = std::mem::replace(&mut busybox.features, Features::none());
+                (SystemName::Busybox, Some(busybox), features)
+            }
+            System::Debian(features) => (SystemName::Debian, None, features),
         };
         Self {
             system,
             packages: Some(root.packages),
             console: busybox.as_ref().map(|busybox| busybox.console),
             assume: busybox.map(|busybox| busybox.assume),
-            features,
+            features: Some(features),
             hostname: root.hostname,
         }
     }
@@ -262,8 +312,14 @@ impl TryFrom<Table> for Root {
         let usual = Self::default();
         match system {
             SystemName::Busybox => {
-                if features.is_some() {
-                    return fail("features belong to system = \"debian\": busybox has no services");
+                let features = features.unwrap_or_else(Features::none);
+                let foreign = features.iter().find(|own| !Features::OF_BUSYBOX.contains(own));
+                if let Some(foreign) = foreign {
+                    return Err(ValueError(format!(
+                        "the feature `{}` belongs to system = \"debian\"; busybox has `network`, \
+                         `rsyslog` and `watch`",
+                        foreign.name()
+                    )));
                 }
                 if hostname.as_ref().is_some_and(HostnamePattern::has_serial) {
                     return fail(
@@ -274,7 +330,7 @@ impl TryFrom<Table> for Root {
                 let assume = assume.unwrap_or_else(|| usual.busybox().assume);
                 let console = console.unwrap_or_default();
                 Ok(Self {
-                    system: System::Busybox(Busybox { assume, console }),
+                    system: System::Busybox(Busybox { assume, console, features }),
                     packages: packages.unwrap_or(usual.packages),
                     hostname,
                 })

@@ -24,8 +24,8 @@ pub struct Target {
     pub appraises: bool,
     /// Which U-Boot.
     pub u_boot: Purpose,
-    /// Whether its root is a Debian, with programs of ours beside those of an initramfs.
-    pub debian: bool,
+    /// Whether its root has `ima-policy`.
+    pub ima_policy: bool,
 }
 
 impl Target {
@@ -41,7 +41,7 @@ impl Target {
             modules: recipe.kernel.modules,
             appraises: recipe.integrity.profile().appraises(),
             u_boot: Purpose::of(recipe.u_boot.development),
-            debian: recipe.root.is_debian(),
+            ima_policy: recipe.root.has_ima_policy(),
         }
     }
 

@@ -141,13 +141,13 @@ fn packages_follow_system_features_and_users() {
         recipe.wanted_packages().iter().map(ToString::to_string).collect()
     };
     assert_eq!(wanted(MINIMAL), ["base-files", "busybox-static", "tpm2-tools"]);
-    let base = ["dbus", "e2fsprogs", "systemd", "systemd-sysv", "udev"];
+    let base = ["dbus", "e2fsprogs", "kmod", "systemd", "systemd-sysv", "udev"];
     assert_eq!(wanted(&format!("{DEBIAN}features = []\n")), base);
     let user =
         "features = [\"ssh\"]\npackages = [\"udev\"]\n[[users]]\nname = \"u\"\nsudo = true\n";
     assert_eq!(
         wanted(&format!("{DEBIAN}{user}")),
-        ["dbus", "e2fsprogs", "openssh-server", "sudo", "systemd", "systemd-sysv", "udev"]
+        ["dbus", "e2fsprogs", "kmod", "openssh-server", "sudo", "systemd", "systemd-sysv", "udev"]
     );
     assert!(wanted(DEBIAN).contains(&"systemd-resolved".to_owned()));
 }
@@ -335,7 +335,7 @@ fn errors_name_line_key_and_reason() {
         (MINIMAL, "[root]\nhostname = \"-a\"\n", "no host name"),
         (MINIMAL, "[root]\nsystem = \"ubuntu\"\n", "expected `busybox` or `debian`"),
         (MINIMAL, "[root]\nhostname = \"a-{serial}\"\n", "belongs to system = \"debian\""),
-        (MINIMAL, "[root]\nfeatures = [\"ssh\"]\n", "belong to system = \"debian\""),
+        (MINIMAL, "[root]\nfeatures = [\"ssh\"]\n", "`ssh` belongs to system = \"debian\""),
         (MINIMAL, "[[users]]\nname = \"a\"\n", "need system = \"debian\""),
         (DEBIAN, "console = \"shell\"\n", "belongs to system = \"busybox\""),
         (DEBIAN, "assume = [\"awk\"]\n", "belongs to system = \"busybox\""),
@@ -388,6 +388,19 @@ fn errors_name_line_key_and_reason() {
         (DEBIAN, "[logging]\nserver = \"[a]\"\nca = \"c\"\n", "is an IPv6 address"),
         (DEBIAN, "[logging]\nserver = \"a\\\" b\"\nca = \"c\"\n", "is no name of a host"),
         (DEBIAN, "[logging]\nserver = \"a\"\nca = \"c\"\nname = \"*\"\n", "is no name of a host"),
+        (MINIMAL, "[keylime]\nverifier = \"a\"\nregistrar = \"a\"\nca = \"c\"\n", "\"attest\""),
+        (DEBIAN, "[keylime]\nverifier = \"a\"\nca = \"c\"\n", "missing field `registrar`"),
+        (
+            DEBIAN,
+            "[keylime]\nverifier = \"192.0.2.1\"\nregistrar = \"a\"\nca = \"c\"\nquarantine = \
+             [\"192.0.2.2\"]\n",
+            "quarantine has to name 192.0.2.1",
+        ),
+        (
+            DEBIAN,
+            "[keylime]\nverifier = \"a\"\nregistrar = \"a\"\nca = \"c\"\nquarantine = [\"::/0\"]\n",
+            "is every address",
+        ),
         ("name = \"../x\"\n", "", "line 1, column 8"),
     ];
     for (head, tail, expected) in cases {

@@ -1,6 +1,6 @@
 //! QEMU's command line for a board.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 
 use super::{BoardConfig, Clock, Disk, Firmware, Machine, Network, TpmLink};
@@ -103,8 +103,15 @@ pub(super) fn arguments(
             }
         }
     }
-    if let (Network::Forward(port), Some(forwarded)) = (config.network, forwarded) {
-        add("-netdev", format!("user,id=net0,restrict=on,hostfwd=tcp:{forwarded}-:{port}"));
+    let leads_to = match (config.network, forwarded) {
+        (Network::Forward(port), Some(forwarded)) => {
+            Some(format!("hostfwd=tcp:{forwarded}-:{port}"))
+        }
+        (Network::Reach(port), _) => Some(reach(port)),
+        (Network::Forward(_), None) | (Network::None, _) => None,
+    };
+    if let Some(leads_to) = leads_to {
+        add("-netdev", format!("user,id=net0,restrict=on,{leads_to}"));
         let adapter = match config.machine {
             // The board's own is on USB as well (LAN9514), and QEMU has none of those.
             Machine::Rpi3 { .. } => "usb-net,netdev=net0",
@@ -129,6 +136,17 @@ pub(super) fn arguments(
 /// A path as a value in a QEMU option: commas are doubled.
 fn option(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
+}
+
+/// For each connection of the board's QEMU starts a program, whose input and output it is. (The
+/// other way, `tcp:`, has one connection for all of the board's, made before it starts.) The two
+/// halves end together.
+fn reach(port: u16) -> String {
+    let relay = format!(
+        "exec 3<>/dev/tcp/{}/{port}; {{ cat <&3; kill $$; }} & cat >&3; kill $!",
+        Ipv4Addr::LOCALHOST
+    );
+    format!("guestfwd=tcp:{}-cmd:bash -c '{relay}'", Network::REACHED)
 }
 
 #[cfg(test)]
@@ -234,6 +252,15 @@ mod tests {
         let virt = BoardConfig { machine, ..rpi3 };
         let text = arguments(&virt, Path::new("/s"), forwarded).join(" ");
         assert!(text.ends_with(&format!("{netdev}virtio-net-device,netdev=net0")), "{text}");
+    }
+
+    #[test]
+    fn a_board_reaches_one_port_and_nothing_else() {
+        let config = config(Disk::None, TpmLink::None);
+        let config = BoardConfig { network: Network::Reach(4000), ..config };
+        let text = arguments(&config, Path::new("/s"), None).join(" ");
+        let netdev = "user,id=net0,restrict=on,guestfwd=tcp:10.0.2.100:6514-cmd:bash -c";
+        assert!(text.contains(netdev) && text.contains("/dev/tcp/127.0.0.1/4000;"), "{text}");
     }
 
     #[test]

@@ -345,7 +345,7 @@ fn an_image_is_made_of_what_its_board_needs() {
         let plan = Plan::new(&context, &image).unwrap();
         let rest: Vec<C> = C::ALL.into_iter().filter(|c| plan.get(*c).is_none()).collect();
         assert_eq!(rest, without, "{board}");
-        context.target.debian = true;
+        context.target.ima_policy = true;
         assert!(C::of_image(&context.target).contains(&C::ImaPolicy));
     }
 }

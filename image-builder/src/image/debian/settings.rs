@@ -1,7 +1,8 @@
 //! What an image adds to an installed Debian: its name, its mounts, its services' settings,
 //! our program.
 
-use super::{logging, watch};
+use super::ima_policy;
+use crate::image::logging;
 use crate::image::root::Programs;
 use crate::image::tool::SOURCE_DATE_EPOCH;
 use crate::image::tree::{Node, Tree};
@@ -192,12 +193,17 @@ pub fn of(recipe: &Recipe, features: &Features, disk_id: u32, programs: Programs
         file("usr/lib/systemd/system/msec-update-give-up.timer", GIVE_UP_TIMER);
         file("etc/systemd/system/systemd-boot-check-no-failures.service.d/10-msec.conf", CHECK);
     }
-    if features.has(Feature::Watch) {
-        file(&format!("usr/lib/systemd/system/{}", watch::UNIT), watch::TEXT);
+    for (unit, text, _) in ima_policy::units(features) {
+        file(&format!("usr/lib/systemd/system/{unit}"), text);
     }
     if let Some(logging) = &recipe.logging {
-        file(logging::CONFIGURATION, &logging::configuration(logging));
-        file(logging::CA.trim_start_matches('/'), &logging.ca_text);
+        for (path, text) in logging::files(logging) {
+            file(path, &text);
+        }
+    }
+    if let Some(keylime) = &recipe.keylime {
+        file(ima_policy::KEYLIME_ARGUMENTS, &ima_policy::arguments(keylime));
+        file(ima_policy::KEYLIME_CA.trim_start_matches('/'), &keylime.ca_text);
     }
     let name = recipe.root.hostname.as_ref().map_or(recipe.name.as_str(), HostnamePattern::as_str);
     match name.split_once(HostnamePattern::SERIAL) {
@@ -226,8 +232,10 @@ pub fn of(recipe: &Recipe, features: &Features, disk_id: u32, programs: Programs
         let link = format!("etc/systemd/system/boot-complete.target.requires/{check}");
         tree.put(&link, Node::Symlink(format!("/usr/lib/systemd/system/{check}")));
     }
-    if features.has(Feature::Watch) {
-        wants(&mut tree, "sysinit.target", watch::UNIT);
+    for (unit, _, target) in ima_policy::units(features) {
+        if let Some(target) = target {
+            wants(&mut tree, target, unit);
+        }
     }
     tree.put("boot/firmware", Node::Directory(0o755));
     tree.put("usr/sbin/initramfs-unseal", Node::File(0o755, programs.unseal));
@@ -299,6 +307,8 @@ mod tests {
             ("update", "etc/systemd/system/timers.target.wants/msec-update-give-up.timer"),
             ("watch", "usr/lib/systemd/system/ima-policy-watch.service"),
             ("watch", "etc/systemd/system/sysinit.target.wants/ima-policy-watch.service"),
+            ("attest", "usr/lib/systemd/system/ima-policy-keylime.service"),
+            ("attest", "etc/systemd/system/sysinit.target.wants/ima-policy-quarantine.service"),
         ];
         for (feature, path) in places {
             assert!(tree("").get(path).is_some(), "{path}");

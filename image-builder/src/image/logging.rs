@@ -1,4 +1,5 @@
-//! The log of a device, sent to a collector by rsyslog: what the recipe's `[logging]` becomes.
+//! The log of a device, sent to a collector by rsyslog: what the recipe's `[logging]` becomes;
+//! and the log of a busybox that has rsyslog.
 
 use crate::recipe::Logging;
 
@@ -10,6 +11,33 @@ pub const CA: &str = "/etc/msec/logging-ca.pem";
 
 /// Where messages wait that the collector has not got (rsyslog's own directory in Debian).
 pub const SPOOL: &str = "/var/spool/rsyslog";
+
+/// The log of a busybox userland that has rsyslog: what Debian's own configuration does is for
+/// a disk with a logrotate.
+pub const OF_BUSYBOX: (&str, &str) = (
+    "etc/rsyslog.conf",
+    "\
+# Made with the image: the log in /var/log/syslog, 256 KiB at most and once as much before it.
+module(load=\"imuxsock\")
+module(load=\"imklog\")
+global(workDirectory=\"/var/spool/rsyslog\")
+include(file=\"/etc/rsyslog.d/*.conf\" mode=\"optional\")
+action(
+    type=\"omfile\" file=\"/var/log/syslog\" fileCreateMode=\"0640\"
+    rotation.sizeLimit=\"262144\" rotation.sizeLimitCommand=\"/usr/bin/rotate-log\"
+)
+",
+);
+
+/// What rsyslog calls when that is full.
+pub const ROTATE: (&str, &str) =
+    ("usr/bin/rotate-log", "#!/bin/sh\nexec mv -f /var/log/syslog /var/log/syslog.1\n");
+
+/// What a root gets for `[logging]`: paths and texts.
+#[must_use]
+pub fn files(logging: &Logging) -> [(&'static str, String); 2] {
+    [(CONFIGURATION, configuration(logging)), (CA.trim_start_matches('/'), logging.ca_text.clone())]
+}
 
 /// rsyslog's configuration. Names have no letter that means something there
 /// ([`crate::recipe`] checks them).
