@@ -52,6 +52,19 @@ fn the_shipped_recipe_for_op_tee_adds_a_token_and_its_tools() {
 }
 
 #[test]
+fn the_shipped_recipe_of_a_watched_device_takes_a_collector() {
+    let text = include_str!("../../recipes/rpi3-watched.toml");
+    let recipe = Recipe::parse(text, "rpi3-watched.toml").unwrap();
+    assert!(recipe.integrity.profile().appraises() && recipe.kernel.modules);
+    assert!(Features::OF_BUSYBOX.iter().all(|feature| recipe.root.has(*feature)));
+    let logging = "[logging]\nserver = \"a\"\nca = \"ca.pem\"\n";
+    assert!(Recipe::parse(&format!("{text}{logging}"), "r.toml").is_ok());
+    // Premise: a busybox without the feature does not.
+    let without = text.replace("\"rsyslog\", ", "");
+    assert!(Recipe::parse(&format!("{without}{logging}"), "r.toml").is_err());
+}
+
+#[test]
 fn the_shipped_recipe_for_virt_has_its_tpm_in_memory() {
     let recipe = Recipe::parse(include_str!("../../recipes/virt.toml"), "virt.toml").unwrap();
     assert_eq!((recipe.name.as_str(), recipe.board), ("msec-virt", Board::Virt));
