@@ -214,3 +214,42 @@ fn inputs_are_merged_and_the_list_says_by_which_hash() {
     assert!(output.stdout.is_empty());
     assert_eq!(reference(&[]).status.code(), Some(64));
 }
+
+#[test]
+fn boots_come_of_manifests_and_nothing_else_does() {
+    let manifest = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../pcr-measure/tests/vectors/uboot-expected.manifest.json"
+    );
+    let run = |line: &str| {
+        let args: Vec<&OsStr> = line.split(' ').map(OsStr::new).collect();
+        reference(&args)
+    };
+    let dir = tempfile::tempdir().unwrap();
+    // As a boot partition has it.
+    let padded = dir.path().join("padded");
+    fs::write(&padded, [fs::read(manifest).unwrap(), vec![b'\n'; 4096]].concat()).unwrap();
+    let padded = padded.display();
+    let output = run(&format!("--as keylime-boot --manifest {manifest} --manifest {padded}"));
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let value: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let boots = value["boots"].as_array().unwrap();
+    assert_eq!((boots.len(), boots[0]["events"].as_array().unwrap().len()), (1, 13));
+
+    let policy = dir.path().join("policy");
+    let to = format!("--as keylime-boot --manifest {manifest} --output {}", policy.display());
+    assert_eq!(run(&to).stdout, b"1 boots\n");
+    assert_eq!(fs::read(&policy).unwrap(), output.stdout);
+    let other = dir.path().join("other");
+    fs::write(&other, r#"{"schema":"x"}"#).unwrap();
+    for (line, code, told) in [
+        (format!("--as keylime-boot {}", dir.path().display()), 2, "give them with --manifest"),
+        (format!("--manifest {manifest}"), 2, "--as keylime-boot alone"),
+        (format!("--as keylime-boot --manifest {manifest} --skip x"), 64, "cannot be used with"),
+        (format!("--as keylime-boot --manifest {}", other.display()), 2, "cannot use"),
+    ] {
+        let output = run(&line);
+        assert_eq!(output.status.code(), Some(code), "{line}: {}", said(&output));
+        assert!(said(&output).contains(told), "{line}: {}", said(&output));
+    }
+}

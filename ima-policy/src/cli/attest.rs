@@ -14,11 +14,10 @@ use ima_policy::judge::Judge;
 use pcr_measure::PcrSelection;
 use pcr_measure::command::{Answer, Format, json, read, replace};
 use pcr_measure::key::MAX_KEY_FILE;
-use pcr_measure::manifest::{MAX_JSON, Manifest};
 use pcr_measure::quote::AttestationKey;
 use pcr_measure::quote::clock::{Earlier, MAX_EARLIER};
-use pcr_measure::slots::unpadded;
 
+use super::manifest::manifests;
 use super::verify::{SHOWN, keyring, reference};
 
 #[cfg(feature = "keylime")]
@@ -134,15 +133,7 @@ fn ask(args: &AskArgs, format: Format) -> Result<Answer> {
     if args.manifest.is_empty() {
         bail!("--manifest: the boot manifest of what may boot is needed");
     }
-    let manifests: Vec<Manifest> = args
-        .manifest
-        .iter()
-        .map(|path| {
-            let bytes = read(path, MAX_JSON)?;
-            let manifest = Manifest::from_json(unpadded(&bytes).unwrap_or_default());
-            manifest.with_context(|| format!("cannot use {}", path.display()))
-        })
-        .collect::<Result<_>>()?;
+    let manifests = manifests(&args.manifest)?;
     let reference = reference(&args.reference)?;
     let keyring = keyring(&args.keyring)?;
     let earlier = args

@@ -6,6 +6,7 @@ mod closure;
 mod generate;
 mod kernel;
 mod list;
+mod manifest;
 mod quarantine;
 mod reference;
 mod sign;

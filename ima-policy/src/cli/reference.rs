@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use ima_policy::list::Record;
 use ima_policy::reference::keylime::{self, Policy};
+use ima_policy::reference::keylime_boot;
 use ima_policy::reference::tree::{self, Progress, Selection};
 use ima_policy::reference::{MAX_JSON, Reference};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -15,9 +16,10 @@ use pcr_measure::digest::Algorithm;
 use serde::Serialize;
 
 use super::list::{ListArgs, algorithm, records};
+use super::manifest::manifests;
 
 #[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("input").required(true).multiple(true).args(["roots", "from_list", "merge"])))]
+#[command(group(clap::ArgGroup::new("input").required(true).multiple(true).args(["roots", "from_list", "merge", "manifest"])))]
 pub(super) struct ReferenceArgs {
     /// Root file systems: directories, images of cards before they were provisioned, or
     /// partitions with an ext4
@@ -31,6 +33,10 @@ pub(super) struct ReferenceArgs {
     /// Take what this reference has
     #[arg(long, value_name = "REFERENCE")]
     merge: Vec<PathBuf>,
+    /// The boot manifest of an image that devices may run, for `--as keylime-boot`; may be given
+    /// several times, as across an update
+    #[arg(long, value_name = "MANIFEST", conflicts_with_all = ["roots", "from_list", "list_hash", "merge", "hash", "skip", "exclude", "ignore_keyring"])]
+    manifest: Vec<PathBuf>,
     /// The hash of files, as `ima_hash=` has it; may be given several times. Without it the one
     /// that the first list's boot_aggregate has, or else sha256
     #[arg(long, value_name = "HASH", value_parser = algorithm)]
@@ -60,6 +66,14 @@ enum Form {
     /// --ima-buf`: of a root only files of root's, and nothing below /var, /tmp, /run, /mnt,
     /// /media, /snap, /dev, /proc and /sys
     Keylime,
+    /// Keylime's measured boot policy, of boot manifests (`--manifest`), for a verifier that has
+    /// msec_measured_boot.py
+    KeylimeBoot,
+}
+
+#[derive(Serialize)]
+struct BootSummary {
+    boots: usize,
 }
 
 #[derive(Serialize)]
@@ -72,7 +86,15 @@ struct Summary {
 pub(super) fn run(args: &ReferenceArgs, format: Format) -> Result<Answer> {
     if let Some(output) = &args.output {
         let inputs = args.from_list.iter().chain(&args.merge).chain(&args.roots);
-        replace::apart(output, inputs.map(PathBuf::as_path))?;
+        replace::apart(output, inputs.chain(&args.manifest).map(PathBuf::as_path))?;
+    }
+    match (args.form, args.manifest.is_empty()) {
+        (Form::KeylimeBoot, false) => return boot_policy(args, format),
+        (Form::KeylimeBoot, true) => {
+            bail!("--as keylime-boot is made of boot manifests: give them with --manifest")
+        }
+        (_, false) => bail!("--manifest is for --as keylime-boot alone"),
+        (_, true) => {}
     }
     let mut made = Made::new(args)?;
     let mut measured_by = None;
@@ -115,6 +137,23 @@ pub(super) fn run(args: &ReferenceArgs, format: Format) -> Result<Answer> {
         }
     }
     made.answer(args.output.as_deref(), format)
+}
+
+/// Keylime's measured boot policy.
+fn boot_policy(args: &ReferenceArgs, format: Format) -> Result<Answer> {
+    let (text, boots) = keylime_boot::policy(&manifests(&args.manifest)?)?;
+    let told = match format {
+        Format::Text => format!("{boots} boots\n"),
+        Format::Json => json(&BootSummary { boots })?,
+    };
+    written(text, args.output.as_deref(), told)
+}
+
+/// The text itself, or where it goes to a file, what it has.
+fn written(text: String, output: Option<&Path>, told: String) -> Result<Answer> {
+    let Some(output) = output else { return Ok(Answer::yes(text)) };
+    replace::file(output, text.as_bytes())?;
+    Ok(Answer::yes(told))
 }
 
 /// What comes of it.
@@ -168,12 +207,11 @@ impl Made {
             Self::Reference(reference) => (reference.to_json()?, reference.counts()),
             Self::Keylime(policy) => (policy.to_json(), policy.counts()),
         };
-        let Some(output) = output else { return Ok(Answer::yes(text)) };
-        replace::file(output, text.as_bytes())?;
-        Ok(Answer::yes(match format {
+        let told = match format {
             Format::Text => format!("{files} files, {keyrings} keyrings, {buffers} buffers\n"),
             Format::Json => json(&Summary { files, keyrings, buffers })?,
-        }))
+        };
+        written(text, output, told)
     }
 }
 

@@ -14,6 +14,8 @@ mod image;
 #[cfg(feature = "build")]
 pub mod keylime;
 #[cfg(feature = "build")]
+pub mod keylime_boot;
+#[cfg(feature = "build")]
 mod learn;
 #[cfg(feature = "build")]
 pub mod tree;

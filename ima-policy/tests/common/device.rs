@@ -9,6 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use crate::common::boot::Boot;
 use crate::common::{List, digest, text};
 use crate::tpm::Tpm;
 
@@ -36,6 +37,11 @@ pub(crate) fn vector(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "../pcr-measure/tests/vectors", name].iter().collect()
 }
 
+/// The boot of [`MANIFEST`], as U-Boot has logged it.
+pub(crate) fn expected_boot() -> Boot {
+    Boot::of(&fs::read(vector("uboot-expected.bin")).unwrap())
+}
+
 pub(crate) const MANIFEST: &str = "uboot-expected.manifest.json";
 
 impl Device {
@@ -46,30 +52,59 @@ impl Device {
 
     /// One whose boot was changed: component and digest go in, what was measured comes out.
     pub(crate) fn booted(change: impl Fn(&str, &str) -> String) -> Option<Self> {
-        let tpm = Tpm::start()?;
         let json: Value = serde_json::from_slice(&fs::read(vector(MANIFEST)).unwrap()).unwrap();
-        for event in json["events"].as_array().unwrap() {
-            let word = |name: &str| event[name].as_str().unwrap();
-            let digest = change(word("component"), word("digest"));
-            tpm.tool(&format!("tpm2_pcrextend {}:sha256={digest}", event["pcr"]));
+        let mut boot = expected_boot();
+        for (event, its) in boot.events.iter_mut().zip(json["events"].as_array().unwrap()) {
+            let word = |name: &str| its[name].as_str().unwrap();
+            assert_eq!(hex::encode(event.digest), word("digest"));
+            let digest = hex::decode(change(word("component"), word("digest"))).unwrap();
+            event.digest = digest.try_into().unwrap();
         }
-        tpm.tool("tpm2_pcrread sha256:0,1,2,3,4,5,6,7,8,9 -o boot");
-        let aggregate = Sha256::digest(fs::read(tpm.path("boot")).unwrap());
-        let mut device = Self { tpm, list: List::new() };
-        let named = [&b"sha256:\0"[..], aggregate.as_slice()].concat();
-        let told = format!("sha256:{}", hex::encode(aggregate));
-        device.list.add("ima-ng", &[(told, named), text("boot_aggregate")]);
-        device.extend();
+        Self::started(&boot)
+    }
+
+    /// One that measured this boot; `firmware.log` is its log.
+    pub(crate) fn started(boot: &Boot) -> Option<Self> {
+        let mut device = Self { tpm: Tpm::start()?, list: List::new() };
+        device.boots(boot);
         for name in ["a", "b", "c"] {
             fs::create_dir_all(device.path("root")).unwrap();
             fs::write(device.path("root").join(name), name).unwrap();
         }
-        device.runs("/a", b"a");
-        device.runs("/b", b"b");
         device.does("reference root --output good.json");
         device.does("attest key --output ak");
         device.does("attest ask --new challenge");
         Some(device)
+    }
+
+    /// Firmware and kernel measure.
+    fn boots(&mut self, boot: &Boot) {
+        self.tpm.write("firmware.log", &boot.log());
+        for event in &boot.events {
+            let digest = hex::encode(event.digest);
+            self.tpm.tool(&format!("tpm2_pcrextend {}:sha256={digest}", event.pcr));
+        }
+        self.tpm.tool("tpm2_pcrread sha256:0,1,2,3,4,5,6,7,8,9 -o boot");
+        let aggregate = Sha256::digest(fs::read(self.path("boot")).unwrap());
+        let named = [&b"sha256:\0"[..], aggregate.as_slice()].concat();
+        let told = format!("sha256:{}", hex::encode(aggregate));
+        self.list.add("ima-ng", &[(told, named), text("boot_aggregate")]);
+        self.extend();
+        self.runs("/a", b"a");
+        self.runs("/b", b"b");
+    }
+
+    /// Power off and on.
+    pub(crate) fn reboots(&mut self, boot: &Boot) {
+        self.tpm.tool("tpm2_shutdown -c");
+        self.tpm.tool("swtpm_ioctl --unix tpm.ctrl -i");
+        self.tpm.tool("tpm2_startup -c");
+        // As the agent keeps it; the machine that the test runs on did not boot.
+        let path = self.path("run/boot-time");
+        let time: u64 = fs::read_to_string(&path).unwrap().trim().parse().unwrap();
+        fs::write(&path, format!("{}\n", time + 60)).unwrap();
+        self.list = List::new();
+        self.boots(boot);
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

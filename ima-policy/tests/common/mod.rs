@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // No test uses all of it.
 
+pub(crate) mod boot;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
