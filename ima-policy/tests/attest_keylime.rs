@@ -7,6 +7,8 @@
 mod common;
 #[path = "common/device.rs"]
 mod device;
+#[path = "keylime/devices.rs"]
+mod devices;
 #[path = "keylime/install.rs"]
 mod install;
 #[path = "common/net.rs"]
@@ -23,8 +25,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use device::Device;
+use devices::Keylime;
 use net::{Net, STRANGER};
-use services::Keylime;
 
 const QUARANTINE: &str = "--on-refused quarantine --allow 10.99.1.2";
 
@@ -42,11 +44,11 @@ fn keylime_accepts_the_healthy_and_the_others_go_into_quarantine() {
     let Some(rebuilt) = Device::booted(other) else { return };
 
     let mut keylime = Keylime::new(&net, python, "");
-    keylime.start("verifier", 8881);
+    keylime.start_verifier();
     // No registrar yet, and then a verifier that does not know the device: nobody is refused.
     let (code, said) = keylime.agent(&healthy, "healthy", QUARANTINE);
     assert_eq!(code, 2, "{said}");
-    keylime.start("registrar", 8890);
+    keylime.start_registrar();
     let (code, said) = keylime.agent(&healthy, "healthy", QUARANTINE);
     assert!(code == 2 && said.contains("enrol it there"), "{code} {said}");
     assert!(!keylime.quarantined(&healthy));
@@ -109,8 +111,8 @@ fn an_agent_goes_on_when_its_session_has_ended() {
     let Some(device) = Device::new() else { return };
     let short = "session_lifetime = 3\nextend_token_on_attestation = False";
     let mut keylime = Keylime::new(&net, python, short);
-    keylime.start("verifier", 8881);
-    keylime.start("registrar", 8890);
+    keylime.start_verifier();
+    keylime.start_registrar();
     let (_, said) = keylime.agent(&device, "device", "");
     assert!(said.contains("enrol it there"), "{said}");
     keylime.enrol(&device, "device");
@@ -138,15 +140,15 @@ fn a_name_is_one_devices() {
     let Some(first) = Device::new() else { return };
     let Some(second) = Device::new() else { return };
     let mut keylime = Keylime::new(&net, python, "");
-    keylime.start("verifier", 8881);
-    keylime.start("registrar", 8890);
+    keylime.start_verifier();
+    keylime.start_registrar();
     let (_, said) = keylime.agent(&first, "name", "");
     assert!(said.contains("enrol it there"), "{said}");
     let (code, said) = keylime.agent(&second, "name", "");
     assert!(code == 2 && said.contains("registering the device: the answer is 403"), "{said}");
     // A verifier of another authority is nobody.
     keylime.enrol(&first, "name");
-    let authority = keylime.path("cv_ca/cacert.crt");
+    let authority = keylime.authority();
     let good = fs::read(&authority).unwrap();
     let make = "req -x509 -newkey rsa:2048 -nodes -keyout /dev/null -subj /CN=other -out";
     let other = keylime.path("other.crt");

@@ -6,6 +6,8 @@
 mod common;
 #[path = "common/device.rs"]
 mod device;
+#[path = "keylime/devices.rs"]
+mod devices;
 #[path = "keylime/install.rs"]
 mod install;
 #[path = "common/net.rs"]
@@ -22,11 +24,11 @@ use std::process::Command;
 
 use common::boot::{Boot, Event};
 use device::{Device, MANIFEST, expected_boot, vector};
+use devices::Keylime;
 use install::said;
 use net::Net;
 use pcr_measure::digest::Sha256Digest;
 use pcr_measure::manifest::{Manifest, Measurement};
-use services::Keylime;
 use sha2::{Digest as _, Sha256};
 
 /// As `docs/how-to/keylime.md` has it.
@@ -67,8 +69,8 @@ fn keylime_accepts_the_boot_of_a_manifest_and_no_other() {
     let Some(net) = Net::new("b") else { return };
     let Some(mut healthy) = Device::new() else { return };
     let mut keylime = Keylime::new(&net, python, POLICY);
-    keylime.start("verifier", 8881);
-    keylime.start("registrar", 8890);
+    keylime.start_verifier();
+    keylime.start_registrar();
     let good = vector(MANIFEST);
 
     enrol(&keylime, &healthy, "healthy", &[&good]);
@@ -146,8 +148,8 @@ fn each_boot_is_judged_and_not_the_first_alone() {
     for (evaluate, expected) in [("once", 0), ("always", 1)] {
         let Some(net) = Net::new("e") else { return };
         let mut keylime = Keylime::new(&net, python, &POLICY.replace("always", evaluate));
-        keylime.start("verifier", 8881);
-        keylime.start("registrar", 8890);
+        keylime.start_verifier();
+        keylime.start_registrar();
         let Some(mut device) = Device::new() else { return };
         let (code, said) = keylime.agent(&device, "device", "");
         assert!(code == 2 && said.contains("enrol it there"), "{code} {said}");
@@ -171,8 +173,8 @@ fn a_device_that_restarted_has_to_be_added_again() {
     let Some(python) = install::keylime() else { return };
     let Some(net) = Net::new("r") else { return };
     let mut keylime = Keylime::new(&net, python, POLICY);
-    keylime.start("verifier", 8881);
-    keylime.start("registrar", 8890);
+    keylime.start_verifier();
+    keylime.start_registrar();
     let Some(mut device) = Device::new() else { return };
     let good = vector(MANIFEST);
     enrol(&keylime, &device, "device", &[&good]);

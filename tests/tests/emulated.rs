@@ -22,6 +22,8 @@ mod debian;
 mod debian_image;
 #[path = "emulated/debian_integrity.rs"]
 mod debian_integrity;
+#[path = "emulated/debian_keylime.rs"]
+mod debian_keylime;
 #[path = "emulated/demo.rs"]
 mod demo;
 #[path = "emulated/emergency.rs"]
@@ -34,6 +36,10 @@ mod firmware;
 mod ima;
 #[path = "emulated/integrity.rs"]
 mod integrity;
+#[path = "../../ima-policy/tests/keylime/install.rs"]
+mod keylime_install;
+#[path = "../../ima-policy/tests/keylime/services.rs"]
+mod keylime_services;
 #[path = "emulated/no_tpm.rs"]
 mod no_tpm;
 #[path = "emulated/op_tee.rs"]

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-use sha2::{Digest as _, Sha256};
+use pcr_measure::Sha256Digest;
 
-const REQUIREMENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keylime/requirements.txt");
+const REQUIREMENTS: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../ima-policy/tests/keylime/requirements.txt");
 
 /// The directory of the pinned Keylime, made once.
 pub(crate) fn keylime() -> Option<&'static Path> {
@@ -30,7 +31,7 @@ pub(crate) fn keylime() -> Option<&'static Path> {
 
 fn install() -> Result<PathBuf, String> {
     let cache = std::env::var_os("MSEC_CACHE").ok_or("no MSEC_CACHE: run it in the build root")?;
-    let wanted = hex::encode(Sha256::digest(fs::read(REQUIREMENTS).unwrap()));
+    let wanted = Sha256Digest::of(&fs::read(REQUIREMENTS).unwrap()).to_string();
     let path = Path::new(&cache).join(format!("keylime-{}", &wanted[..16]));
     if path.exists() {
         return Ok(path);

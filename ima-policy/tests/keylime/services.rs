@@ -1,35 +1,63 @@
-//! Keylime's registrar, verifier and tenant, configured for devices with emulated TPMs.
+//! Keylime's registrar, verifier and tenant, on an address of this machine.
 
 #![allow(dead_code)] // No test uses all of it.
 
 use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+/// Where our modules for Keylime lie.
+const MODULES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../ima-policy/keylime");
 
-use crate::device::{Device, MANIFEST, vector};
-use crate::net::{DEVICE, Net, OPERATOR};
+/// Where the services listen.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ports {
+    pub(crate) verifier: u16,
+    pub(crate) registrar: u16,
+    registrar_tls: u16,
+    notifications: u16,
+}
 
-/// Where the operator's side of the link is.
-pub(crate) const ADDRESS: &str = "10.99.1.2";
+impl Ports {
+    /// Keylime's own, for a network where nobody else is.
+    pub(crate) const USUAL: Self =
+        Self { verifier: 8881, registrar: 8890, registrar_tls: 8891, notifications: 8992 };
 
-/// Keylime's services, in the operator's namespace. They end with the value.
-pub(crate) struct Keylime<'a> {
-    net: &'a Net,
+    /// Such as are free on this machine's loopback.
+    pub(crate) fn free() -> Self {
+        let taken = [(); 4].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+        let [verifier, registrar, registrar_tls, notifications] =
+            taken.each_ref().map(|socket| socket.local_addr().unwrap().port());
+        Self { verifier, registrar, registrar_tls, notifications }
+    }
+}
+
+/// The services. They end with the value.
+pub(crate) struct Services<'a> {
+    /// How a program is started where they are.
+    start: Box<dyn Fn(&str) -> Command + 'a>,
+    address: String,
+    pub(crate) ports: Ports,
     python: PathBuf,
     dir: tempfile::TempDir,
     services: Vec<Child>,
 }
 
-impl<'a> Keylime<'a> {
+impl<'a> Services<'a> {
     /// `verifier`: lines of the verifier's configuration, in place of those that are there.
-    pub(crate) fn new(net: &'a Net, keylime: &Path, verifier: &str) -> Self {
+    pub(crate) fn new(
+        keylime: &Path,
+        address: &str,
+        ports: Ports,
+        verifier: &str,
+        start: impl Fn(&str) -> Command + 'a,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let key = |line: &str| line.split_once(" =").map(|(key, _)| key.to_owned());
-        for (name, mut text) in configuration(dir.path()) {
+        for (name, mut text) in configuration(dir.path(), address, ports) {
             if name == "verifier" {
                 let is_kept = |its: &&str| !verifier.lines().any(|line| key(line) == key(its));
                 let kept: Vec<_> = text.lines().filter(is_kept).chain(verifier.lines()).collect();
@@ -37,19 +65,36 @@ impl<'a> Keylime<'a> {
             }
             fs::write(dir.path().join(format!("{name}.conf")), text).unwrap();
         }
-        Self { net, python: keylime.join("bin/python3"), dir, services: Vec::new() }
+        Self {
+            start: Box::new(start),
+            address: address.to_owned(),
+            ports,
+            python: keylime.join("bin/python3"),
+            dir,
+            services: Vec::new(),
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
+    /// The certificate of the verifier's authority, which it makes when it starts.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.path("cv_ca/cacert.crt")
+    }
+
+    /// The name in the verifier's certificate: this machine's.
+    pub(crate) fn name() -> String {
+        fs::read_to_string("/proc/sys/kernel/hostname").unwrap().trim().to_owned()
+    }
+
     fn command(&self, what: &str) -> Command {
-        let mut command = self.net.command(OPERATOR, self.python.to_str().unwrap());
+        let mut command = (self.start)(self.python.to_str().unwrap());
         command.args(["-c", &format!("from keylime.cmd.{what} import main; main()")]);
         command.env("KEYLIME_DIR", self.dir.path());
         command.env("PYTHONDONTWRITEBYTECODE", "1");
-        command.env("PYTHONPATH", concat!(env!("CARGO_MANIFEST_DIR"), "/keylime"));
+        command.env("PYTHONPATH", MODULES);
         for name in ["verifier", "registrar", "tenant", "ca", "logging"] {
             let variable = format!("KEYLIME_{}_CONFIG", name.to_uppercase());
             command.env(variable, self.path(&format!("{name}.conf")));
@@ -57,17 +102,27 @@ impl<'a> Keylime<'a> {
         command
     }
 
+    /// Starts the verifier, which makes the certificates of all of them.
+    pub(crate) fn start_verifier(&mut self) {
+        self.start("verifier", self.ports.verifier);
+    }
+
+    pub(crate) fn start_registrar(&mut self) {
+        self.start("registrar", self.ports.registrar);
+    }
+
     /// Starts a service, and waits until it answers.
-    pub(crate) fn start(&mut self, what: &str, port: u16) {
+    fn start(&mut self, what: &str, port: u16) {
         let log = fs::File::create(self.path(&format!("{what}.log"))).unwrap();
         let mut command = self.command(what);
         // A group of its own: it has workers.
         command.process_group(0).stderr(log.try_clone().unwrap()).stdout(log);
         self.services.push(command.spawn().unwrap());
-        let connect = format!("import socket; socket.create_connection(('{ADDRESS}', {port}), 1)");
+        let connect =
+            format!("import socket; socket.create_connection(('{}', {port}), 1)", self.address);
         let end = Instant::now() + Duration::from_secs(120);
         loop {
-            let mut command = self.net.command(OPERATOR, "python3");
+            let mut command = (self.start)("python3");
             if command.args(["-c", &connect]).stderr(Stdio::null()).status().unwrap().success() {
                 return;
             }
@@ -88,89 +143,17 @@ impl<'a> Keylime<'a> {
         said
     }
 
-    /// Enrols a device: what it may run, and what it has to have booted.
-    pub(crate) fn enrol(&self, device: &Device, id: &str) {
-        device.does(&format!(
-            "reference root --as keylime --from-list list --output {}",
-            self.path("policy.json").display()
-        ));
-        let manifest: Value = serde_json::from_slice(&fs::read(vector(MANIFEST)).unwrap()).unwrap();
-        let pcrs: serde_json::Map<_, _> = ["0", "1", "8", "9"]
-            .map(|pcr| (pcr.to_owned(), Value::from(vec![manifest["pcrs"][pcr].clone()])))
-            .into_iter()
-            .collect();
-        let policy = self.path("policy.json").display().to_string();
-        self.tenant(&[
-            "-c",
-            "add",
-            "--push-model",
-            "-u",
-            id,
-            "--runtime-policy",
-            &policy,
-            "--tpm_policy",
-            &Value::from(pcrs).to_string(),
-        ]);
-    }
-
-    /// Makes a boot policy of manifests.
-    pub(crate) fn boots(&self, device: &Device, manifests: &[&Path]) -> String {
-        let boots = self.path("boots").display().to_string();
-        let manifests: String =
-            manifests.iter().map(|path| format!("--manifest {} ", path.display())).collect();
-        device.does(&format!("reference --as keylime-boot {manifests} --output {boots}"));
-        boots
-    }
-
-    /// Enrols a device by what it may run, whatever its boot, and by the boots of manifests.
-    pub(crate) fn enrol_boots(&self, device: &Device, id: &str, manifests: &[&Path]) {
-        let programs = self.path("programs").display().to_string();
-        device.does(&format!("reference root --as keylime --output {programs}"));
-        let boots = self.boots(device, manifests);
-        let policies = ["--runtime-policy", &programs, "--mb-policy", &boots];
-        self.tenant(&[&["-c", "add", "--push-model", "-u", id], &policies[..]].concat());
+    /// Adds a device, by what it may run and boot.
+    pub(crate) fn add(&self, id: &str, policies: &[&str]) {
+        self.tenant(&[&["-c", "add", "--push-model", "-u", id], policies].concat());
     }
 
     pub(crate) fn status(&self, id: &str) -> String {
         self.tenant(&["-c", "cvstatus", "--push-model", "-u", id])
     }
-
-    /// Exit code of a device's agent after one verdict, and what it said.
-    pub(crate) fn agent(&self, device: &Device, id: &str, rest: &str) -> (i32, String) {
-        let ran = self.agent_command(device, id, &format!("--once {rest}")).output().unwrap();
-        (ran.status.code().unwrap(), String::from_utf8(ran.stderr).unwrap())
-    }
-
-    pub(crate) fn agent_command(&self, device: &Device, id: &str, rest: &str) -> Command {
-        // The verifier's certificate is for this machine's name.
-        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
-        let host = host.trim();
-        fs::write(device.path("hosts"), format!("{ADDRESS} {host}\n")).unwrap();
-        let line = format!(
-            "mount --bind {}/hosts /etc/hosts && exec {} attest keylime --id {id} \
-             --verifier https://{host}:8881 --registrar http://{ADDRESS}:8890 \
-             --ca {}/cv_ca/cacert.crt --list list.txt --event-log firmware.log \
-             --run-dir run --state-dir state {rest}",
-            device.path("").display(),
-            env!("CARGO_BIN_EXE_ima-policy"),
-            self.dir.path().display(),
-        );
-        let mut command = self.net.command(DEVICE, "unshare");
-        command.args(["--mount", "--propagation=unchanged", "sh", "-c", &line]);
-        command.current_dir(device.path("")).env("TPM2TOOLS_TCTI", device.tpm.tcti());
-        command
-    }
-
-    pub(crate) fn quarantined(&self, device: &Device) -> bool {
-        let mut command = self.net.command(DEVICE, env!("CARGO_BIN_EXE_ima-policy"));
-        let state = device.path("state");
-        let ran =
-            command.args(["quarantine", "status", "--state-dir"]).arg(state).output().unwrap();
-        ran.status.code().unwrap() == 1
-    }
 }
 
-impl Drop for Keylime<'_> {
+impl Drop for Services<'_> {
     fn drop(&mut self) {
         for service in &mut self.services {
             let group = format!("-{}", service.id());
@@ -192,7 +175,8 @@ impl Drop for Keylime<'_> {
 }
 
 /// As little as the services start with.
-fn configuration(dir: &Path) -> [(&'static str, String); 5] {
+fn configuration(dir: &Path, address: &str, ports: Ports) -> [(&'static str, String); 5] {
+    let Ports { verifier, registrar, registrar_tls, notifications } = ports;
     let tls = "trusted_client_ca = default\nserver_key = default\nserver_key_password =\n\
                server_cert = default\nclient_key = default\nclient_key_password =\n\
                client_cert = default\ntrusted_server_ca = default\n";
@@ -200,23 +184,23 @@ fn configuration(dir: &Path) -> [(&'static str, String); 5] {
                     max_upload_size = 104857600\ndurable_attestation_import =\n";
     let retry = "exponential_backoff = False\nretry_interval = 1\nmax_retries = 3\n\
                  request_timeout = 60\nenable_agent_mtls = True\n";
-    let verifier = format!(
-        "[verifier]\nversion = 2.5\nmode = push\nuuid = default\nip = {ADDRESS}\nport = 8881\n\
-         registrar_ip = {ADDRESS}\nregistrar_port = 8891\ntls_dir = generate\n{tls}{database}{retry}\
+    let verifier_conf = format!(
+        "[verifier]\nversion = 2.5\nmode = push\nuuid = default\nip = {address}\nport = {verifier}\n\
+         registrar_ip = {address}\nregistrar_port = {registrar_tls}\ntls_dir = generate\n{tls}{database}{retry}\
          num_workers = 1\nquote_interval = 1\nverification_timeout = 60\n\
          measured_boot_policy_name = accept-all\nmeasured_boot_imports = []\n\
          measured_boot_evaluate = once\nseverity_labels = [\"info\", \"emergency\"]\n\
          severity_policy = [{{\"event_id\": \".*\", \"severity_label\": \"emergency\"}}]\n\
          ignore_tomtou_errors = False\nrequire_allow_list_signatures = False\n\
-         enabled_revocation_notifications = []\nzmq_ip = 127.0.0.1\nzmq_port = 8992\nwebhook_url =\n"
+         enabled_revocation_notifications = []\nzmq_ip = 127.0.0.1\nzmq_port = {notifications}\nwebhook_url =\n"
     );
-    let registrar = format!(
-        "[registrar]\nversion = 2.5\nip = {ADDRESS}\nport = 8890\ntls_port = 8891\n\
+    let registrar_conf = format!(
+        "[registrar]\nversion = 2.5\nip = {address}\nport = {registrar}\ntls_port = {registrar_tls}\n\
          tls_dir = default\n{tls}{database}malformed_cert_action = warn\ntpm_identity = default\n"
     );
     let tenant = format!(
-        "[tenant]\nversion = 2.5\nverifier_ip = {ADDRESS}\nverifier_port = 8881\n\
-         registrar_ip = {ADDRESS}\nregistrar_port = 8891\ntls_dir = default\n{tls}{retry}\
+        "[tenant]\nversion = 2.5\nverifier_ip = {address}\nverifier_port = {verifier}\n\
+         registrar_ip = {address}\nregistrar_port = {registrar_tls}\ntls_dir = default\n{tls}{retry}\
          tpm_cert_store = {}\nmax_payload_size = 1048576\naccept_tpm_hash_algs = [\"sha256\"]\n\
          accept_tpm_encryption_algs = [\"rsa\", \"ecc\"]\naccept_tpm_signing_algs = [\"rsassa\"]\n\
          require_ek_cert = False\nek_check_script =\nmb_refstate =\n",
@@ -233,8 +217,8 @@ fn configuration(dir: &Path) -> [(&'static str, String); 5] {
          formatter = plain\nargs = (sys.stdout,)\n[logger_keylime]\nlevel = INFO\n\
          qualname = keylime\nhandlers =\n";
     [
-        ("verifier", verifier),
-        ("registrar", registrar),
+        ("verifier", verifier_conf),
+        ("registrar", registrar_conf),
         ("tenant", tenant),
         ("ca", authority.to_owned()),
         ("logging", logging.to_owned()),

@@ -45,7 +45,7 @@ fn rounds() -> u32 {
 }
 
 /// Sets the recipe's profile.
-fn hold_to(recipe: &mut toml::Table, profile: &str) {
+pub(crate) fn hold_to(recipe: &mut toml::Table, profile: &str) {
     let integrity = toml::Table::from_iter([("profile".to_owned(), profile.into())]);
     recipe.insert("integrity".to_owned(), integrity.into());
 }
@@ -227,7 +227,7 @@ fn what_nobody_knows_is_told_here_and_elsewhere() {
 }
 
 /// Where the emulated network has the operator.
-const OPERATOR: &str = "10.0.2.2";
+pub(crate) const OPERATOR: &str = "10.0.2.2";
 
 /// Asks the device: a challenge there, evidence back, and the verdict by the image's own
 /// manifest and reference.
@@ -277,12 +277,17 @@ fn a_verifier_names_what_was_run_and_quarantine_leaves_the_operator() {
     assert!(!verdict.good && told.contains("/home/ada/intruder: it is not known"), "{told}");
     assert!(told.contains(", 1 with a fault"), "{told}");
 
-    // Cut off for a while, and then by itself not any more. Premise: the same in the other order.
-    let cut = "sudo systemd-run --quiet --unit=back --on-active=20 --timer-property=AccuracySec=1 \
-               ima-policy quarantine off; sudo ima-policy quarantine on --allow 192.0.2.1";
-    let _ = operator.run(session.address, "ada", cut);
+    // Cut off for a while, and then by itself not any more: whoever orders it is cut off as well.
+    let timer = |seconds: u32, command: &str| {
+        session.ask(&format!(
+            "sudo systemd-run --quiet --timer-property=AccuracySec=1 --on-active={seconds} \
+             ima-policy quarantine {command}"
+        ));
+    };
+    timer(10, "on --allow 192.0.2.1");
+    timer(60, "off");
     let answers = |limit| operator_ssh::answers(session.address, limit);
-    assert!(!answers(Duration::from_secs(5)), "it answers in quarantine");
+    wait(|| !answers(Duration::from_secs(5)), || "it answers in quarantine".to_owned());
     assert!(answers(PATIENCE), "it does not come back");
     let status = "sudo ima-policy quarantine status --format json; echo $?";
     assert!(session.ask(status).ends_with('0'));
