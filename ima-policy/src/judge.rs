@@ -14,7 +14,7 @@ use pcr_measure::digest::Digest;
 use crate::evm::{self, Metadata};
 use crate::list::{Field, FileDigest, ListError, Prefix, Record};
 use crate::reference::{Judgement, Reference};
-use crate::signature::{Keyring, Kind, Verdict};
+use crate::signature::{AppendedVerdict, Keyring, Kind, Verdict};
 
 pub use reading::{FaultyEntry, ListFindings, PcrFindings, Reading};
 
@@ -85,7 +85,8 @@ pub enum Signed {
     Well,
     /// It is none of this content.
     Badly,
-    /// Nobody here knows its key, or it does not cover what was measured.
+    /// Nobody here knows its key, it does not cover what was measured, or it is of a form that
+    /// is not judged.
     OtherKey,
     /// There is none, or no keyring to hold it against.
     Not,
@@ -165,43 +166,74 @@ impl Judge<'_> {
         Ok(Judged { fault, is_known, signed })
     }
 
-    /// What the signatures in an entry are worth, by the keyring.
+    /// What the signatures in an entry are worth, by the keyring. An appended one is asked where
+    /// the attributes do not decide, as in the kernel (`ima_appraise_measurement`).
     fn signed(&self, record: &Record, digest: &FileDigest) -> Result<Signed, ListError> {
         let Some(keyring) = self.keyring else { return Ok(Signed::Not) };
-        let file = record.field(Field::Signature).filter(|bytes| is_of_file(bytes));
-        if let (Some(signature), Some(known)) = (file, digest.known()) {
-            let kind = match digest.prefix {
-                Some(Prefix::Verity) => Kind::Verity,
-                _ => Kind::File,
-            };
-            return Ok(worth(&keyring.verify(kind, signature, &known)));
-        }
-        let portable = record.field(Field::EvmSignature).filter(|bytes| !bytes.is_empty());
-        let Some(signature) = portable else { return Ok(Signed::Not) };
-        let Some(metadata) = metadata(record) else { return Ok(Signed::OtherKey) };
-        let Ok(parsed) = crate::signature::Signature::parse(signature) else {
-            return Ok(Signed::Badly);
-        };
-        let values = attributes(record);
-        let value = |wanted: &str| {
-            let found = values.iter().find(|(name, _)| *name == wanted.as_bytes());
-            found.map(|(_, value)| *value)
-        };
-        // What `security.ima` says has to be what was measured: EVM's signature is over that
-        // attribute and not over the file.
-        let names_it = value(evm::IMA).is_some_and(|its| {
-            let signed = || {
-                let known = digest.known()?;
-                Some(worth(&keyring.verify(Kind::File, its, &known)) == Signed::Well)
-            };
-            is_digest_of(its, digest) || signed() == Some(true)
-        });
-        let over = evm::digest(parsed.algorithm, value, metadata)?;
-        Ok(match worth(&keyring.verify(Kind::Portable, signature, &over)) {
-            Signed::Well if !names_it => Signed::OtherKey,
-            worth => worth,
+        let by_attributes = of_attributes(keyring, record, digest)?;
+        Ok(match by_attributes {
+            Signed::Well | Signed::Badly => by_attributes,
+            Signed::OtherKey | Signed::Not => appended(keyring, record).unwrap_or(by_attributes),
         })
     }
+}
+
+/// What an appended signature is worth. It is over the file without it, whose digest is beside
+/// it; that of the whole file, by which a reference judges, is another.
+fn appended(keyring: &Keyring, record: &Record) -> Option<Signed> {
+    let signature = record.field(Field::Modsig).filter(|bytes| !bytes.is_empty())?;
+    let Some(digest) = record.modsig_digest().and_then(|digest| digest.known()) else {
+        return Some(Signed::OtherKey);
+    };
+    Some(match keyring.verify_appended(signature, &digest) {
+        AppendedVerdict::Good(_) => Signed::Well,
+        AppendedVerdict::Unknown => Signed::OtherKey,
+        AppendedVerdict::NotTaken(error) if error.is_of_another_form() => Signed::OtherKey,
+        AppendedVerdict::Bad | AppendedVerdict::Algorithm(_) | AppendedVerdict::NotTaken(_) => {
+            Signed::Badly
+        }
+    })
+}
+
+/// What the signatures in a file's attributes are worth.
+fn of_attributes(
+    keyring: &Keyring,
+    record: &Record,
+    digest: &FileDigest,
+) -> Result<Signed, ListError> {
+    let file = record.field(Field::Signature).filter(|bytes| is_of_file(bytes));
+    if let (Some(signature), Some(known)) = (file, digest.known()) {
+        let kind = match digest.prefix {
+            Some(Prefix::Verity) => Kind::Verity,
+            _ => Kind::File,
+        };
+        return Ok(worth(&keyring.verify(kind, signature, &known)));
+    }
+    let portable = record.field(Field::EvmSignature).filter(|bytes| !bytes.is_empty());
+    let Some(signature) = portable else { return Ok(Signed::Not) };
+    let Some(metadata) = metadata(record) else { return Ok(Signed::OtherKey) };
+    let Ok(parsed) = crate::signature::Signature::parse(signature) else {
+        return Ok(Signed::Badly);
+    };
+    let values = attributes(record);
+    let value = |wanted: &str| {
+        let found = values.iter().find(|(name, _)| *name == wanted.as_bytes());
+        found.map(|(_, value)| *value)
+    };
+    // What `security.ima` says has to be what was measured: EVM's signature is over that
+    // attribute and not over the file.
+    let names_it = value(evm::IMA).is_some_and(|its| {
+        let signed = || {
+            let known = digest.known()?;
+            Some(worth(&keyring.verify(Kind::File, its, &known)) == Signed::Well)
+        };
+        is_digest_of(its, digest) || signed() == Some(true)
+    });
+    let over = evm::digest(parsed.algorithm, value, metadata)?;
+    Ok(match worth(&keyring.verify(Kind::Portable, signature, &over)) {
+        Signed::Well if !names_it => Signed::OtherKey,
+        worth => worth,
+    })
 }
 
 /// The field `sig` holds EVM's signature where a file has none of its own

@@ -62,6 +62,13 @@ impl Record {
         FileDigest::read(field, bytes).ok()
     }
 
+    /// The digest of the file without its appended signature.
+    #[must_use]
+    pub fn modsig_digest(&self) -> Option<FileDigest> {
+        let field = Field::ModsigDigest;
+        FileDigest::read(field, self.field(field)?).ok()
+    }
+
     /// The file's name, or what the kernel calls a buffer. The bytes are whatever the file
     /// system has.
     #[must_use]

@@ -11,6 +11,7 @@ use openssl::pkey_ctx::PkeyCtx;
 use openssl::x509::X509;
 use pcr_measure::digest::{Algorithm, Digest};
 
+use super::appended::{Appended, AppendedError, KeyKind, Signer, issuer_and_serial};
 use super::key::{KeyError, RSA_BITS};
 use super::{KeyId, Kind, Signature, SignatureError};
 
@@ -21,9 +22,37 @@ pub struct PublicKey {
     /// By its certificate, where there is one.
     id: KeyId,
     /// By its bits.
-    own_id: KeyId,
+    own: Identifier,
+    certificate: Option<Names>,
     /// Where it came from, for people.
     name: String,
+}
+
+/// SHA-1 over a key's bits, PKCS #1 or a point: the usual SubjectKeyIdentifier (RFC 5280,
+/// 4.2.1.2, method 1).
+type Identifier = [u8; 20];
+
+/// By which appended signatures name a certificate.
+#[derive(Debug, Clone)]
+struct Names {
+    issuer: Vec<u8>,
+    serial: Vec<u8>,
+    identifier: Vec<u8>,
+}
+
+/// What a keyring says about an appended signature.
+#[derive(Debug)]
+pub enum AppendedVerdict<'a> {
+    /// This key made it, over this digest.
+    Good(&'a PublicKey),
+    /// The key that it names is here and did not make it over this digest.
+    Bad,
+    /// The key that it names is not here.
+    Unknown,
+    /// It is over a digest of another algorithm than the list has.
+    Algorithm(Algorithm),
+    /// It is none, or none that is judged.
+    NotTaken(AppendedError),
 }
 
 /// What a keyring says about a signature.
@@ -65,15 +94,25 @@ impl PublicKey {
         let skid = certificate.subject_key_id().map(|skid| skid.as_slice());
         let id = skid.and_then(<[u8]>::last_chunk).copied();
         let id = id.ok_or_else(|| KeyError::NoIdentifier(name.to_owned()))?;
-        Ok(Self { id: KeyId(id), ..key })
+        let der = certificate.to_der()?;
+        let (issuer, serial) =
+            issuer_and_serial(&der).map_err(|_| KeyError::NotAPublicKey(name.to_owned()))?;
+        let certificate = Names {
+            issuer: issuer.to_vec(),
+            serial: serial.to_vec(),
+            identifier: skid.unwrap_or_default().to_vec(),
+        };
+        Ok(Self { id: KeyId(id), certificate: Some(certificate), ..key })
     }
 
     pub(super) fn new(name: &str, key: PKey<Public>) -> Result<Self, KeyError> {
         if !is_taken(&key)? {
             return Err(KeyError::Kind(describe(&key)));
         }
-        let id = own_id(&key)?;
-        Ok(Self { key, id, own_id: id, name: name.to_owned() })
+        let own = own_identifier(&key)?;
+        let [.., a, b, c, d] = own;
+        let (id, name) = (KeyId([a, b, c, d]), name.to_owned());
+        Ok(Self { key, id, own, certificate: None, name })
     }
 
     /// By which the kernel finds it.
@@ -86,6 +125,24 @@ impl PublicKey {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// By its bits.
+    const fn own_id(&self) -> KeyId {
+        let [.., a, b, c, d] = self.own;
+        KeyId([a, b, c, d])
+    }
+
+    /// Whether an appended signature names it. A key without a certificate has no issuer.
+    fn is_signer(&self, signer: &Signer<'_>) -> bool {
+        match (signer, &self.certificate) {
+            (Signer::Certificate { issuer, serial }, Some(its)) => {
+                its.issuer == *issuer && its.serial == *serial
+            }
+            (Signer::Certificate { .. }, None) => false,
+            (Signer::Key(identifier), Some(its)) => its.identifier == *identifier,
+            (Signer::Key(identifier), None) => self.own == *identifier,
+        }
     }
 
     /// Whether both are one key.
@@ -161,6 +218,30 @@ impl Keyring {
         }
     }
 
+    /// Judges the appended signature in the field `modsig` of a list over the digest in
+    /// `d-modsig`.
+    #[must_use]
+    pub fn verify_appended(&self, signature: &[u8], digest: &Digest) -> AppendedVerdict<'_> {
+        let appended = match Appended::parse(signature) {
+            Ok(appended) => appended,
+            Err(error) => return AppendedVerdict::NotTaken(error),
+        };
+        if appended.algorithm != digest.algorithm() {
+            return AppendedVerdict::Algorithm(appended.algorithm);
+        }
+        let mut meant = self.0.iter().filter(|key| key.is_signer(&appended.signer)).peekable();
+        if meant.peek().is_none() {
+            return AppendedVerdict::Unknown;
+        }
+        let kind = |key: &PublicKey| match key.key.id() {
+            Id::RSA => KeyKind::Rsa,
+            _ => KeyKind::Ecdsa,
+        };
+        let signer =
+            meant.find(|key| kind(key) == appended.kind && key.signed(digest, appended.bytes));
+        signer.map_or(AppendedVerdict::Bad, AppendedVerdict::Good)
+    }
+
     fn judge(
         &self,
         wanted: Kind,
@@ -177,7 +258,7 @@ impl Keyring {
         }
         let digest = Signature::signed(signature.kind, signature.version, digest)?;
         // `evmctl` names a key by its bits even where its certificate says otherwise.
-        let is_meant = |key: &&PublicKey| [key.id, key.own_id].contains(&signature.key);
+        let is_meant = |key: &&PublicKey| [key.id, key.own_id()].contains(&signature.key);
         let mut meant = self.0.iter().filter(is_meant).peekable();
         if meant.peek().is_none() {
             return Ok(Verdict::Unknown(signature.key));
@@ -207,9 +288,7 @@ fn contains(bytes: &[u8], what: &[u8]) -> bool {
     bytes.windows(what.len()).any(|window| window == what)
 }
 
-/// The last four bytes of SHA-1 over the key's bits, PKCS #1 or a point: the usual
-/// SubjectKeyIdentifier (RFC 5280, 4.2.1.2, method 1).
-fn own_id(key: &PKey<Public>) -> Result<KeyId, KeyError> {
+fn own_identifier(key: &PKey<Public>) -> Result<Identifier, KeyError> {
     let bits = match key.id() {
         Id::RSA => key.rsa()?.public_key_to_der_pkcs1()?,
         _ => {
@@ -220,7 +299,7 @@ fn own_id(key: &PKey<Public>) -> Result<KeyId, KeyError> {
     };
     let sha1 = hash(MessageDigest::sha1(), &bits)?;
     // SHA-1 has twenty bytes.
-    Ok(KeyId(sha1.last_chunk().copied().unwrap_or_default()))
+    Ok(sha1.first_chunk().copied().unwrap_or_default())
 }
 
 pub(super) fn md(algorithm: Algorithm) -> Option<&'static MdRef> {

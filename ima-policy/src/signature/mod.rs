@@ -7,9 +7,13 @@
 //! metadata it takes version 2; version 3 as well only where it has `asymmetric_verify_v3`,
 //! which was posted in 2026: none is made here, but one is verified.
 //!
+//! Modules have signatures of another form, appended to them ([`Appended`]).
+//!
 //! Source: Linux, security/integrity/integrity.h, digsig.c, digsig_asymmetric.c;
 //! include/uapi/linux/hash_info.h; Documentation/security/IMA-templates.rst.
 
+#[cfg(feature = "signature")]
+mod appended;
 #[cfg(feature = "signature")]
 mod key;
 #[cfg(feature = "signature")]
@@ -20,11 +24,13 @@ use std::fmt;
 use pcr_measure::digest::{Algorithm, Digest, DigestError};
 
 #[cfg(feature = "signature")]
+pub use appended::{Appended, AppendedError, KeyKind, Signer};
+#[cfg(feature = "signature")]
 pub use key::{KeyError, MAX_KEY_FILE, SigningKey};
 #[cfg(feature = "signature")]
 pub(crate) use keyring::is_certificate;
 #[cfg(feature = "signature")]
-pub use keyring::{Keyring, PublicKey, Verdict};
+pub use keyring::{AppendedVerdict, Keyring, PublicKey, Verdict};
 
 /// Bytes in front of the signature proper: type, version, hash, key (4), size (2).
 const HEADER: usize = 9;
