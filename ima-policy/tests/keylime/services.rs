@@ -42,6 +42,8 @@ pub(crate) struct Services<'a> {
     address: String,
     pub(crate) ports: Ports,
     python: PathBuf,
+    /// Where Python looks first.
+    modules: String,
     dir: tempfile::TempDir,
     services: Vec<Child>,
 }
@@ -70,9 +72,29 @@ impl<'a> Services<'a> {
             address: address.to_owned(),
             ports,
             python: keylime.join("bin/python3"),
+            modules: MODULES.to_owned(),
             dir,
             services: Vec::new(),
         }
+    }
+
+    /// Runs a copy of Keylime with one of our patches instead.
+    pub(crate) fn patch(&mut self, patch: &str) {
+        let find = "import keylime, os; print(os.path.dirname(keylime.__file__))";
+        let found = Command::new(&self.python).args(["-c", find]).output().unwrap();
+        let package = String::from_utf8(found.stdout).unwrap();
+        let copy = self.path("patched");
+        fs::create_dir(&copy).unwrap();
+        for command in [
+            Command::new("cp").args(["-r", package.trim()]).arg(&copy),
+            Command::new("patch")
+                .args(["--quiet", "-p1", "-i"])
+                .arg(fs::canonicalize(MODULES).unwrap().join(patch))
+                .current_dir(&copy),
+        ] {
+            assert!(command.status().unwrap().success(), "{command:?}");
+        }
+        self.modules = format!("{}:{MODULES}", copy.display());
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -94,7 +116,7 @@ impl<'a> Services<'a> {
         command.args(["-c", &format!("from keylime.cmd.{what} import main; main()")]);
         command.env("KEYLIME_DIR", self.dir.path());
         command.env("PYTHONDONTWRITEBYTECODE", "1");
-        command.env("PYTHONPATH", MODULES);
+        command.env("PYTHONPATH", &self.modules);
         for name in ["verifier", "registrar", "tenant", "ca", "logging"] {
             let variable = format!("KEYLIME_{}_CONFIG", name.to_uppercase());
             command.env(variable, self.path(&format!("{name}.conf")));
