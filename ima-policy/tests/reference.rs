@@ -160,7 +160,10 @@ fn a_file_that_cannot_be_read_is_named_and_nothing_is_written() {
     fs::set_permissions(out.path(), fs::Permissions::from_mode(0o777)).unwrap();
     // Somebody else may not be able to start it where it lies.
     let program = out.path().join("ima-policy");
-    fs::copy(env!("CARGO_BIN_EXE_ima-policy"), &program).unwrap();
+    // By another process: what this one has open for writing, children of other tests inherit, and
+    // then it cannot be started.
+    let built = env!("CARGO_BIN_EXE_ima-policy");
+    assert!(Command::new("cp").arg(built).arg(&program).status().unwrap().success());
     let output = out.path().join("reference.json");
     let run = || {
         Command::new("setpriv")
