@@ -120,8 +120,8 @@ impl Feature {
             // With TLS, which a recipe may come to need: its lock file has the package then.
             Self::Rsyslog => &["rsyslog", "rsyslog-openssl"],
             Self::Time => &["systemd-timesyncd"],
-            // The packet filter's program.
-            Self::Attest => &["nftables"],
+            // The packet filter's program, and the group that the TPM belongs to.
+            Self::Attest => &["nftables", "tpm-udev"],
             Self::Watchdog | Self::Update | Self::Watch => &[],
         }
     }
