@@ -8,7 +8,7 @@ use std::{
 
 use ima_policy::reference::Reference;
 use image_builder::{
-    artifacts::Artifacts,
+    artifacts::{Artifacts, KeyDir},
     cache::Cache,
     component::{self, Component, engine, plan::Context, plan::Plan},
     emu::card::Card,
@@ -148,6 +148,12 @@ impl Built {
         program
     }
 
+    /// The keys that the image was made with.
+    #[must_use]
+    pub fn keys(&self) -> &KeyDir {
+        &self.context.signing_key
+    }
+
     /// Where what was fetched and made is kept.
     #[must_use]
     pub fn cache(&self) -> &Cache {
@@ -211,6 +217,21 @@ impl Built {
     /// firmware makes other device trees and another U-Boot, which are built if need be.
     #[must_use]
     pub fn small_image_with(&self, dir: &Path, change: impl FnOnce(&mut toml::Table)) -> Card {
+        self.small_image_of(dir, self.keys(), Vec::new(), change)
+    }
+
+    /// The same, made with these keys, and with packages beside its own.
+    ///
+    /// # Panics
+    /// When it cannot be built.
+    #[must_use]
+    pub fn small_image_of(
+        &self,
+        dir: &Path,
+        keys: &KeyDir,
+        more: Vec<Package>,
+        change: impl FnOnce(&mut toml::Table),
+    ) -> Card {
         let text = fs::read_to_string(recipe_path()).expect("the recipe");
         let mut table: toml::Table = text.parse().expect("TOML");
         let disk = [("size_mib", 128), ("boot_mib", 34), ("reserve_mib", 4), ("root_mib", 16)];
@@ -220,7 +241,7 @@ impl Built {
         let packages = toml::Value::from(vec!["busybox-static"]);
         table["root"].as_table_mut().expect("[root]").insert("packages".to_owned(), packages);
         change(&mut table);
-        self.assemble(&table, &recipe_path(), &["busybox-static"], Vec::new(), dir)
+        self.assemble(&table, &recipe_path(), &["busybox-static"], more, keys, dir)
     }
 
     /// An image of another recipe that the project ships, after a change to it, with
@@ -237,7 +258,7 @@ impl Built {
         let mut table: toml::Table =
             fs::read_to_string(&path).expect("the recipe").parse().expect("TOML");
         change(&mut table);
-        self.assemble(&table, &path, &[], more, dir)
+        self.assemble(&table, &path, &[], more, self.keys(), dir)
     }
 
     /// Builds an image of the recipe `table`, in the place of the one at `path`, from the
@@ -248,6 +269,7 @@ impl Built {
         path: &Path,
         names: &[&str],
         more: Vec<Package>,
+        keys: &KeyDir,
         dir: &Path,
     ) -> Card {
         // From a file: what a recipe names lies beside it, or has a whole path.
@@ -255,9 +277,9 @@ impl Built {
         fs::write(&file, table.to_string()).expect("the test's recipe");
         let recipe = Recipe::load(&file).expect("a recipe");
         if let Binding::Signed(_) = recipe.tpm.binding {
-            component::ensure_policy_key(&self.context.signing_key, false).expect("a policy key");
+            component::ensure_policy_key(keys, false).expect("a policy key");
         }
-        keys::ensure(&self.context.signing_key, Role::Update, false).expect("an update key");
+        keys::ensure(keys, Role::Update, false).expect("an update key");
         let store = Store::new(&self.context.cache);
         let gone = WhenGone::from_env();
         let hidden = Progress::hidden();
@@ -268,7 +290,11 @@ impl Built {
             .filter(|p| names.is_empty() || names.contains(&p.name.as_str()))
             .collect();
         own.extend(more);
-        let context = Context { target: Target::of(&recipe), ..self.context.clone() };
+        let context = Context {
+            target: Target::of(&recipe),
+            signing_key: keys.clone(),
+            ..self.context.clone()
+        };
         let plan = engine::build(&context, &Component::of_image(&context.target), &hidden)
             .expect("the components");
         let artifacts = component::artifacts(&plan, &context.target, context.signing_key.clone());

@@ -56,6 +56,8 @@ mod recovery;
 mod reseal;
 #[path = "emulated/sealing.rs"]
 mod sealing;
+#[path = "emulated/signatures.rs"]
+mod signatures;
 #[path = "emulated/signed.rs"]
 mod signed;
 #[path = "emulated/spi.rs"]
