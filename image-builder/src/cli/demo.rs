@@ -101,8 +101,7 @@ fn watching(
     let args = ImageArgs { recipe: Some(recipe), output: Some(dir) };
     let image = build::build(global, context, &args, &Options::default(), progress)?.image;
     let path = image.reference_path.as_deref().context("a recipe that measures nothing")?;
-    let device =
-        Watched { image: Card::open(&image.path)?, reference: reference(path)?, emulator: None };
+    let device = Watched { image: Card::open(&image.path)?, reference: reference(path)? };
     Ok((device, place))
 }
 

@@ -2,7 +2,7 @@
 //! told in its own log, and at a collector elsewhere.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -47,8 +47,6 @@ pub struct Watched {
     pub image: Card,
     /// What was made with it.
     pub reference: Reference,
-    /// The QEMU for its board, if it takes one of ours.
-    pub emulator: Option<PathBuf>,
 }
 
 /// One report, and where it is.
@@ -127,7 +125,6 @@ pub fn watched(
     let task = progress.task(BOOT);
     let collector = place.collector("right")?;
     let device = Device::new(&dir.join("watched-device"), &watched.image)?
-        .with_emulator(watched.emulator.clone())
         .with_network(Network::Reach(place.port));
     task.step("power-on");
     let mut boot = device.boot(BOOT, &dir.join(BOOT))?;

@@ -31,7 +31,7 @@ fn what_nobody_knows_is_told_here_and_elsewhere_on_a_small_root() {
         built().image_of("rpi3-watched.toml", |recipe| *recipe = completed, Vec::new(), &dir);
     let reference = fs::read(image.path().with_extension("reference.json")).unwrap();
     let reference = Reference::from_json(&reference).unwrap();
-    let device = Watched { image, reference, emulator: None };
+    let device = Watched { image, reference };
     let _slot = slots::slot();
     let seen = watched(&device, &place, Path::new(&dir), &Progress::hidden()).unwrap();
 
