@@ -74,14 +74,14 @@ impl Display for Watching {
         writeln!(f, "  refused     {}", self.refusal)?;
         let after = self.told_after.as_secs_f64();
         writeln!(f, "              told in its log {after:.2} s after it was started, at most")?;
-        write!(f, "  told        {:<8} {:<8} where", "what", "how bad")?;
+        write!(f, "  told        {:<13} {:<8} where", "what", "how bad")?;
         for Told { report: Report { event, severity, name }, here, elsewhere } in &self.told {
             let place = match (here, elsewhere) {
                 (true, true) => "here and at the collector",
                 (true, false) => "HERE ALONE",
                 _ => "AT THE COLLECTOR ALONE",
             };
-            write!(f, "\n              {event:<8} {severity:<8} {place}: {name}")?;
+            write!(f, "\n              {event:<13} {severity:<8} {place}: {name}")?;
         }
         Ok(())
     }
