@@ -109,24 +109,38 @@ pub(crate) fn reached<'a>(mut boot: Boot, operator: &'a SshOperator) -> Session<
     Session { boot, address, operator }
 }
 
+/// A new device with this card, on our QEMU: Debian's resets the board where its watchdog is
+/// started. Its Ethernet leads to the SSH server.
+pub(crate) fn device(card: &Card, dir: &Path) -> Device {
+    let device = Device::new(&dir.join("device"), card).unwrap();
+    device.with_emulator(Some(built().emulator())).with_network(Network::Forward(22))
+}
+
+/// Its first boot, to the end.
+pub(crate) fn first_boot<'a>(
+    device: &Device,
+    dir: &Path,
+    operator: &'a SshOperator,
+) -> Session<'a> {
+    let mut boot = device.boot("provision", &dir.join("provision")).unwrap();
+    let begun = Instant::now();
+    provision(&mut boot, |_| ()).unwrap();
+    eprintln!("provisioned in {:.0?}", begun.elapsed());
+    let session = reached(boot, operator);
+    session.is_running();
+    session
+}
+
 #[test]
 #[ignore = "encrypts a root of 224 MiB and boots a Debian five times; make test-long"]
 fn debian_provisions_unlocks_answers_and_is_updated() {
     let dir = scratch("debian-image");
     let operator = SshOperator::new(&dir);
     let first = image(&operator, &dir, "first", 1, |_| ());
-    let device = Device::new(&dir.join("device"), &first).unwrap();
-    // Debian's QEMU resets the board where its watchdog is started.
-    let device = device.with_emulator(Some(built().emulator()));
-    let device = device.with_network(Network::Forward(22));
+    let device = device(&first, &dir);
     let _slot = slots::slot();
 
-    let mut boot = device.boot("debian-provision", &dir.join("provision")).unwrap();
-    let begun = Instant::now();
-    provision(&mut boot, |_| ()).unwrap();
-    eprintln!("provisioned in {:.0?}", begun.elapsed());
-    let running = reached(boot, &operator);
-    running.is_running();
+    let running = first_boot(&device, &dir, &operator);
     let machine_id = running.ask("cat /etc/machine-id");
     assert_eq!(machine_id.len(), 32, "{machine_id}");
     let name = running.ask("hostname");

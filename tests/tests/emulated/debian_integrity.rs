@@ -7,7 +7,6 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use emulated_board::Network;
 use ima_policy::{
     attest::{Challenge, Verdict, Verifier},
     judge::Judge,
@@ -16,20 +15,19 @@ use ima_policy::{
 use image_builder::{
     demo::{
         collector::{NAME, Place},
-        journey::provision,
         watched::{Report, reports},
     },
     emu::{boot::PATIENCE, card::Card, device::Device},
 };
 use msec_tests::{
-    built::{built, scratch},
+    built::scratch,
     operator_ssh::{self, SshOperator},
     patience::wait,
     slots,
 };
 use pcr_measure::quote::AttestationKey;
 
-use crate::debian_image::{Session, image, reached};
+use crate::debian_image::{Session, device, first_boot, image, reached};
 
 /// What systemd was at when (its manager's properties), in microseconds since the kernel began.
 const USERSPACE: &str = "systemctl show --value -p UserspaceTimestampMonotonic";
@@ -68,14 +66,9 @@ fn debian_comes_up_under_each_profile() {
     let dir = scratch("debian-integrity");
     let operator = SshOperator::new(&dir);
     let first = of_profile(&operator, &dir, "appraise");
-    let device = Device::new(&dir.join("device"), &first).unwrap();
-    let device = device.with_emulator(Some(built().emulator()));
-    let mut device = device.with_network(Network::Forward(22));
+    let mut device = device(&first, &dir);
     let _slot = slots::slot();
-    let mut boot = device.boot("provision", &dir.join("provision")).unwrap();
-    provision(&mut boot, |_| ()).unwrap();
-    let running = reached(boot, &operator);
-    running.is_running();
+    let running = first_boot(&device, &dir, &operator);
     assert_eq!(refusals_and_violations(&running), (0, 0), "in the first boot");
     running.power_off();
 
@@ -156,14 +149,9 @@ fn what_nobody_knows_is_told_here_and_elsewhere() {
         logging.insert("name".to_owned(), NAME.into());
         recipe.insert("logging".to_owned(), logging.into());
     });
-    let device = Device::new(&dir.join("device"), &card).unwrap();
-    let device = device.with_emulator(Some(built().emulator()));
-    let device = device.with_network(Network::Forward(22));
+    let device = device(&card, &dir);
     let _slot = slots::slot();
-    let mut boot = device.boot("provision", &dir.join("provision")).unwrap();
-    provision(&mut boot, |_| ()).unwrap();
-    let session = reached(boot, &operator);
-    session.is_running();
+    let session = first_boot(&device, &dir, &operator);
     let lent = operator.lend(session.address, "ada", PORT, place.port);
     assert_eq!(session.ask("systemctl is-active ima-policy-watch rsyslog"), "active\nactive");
 
@@ -260,14 +248,9 @@ fn a_verifier_names_what_was_run_and_quarantine_leaves_the_operator() {
     let dir = scratch("debian-attest");
     let operator = SshOperator::new(&dir);
     let card = of_profile(&operator, &dir, "measure");
-    let device = Device::new(&dir.join("device"), &card).unwrap();
-    let device = device.with_emulator(Some(built().emulator()));
-    let device = device.with_network(Network::Forward(22));
+    let device = device(&card, &dir);
     let _slot = slots::slot();
-    let mut boot = device.boot("provision", &dir.join("provision")).unwrap();
-    provision(&mut boot, |_| ()).unwrap();
-    let session = reached(boot, &operator);
-    session.is_running();
+    let session = first_boot(&device, &dir, &operator);
 
     let verdict = attest(&session, &operator, &dir, &card);
     assert!(verdict.good, "{verdict}");

@@ -7,18 +7,11 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use emulated_board::Network;
 use ima_policy::reference::{Reference, keylime, keylime_boot};
-use image_builder::{demo::journey::provision, emu::device::Device};
-use msec_tests::{
-    built::{built, scratch},
-    operator_ssh::SshOperator,
-    patience::wait,
-    slots,
-};
+use msec_tests::{built::scratch, operator_ssh::SshOperator, patience::wait, slots};
 
 use crate::{
-    debian_image::{image, reached},
+    debian_image::{device, first_boot, image},
     debian_integrity::{OPERATOR, hold_to},
     keylime_install,
     keylime_services::{Ports, Services},
@@ -52,14 +45,9 @@ fn keylime_accepts_a_board_and_refuses_it_when_something_else_ran() {
         table.insert("ca".to_owned(), services.authority().display().to_string().into());
         recipe.insert("keylime".to_owned(), table.into());
     });
-    let device = Device::new(&dir.join("device"), &card).unwrap();
-    let device = device.with_emulator(Some(built().emulator()));
-    let device = device.with_network(Network::Forward(22));
+    let device = device(&card, &dir);
     let _slot = slots::slot();
-    let mut boot = device.boot("provision", &dir.join("provision")).unwrap();
-    provision(&mut boot, |_| ()).unwrap();
-    let session = reached(boot, &operator);
-    session.is_running();
+    let session = first_boot(&device, &dir, &operator);
     let lend = |there, here| operator.lend(session.address, "ada", there, here);
     let _lent = (lend(usual.verifier, lent.verifier), lend(usual.registrar, lent.registrar));
     session.ask(&format!("echo 127.0.0.1 {} | sudo tee -a /etc/hosts", Services::name()));
