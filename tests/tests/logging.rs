@@ -3,11 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
-use std::{fs, os::unix::net::UnixDatagram};
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt as _, net::UnixDatagram},
+};
 
 use image_builder::{
     demo::collector::{NAME, Place, Rsyslog},
-    image::logging::{CA, SPOOL, configuration},
+    image::logging::{CA, OF_BUSYBOX, ROTATE, SPOOL, configuration},
     recipe::Recipe,
 };
 use msec_tests::patience::wait;
@@ -172,4 +175,50 @@ fn a_collector_that_is_another_gets_nothing() {
         device.end().unwrap();
         collector.end().unwrap();
     }
+}
+
+/// The log of a busybox userland stays as small as its configuration says. Premise: without
+/// that line of it, the same messages make it larger.
+#[test]
+fn the_log_of_a_busybox_is_bounded() {
+    const LIMIT: u64 = 256 << 10;
+    /// What may be written before the size is looked at again.
+    const SLACK: u64 = 64 << 10;
+    assert!(largest_log(OF_BUSYBOX.1) < LIMIT + SLACK);
+    let rotates = |line: &&str| line.contains("rotation.");
+    let open: Vec<&str> = OF_BUSYBOX.1.lines().filter(|line| !rotates(line)).collect();
+    assert!(largest_log(&open.join("\n")) > 2 * (LIMIT + SLACK), "premise");
+}
+
+/// Size of the largest log that some thousand messages make with this configuration.
+fn largest_log(configuration: &str) -> u64 {
+    let place = Bench::new();
+    fs::create_dir_all(place.0.path("spool")).unwrap();
+    let [script, local, spool, none, socket] =
+        ["rotate-log", "local", "spool", "none", "log"].map(|name| place.0.shown(name));
+    fs::write(&script, ROTATE.1.replace("/var/log/syslog", &local)).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    // The kernel's log is another machine's here, and so is /dev/log.
+    let mut text = configuration
+        .replace("module(load=\"imklog\")\n", "")
+        .replace("(load=\"imuxsock\")", "(load=\"imuxsock\" SysSock.Use=\"off\")");
+    for (from, to) in [
+        ("/etc/rsyslog.d", &none),
+        (SPOOL, &spool),
+        ("/usr/bin/rotate-log", &script),
+        ("/var/log/syslog", &local),
+    ] {
+        text = text.replace(from, to);
+    }
+    text += &format!("\ninput(type=\"imuxsock\" Socket=\"{socket}\")\n");
+    let device = place.0.start("busybox", &text).unwrap();
+    wait(|| place.0.path("log").exists(), || "no socket".to_owned());
+    let size = |name: &str| fs::metadata(place.0.path(name)).map_or(0, |meta| meta.len());
+    let mut largest = 0;
+    for round in 0..20 {
+        place.log(round * 500..(round + 1) * 500);
+        largest = largest.max(size("local")).max(size("local.1"));
+    }
+    device.end().unwrap();
+    largest
 }
