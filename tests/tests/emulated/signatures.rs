@@ -57,8 +57,16 @@ fn done(command: &mut Command) -> Vec<u8> {
 /// The keys of the image, but for the one that signs files: P-256.
 fn elliptic(dir: &Path) -> KeyDir {
     let keys = KeyDir::new(dir.join("keys"));
-    done(Command::new("cp").arg("-a").arg(built().keys().dir()).arg(keys.dir()));
     let (key, certificate) = (keys.private(Role::Ima), keys.certificate_of(Role::Ima));
+    fs::create_dir(keys.dir()).unwrap();
+    // Links: private keys stay where they are, and what is made here is no link.
+    for entry in fs::read_dir(built().keys().dir()).unwrap() {
+        let entry = entry.unwrap();
+        let link = keys.dir().join(entry.file_name());
+        if ![&key, &certificate].contains(&&link) {
+            std::os::unix::fs::symlink(entry.path(), link).unwrap();
+        }
+    }
     let curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
     let mut make = Command::new("openssl");
     make.args(["req", "-x509", "-sha256", "-days", "3650", "-subj", "/CN=files by P-256"]);
