@@ -1,5 +1,5 @@
-//! What lets the running system be held to something: signatures of the root's code, the policy that the initramfs loads, and the reference by
-//! which others judge what was measured.
+//! What lets the running system be held to something: signatures of the root's code, the policy
+//! that the initramfs loads, and the reference by which others judge what was measured.
 //!
 //! It comes last, when all other files of the root are in their places.
 
